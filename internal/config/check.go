@@ -1,0 +1,248 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+// checker collects the mistakes of a configuration that was read without any.
+type checker struct {
+	*Config
+	errs []error
+}
+
+func (c *checker) errorf(field any, format string, args ...any) {
+	c.errs = append(c.errs, &Error{c.at(field), fmt.Sprintf(format, args...)})
+}
+
+func (c *Config) check() []error {
+	k := &checker{Config: c}
+	k.roles()
+	k.tree()
+	k.entries()
+	k.machines()
+	return k.errs
+}
+
+func (c *checker) roles() {
+	if c.DHCP == nil && c.TFTP == nil && c.HTTP == nil && c.NBD == nil {
+		c.errorf(&c.Server, "no role is on; write at least one of the sections dhcp, tftp, http, nbd")
+	}
+	if !c.Server.Address.IsValid() && (c.ServesDHCP() || len(c.Entries) > 0) {
+		c.errorf(&c.Server, "server.address is missing: the address at which clients reach this server")
+	}
+	if d := c.DHCP; c.ServesDHCP() {
+		c.dhcp(d)
+	}
+	if c.TFTP != nil {
+		c.listen(&c.TFTP.Listen)
+	}
+	if c.HTTP != nil {
+		c.listen(&c.HTTP.Listen)
+		if u := c.HTTP.URL; u != "" {
+			parsed, err := url.Parse(u)
+			if err != nil || (parsed.Scheme != "http" && parsed.Scheme != "https") || parsed.Host == "" {
+				c.errorf(&c.HTTP.URL, "%q is not a URL; write it as http://192.168.67.1:8080", u)
+			}
+		}
+	}
+	if c.NBD != nil {
+		c.listen(&c.NBD.Listen)
+		if c.NBD.Port < 0 || c.NBD.Port > 65535 {
+			c.errorf(&c.NBD.Port, "%d is not a port", c.NBD.Port)
+		}
+	}
+	oneOf(c, &c.Loader, LoaderIPXE, LoaderPXELINUX, LoaderGRUB)
+}
+
+// dhcp checks that addresses are served only where the configuration says so
+// by name.
+func (c *checker) dhcp(d *DHCP) {
+	if d.Interface == "" {
+		c.errorf(d, "dhcp.interface is missing: addresses are served on the interface that is named here, never on all")
+	}
+	if !d.Subnet.IsValid() {
+		c.errorf(d, "dhcp.subnet is missing: the subnet whose addresses are served, such as 192.168.67.0/24")
+		return
+	}
+	in := func(field any, what string, a netip.Addr) {
+		if a.IsValid() && !d.Subnet.Contains(a) {
+			c.errorf(field, "%s %s is not in dhcp.subnet %s", what, a, d.Subnet)
+		}
+	}
+	in(&c.Server.Address, "server.address", c.Server.Address.Addr)
+	in(&d.Router, "router", d.Router.Addr)
+	for i := range d.Ranges {
+		in(&d.Ranges[i], "range start", d.Ranges[i].From)
+		in(&d.Ranges[i], "range end", d.Ranges[i].To)
+	}
+	for i := range c.Machines {
+		m := &c.Machines[i]
+		in(&m.Address, "machine "+m.Name+": address", m.Address.Addr)
+	}
+	oneOf(c, &d.OtherServer, "refuse", "ignore")
+}
+
+func (c *checker) listen(field *string) {
+	_, port, err := net.SplitHostPort(*field)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err != nil {
+		c.errorf(field, "%q is not an address to listen on; write it as :10809 or 192.168.67.1:10809", *field)
+	}
+}
+
+func oneOf[T ~string](c *checker, field *T, values ...T) {
+	var all []string
+	for _, v := range values {
+		if *field == v {
+			return
+		}
+		all = append(all, string(v))
+	}
+	c.errorf(field, "%q is not known; choose one of %s", *field, strings.Join(all, ", "))
+}
+
+func (c *checker) tree() {
+	for i := range c.Files {
+		m := &c.Files[i]
+		info, err := os.Stat(m.Dir)
+		switch {
+		case m.Dir == "":
+			c.errorf(m, "files: `dir` is missing")
+		case err != nil:
+			c.errorf(&m.Dir, "files: %v", err)
+		case !info.IsDir():
+			c.errorf(&m.Dir, "files: %s is not a directory", m.Dir)
+		}
+	}
+	if c.LTSConf != "" {
+		if _, err := os.Stat(c.LTSConf); err != nil {
+			c.errorf(&c.LTSConf, "lts.conf: %v", err)
+		}
+	}
+	seen := map[string]bool{}
+	for i := range c.Images {
+		m := &c.Images[i]
+		c.name(&m.Name, m, "image", m.Name, seen)
+		if m.File == "" {
+			c.errorf(m, "image %s: `file` is missing", m.Name)
+		} else if info, err := os.Stat(m.File); err != nil {
+			c.errorf(&m.File, "image %s: %v", m.Name, err)
+		} else if !info.Mode().IsRegular() {
+			c.errorf(&m.File, "image %s: %s is not a regular file", m.Name, m.File)
+		}
+	}
+}
+
+// plainName is what survives every boot loader and initramfs inside an export
+// name. Digits alone do not: dracut takes them for a port.
+var plainName = regexp.MustCompile(`^[A-Za-z0-9_-]*[A-Za-z_-][A-Za-z0-9_-]*$`)
+
+func (c *checker) name(field *string, owner any, what, name string, seen map[string]bool) {
+	switch {
+	case name == "":
+		c.errorf(owner, "%s: `name` is missing", what)
+	case !plainName.MatchString(name) || len(name) > 63:
+		c.errorf(field, "%s name %q: use up to 63 letters, digits, - and _, and not digits alone", what, name)
+	case seen[name]:
+		c.errorf(field, "%s %q is given twice", what, name)
+	}
+	seen[name] = true
+}
+
+func (c *checker) entries() {
+	images := map[string]bool{}
+	for _, i := range c.Images {
+		images[i.Name] = true
+	}
+	seen := map[string]bool{UnknownDeny: true, UnknownLocal: true}
+	for i := range c.Entries {
+		e := &c.Entries[i]
+		c.name(&e.Name, e, "entry", e.Name, seen)
+		if e.Kernel == "" {
+			c.errorf(e, "entry %s: `kernel` is missing: its path in the boot tree", e.Name)
+		}
+		if e.Image != "" && c.NBD == nil {
+			c.errorf(&e.Image, "entry %s: has an image, but there is no nbd section to say who exports it", e.Name)
+		}
+		if e.Image != "" && c.ServesNBD() && !images[e.Image] {
+			c.errorf(&e.Image, "entry %s: there is no image %q under images", e.Name, e.Image)
+		}
+		if e.Image == "" && e.Root != RootImage {
+			c.errorf(&e.Root, "entry %s: root: %s needs an image", e.Name, e.Root)
+		}
+		if !c.ServesNBD() && e.Root != RootImage {
+			// Boot tokens are minted where the roots live.
+			c.errorf(&e.Root, "entry %s: root: %s works only where the nbd role runs too", e.Name, e.Root)
+		}
+		oneOf(c, &e.Root, RootImage, RootEphemeral, RootKept)
+		oneOf(c, &e.Initramfs, InitramfsTools, Dracut)
+	}
+	if c.Unknown != UnknownDeny && c.Unknown != UnknownLocal && !c.hasEntry(c.Unknown) {
+		c.errorf(&c.Unknown, "unknown: %q is neither deny, nor local, nor the name of an entry", c.Unknown)
+	}
+	if e, ok := c.EntryByName(c.Unknown); ok && e.Root != RootImage {
+		c.errorf(&c.Unknown, "unknown: entry %s has root: %s, which needs a machine's name; use an entry with root: image", e.Name, e.Root)
+	}
+}
+
+// EntryByName returns the entry with this name.
+func (c *Config) EntryByName(name string) (Entry, bool) {
+	for _, e := range c.Entries {
+		if e.Name == name {
+			return e, true
+		}
+	}
+	return Entry{}, false
+}
+
+func (c *checker) hasEntry(name string) bool {
+	_, ok := c.EntryByName(name)
+	return ok
+}
+
+var uuidText = regexp.MustCompile(`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`)
+
+func (c *checker) machines() {
+	names, taken := map[string]bool{}, map[string]string{}
+	once := func(field any, m *Machine, what, value string) {
+		if other, ok := taken[what+value]; ok && value != "" {
+			c.errorf(field, "machine %s: %s %s is machine %s's already", m.Name, what, value, other)
+		}
+		taken[what+value] = m.Name
+	}
+	for i := range c.Machines {
+		m := &c.Machines[i]
+		c.name(&m.Name, m, "machine", m.Name, names)
+		if m.MAC.HardwareAddr == nil && m.UUID == "" && !m.Address.IsValid() {
+			c.errorf(m, "machine %s: say which machine it is: `mac`, `uuid` or `address`", m.Name)
+		}
+		if m.UUID != "" && !uuidText.MatchString(m.UUID) {
+			c.errorf(&m.UUID, "machine %s: %q is not a UUID", m.Name, m.UUID)
+		}
+		if m.Entry != "" && m.Entry != UnknownLocal && !c.hasEntry(m.Entry) {
+			c.errorf(&m.Entry, "machine %s: there is no entry %q", m.Name, m.Entry)
+		}
+		if m.Entry == "" {
+			c.errorf(m, "machine %s: `entry` is missing: the name of an entry, or local", m.Name)
+		}
+		if !plainName.MatchString(m.Root) {
+			c.errorf(&m.Root, "machine %s: root name %q: use letters, digits, - and _, and not digits alone", m.Name, m.Root)
+		}
+		oneOf(c, &m.Loader, LoaderIPXE, LoaderPXELINUX, LoaderGRUB)
+		once(&m.MAC, m, "mac", m.MAC.String())
+		once(&m.UUID, m, "uuid", strings.ToLower(m.UUID))
+		if m.Address.IsValid() {
+			once(&m.Address, m, "address", m.Address.String())
+		}
+		once(&m.Root, m, "root", m.Root)
+	}
+}

@@ -1,0 +1,324 @@
+// Package config reads the configuration of the diskless binary: one YAML
+// file and a directory of files with machines. It is strict: whatever it does
+// not understand is an error that names file, line and column, and all
+// mistakes are reported at once.
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// Config is a whole configuration. A section that is nil is a role that is
+// off. The commented reference, reference.yaml beside this file, is the
+// description of every key.
+type Config struct {
+	Server Server `yaml:"server"`
+
+	DHCP *DHCP `yaml:"dhcp"`
+	TFTP *TFTP `yaml:"tftp"`
+	HTTP *HTTP `yaml:"http"`
+	NBD  *NBD  `yaml:"nbd"`
+
+	Files   []Mount `yaml:"files"`
+	Images  []Image `yaml:"images"`
+	LTSConf string  `yaml:"lts.conf"`
+
+	Entries  []Entry   `yaml:"entries"`
+	Loader   Loader    `yaml:"loader"`
+	Unknown  string    `yaml:"unknown"`
+	Machines []Machine `yaml:"machines"`
+	ConfD    string    `yaml:"conf.d"`
+
+	pos map[any]Position
+}
+
+// Server is what all roles share.
+type Server struct {
+	Address Addr   `yaml:"address"`
+	State   string `yaml:"state"`
+	Admin   string `yaml:"admin"`
+}
+
+// DHCP is the role that gives addresses and boot answers.
+type DHCP struct {
+	Enabled     *bool    `yaml:"enabled"`
+	Interface   string   `yaml:"interface"`
+	Subnet      Prefix   `yaml:"subnet"`
+	Ranges      []Range  `yaml:"ranges"`
+	Router      Addr     `yaml:"router"`
+	DNS         []Addr   `yaml:"dns"`
+	Domain      string   `yaml:"domain"`
+	Lease       Duration `yaml:"lease"`
+	OtherServer string   `yaml:"other-server"`
+}
+
+// TFTP is the role that serves the boot tree over TFTP.
+type TFTP struct {
+	Enabled *bool  `yaml:"enabled"`
+	Listen  string `yaml:"listen"`
+	Address Addr   `yaml:"address"`
+}
+
+// HTTP is the role that serves the boot tree over HTTP.
+type HTTP struct {
+	Enabled *bool  `yaml:"enabled"`
+	Listen  string `yaml:"listen"`
+	URL     string `yaml:"url"`
+}
+
+// NBD is the role that exports images and roots.
+type NBD struct {
+	Enabled *bool  `yaml:"enabled"`
+	Listen  string `yaml:"listen"`
+	Address Addr   `yaml:"address"`
+	Port    int    `yaml:"port"`
+}
+
+// Mount is a directory in the boot tree.
+type Mount struct {
+	Path string `yaml:"path"`
+	Dir  string `yaml:"dir"`
+}
+
+// Image is a root image that is exported under its name.
+type Image struct {
+	Name string `yaml:"name"`
+	File string `yaml:"file"`
+}
+
+// Entry is one thing that a machine can boot.
+type Entry struct {
+	Name      string   `yaml:"name"`
+	Title     string   `yaml:"title"`
+	Kernel    string   `yaml:"kernel"`
+	Initrd    []string `yaml:"initrd"`
+	Args      []string `yaml:"args"`
+	Image     string   `yaml:"image"`
+	Root      RootKind `yaml:"root"`
+	Initramfs string   `yaml:"initramfs"`
+}
+
+// Machine is one machine that the configuration knows.
+type Machine struct {
+	Name    string       `yaml:"name"`
+	MAC     HardwareAddr `yaml:"mac"`
+	UUID    string       `yaml:"uuid"`
+	Address Addr         `yaml:"address"`
+	Entry   string       `yaml:"entry"`
+	Root    string       `yaml:"root"`
+	Loader  Loader       `yaml:"loader"`
+}
+
+// RootKind says who holds a machine's changes to its root.
+type RootKind string
+
+// The kinds of root.
+const (
+	RootImage     RootKind = "image"     // read-only; changes, if any, in the client's memory
+	RootEphemeral RootKind = "ephemeral" // overlay on the server, clean at each boot
+	RootKept      RootKind = "kept"      // overlay on the server, kept over boots
+)
+
+// Loader is the program that a machine's firmware is given first.
+type Loader string
+
+// The loaders.
+const (
+	LoaderIPXE     Loader = "ipxe"
+	LoaderPXELINUX Loader = "pxelinux"
+	LoaderGRUB     Loader = "grub"
+)
+
+// The policies of `unknown` that are no names of entries.
+const (
+	UnknownDeny  = "deny"
+	UnknownLocal = "local"
+)
+
+// Initramfs names the syntax of the kernel arguments that find the root.
+const (
+	InitramfsTools = "initramfs-tools"
+	Dracut         = "dracut"
+)
+
+// On reports whether a role with this `enabled` key runs: a section that is
+// written down does, unless it says no.
+func on(enabled *bool) bool { return enabled == nil || *enabled }
+
+// ServesDHCP, ServesTFTP, ServesHTTP and ServesNBD report which roles run.
+func (c *Config) ServesDHCP() bool { return c.DHCP != nil && on(c.DHCP.Enabled) }
+
+// ServesTFTP reports whether the TFTP role runs.
+func (c *Config) ServesTFTP() bool { return c.TFTP != nil && on(c.TFTP.Enabled) }
+
+// ServesHTTP reports whether the HTTP role runs.
+func (c *Config) ServesHTTP() bool { return c.HTTP != nil && on(c.HTTP.Enabled) }
+
+// ServesNBD reports whether the NBD role runs.
+func (c *Config) ServesNBD() bool { return c.NBD != nil && on(c.NBD.Enabled) }
+
+// Load reads the configuration in file and the machines in its conf.d
+// directory, fills in the defaults and checks everything. Paths in a file are
+// relative to the directory of that file.
+func Load(file string) (*Config, error) {
+	c := &Config{pos: map[any]Position{}}
+	d := &decoder{pos: c.pos}
+	d.read(file, c)
+	dir := filepath.Dir(file)
+	c.resolvePaths(dir)
+	if c.ConfD != "" {
+		c.readConfD(d)
+	}
+	c.setDefaults()
+	// With a key misread, a check would report consequences, not mistakes.
+	if len(d.errs) == 0 {
+		d.errs = c.check()
+	}
+	if len(d.errs) > 0 {
+		return nil, errors.Join(d.errs...)
+	}
+	return c, nil
+}
+
+// New completes and checks a configuration made in Go, for tests and demos.
+func New(c Config) (*Config, error) {
+	c.pos = map[any]Position{}
+	c.setDefaults()
+	if errs := c.check(); len(errs) > 0 {
+		return nil, errors.Join(errs...)
+	}
+	return &c, nil
+}
+
+const maxFile = 16 << 20 // 100,000 machines take about 12 MB
+
+func (d *decoder) read(file string, v any) {
+	d.file = file
+	info, err := os.Stat(file)
+	if err == nil && info.Size() > maxFile {
+		err = fmt.Errorf("larger than %d MiB; split the machines over files in conf.d", maxFile>>20)
+	}
+	var text []byte
+	if err == nil {
+		text, err = os.ReadFile(file)
+	}
+	if err != nil {
+		var pathErr *fs.PathError
+		if errors.As(err, &pathErr) {
+			err = pathErr.Err
+		}
+		d.errs = append(d.errs, &Error{Position{File: file}, err.Error()})
+		return
+	}
+	d.decode(bytes.NewReader(text), v)
+}
+
+// readConfD adds the machines of every *.yaml file in the directory, in the
+// order of their names. A file holds `machines:` and nothing else.
+func (c *Config) readConfD(d *decoder) {
+	entries, err := os.ReadDir(c.ConfD)
+	if err != nil {
+		d.errs = append(d.errs, &Error{c.at(&c.ConfD), fmt.Sprintf("conf.d: %v; create the directory or remove the key", err)})
+		return
+	}
+	parts := []*[]Machine{&c.Machines}
+	for _, e := range entries {
+		if e.IsDir() || strings.HasPrefix(e.Name(), ".") || filepath.Ext(e.Name()) != ".yaml" {
+			continue
+		}
+		part := &struct {
+			Machines []Machine `yaml:"machines"`
+		}{}
+		d.read(filepath.Join(c.ConfD, e.Name()), part)
+		parts = append(parts, &part.Machines)
+	}
+	// Positions are kept by address, so they move with the machines.
+	var all []Machine
+	for _, p := range parts {
+		all = append(all, *p...)
+	}
+	i := 0
+	for _, p := range parts {
+		for j := range *p {
+			c.movePositions(&(*p)[j], &all[i])
+			i++
+		}
+	}
+	c.Machines = all
+}
+
+func (c *Config) movePositions(from, to *Machine) {
+	for _, f := range [][2]any{
+		{from, to}, {&from.Name, &to.Name}, {&from.MAC, &to.MAC}, {&from.UUID, &to.UUID}, {&from.Address, &to.Address},
+		{&from.Entry, &to.Entry}, {&from.Root, &to.Root}, {&from.Loader, &to.Loader},
+	} {
+		if p, ok := c.pos[f[0]]; ok {
+			c.pos[f[1]] = p
+		}
+	}
+}
+
+func (c *Config) resolvePaths(dir string) {
+	paths := []*string{&c.Server.State, &c.Server.Admin, &c.LTSConf, &c.ConfD}
+	for i := range c.Files {
+		paths = append(paths, &c.Files[i].Dir)
+	}
+	for i := range c.Images {
+		paths = append(paths, &c.Images[i].File)
+	}
+	for _, p := range paths {
+		if *p != "" && !filepath.IsAbs(*p) {
+			*p = filepath.Join(dir, *p)
+		}
+	}
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+func (c *Config) setDefaults() {
+	setDefault(&c.Loader, LoaderIPXE)
+	setDefault(&c.Unknown, UnknownDeny)
+	if c.Server.State != "" {
+		setDefault(&c.Server.Admin, filepath.Join(c.Server.State, "admin.sock"))
+	}
+	if c.DHCP != nil {
+		setDefault(&c.DHCP.Lease.Duration, 12*time.Hour)
+		setDefault(&c.DHCP.OtherServer, "refuse")
+	}
+	if c.TFTP != nil {
+		setDefault(&c.TFTP.Listen, ":69")
+		setDefault(&c.TFTP.Address, c.Server.Address)
+	}
+	if c.HTTP != nil {
+		setDefault(&c.HTTP.Listen, ":8080")
+	}
+	if c.NBD != nil {
+		setDefault(&c.NBD.Listen, ":10809")
+		setDefault(&c.NBD.Address, c.Server.Address)
+	}
+	for i := range c.Entries {
+		setDefault(&c.Entries[i].Root, RootImage)
+		setDefault(&c.Entries[i].Initramfs, InitramfsTools)
+		setDefault(&c.Entries[i].Title, c.Entries[i].Name)
+	}
+	for i := range c.Machines {
+		m := &c.Machines[i]
+		setDefault(&m.Root, m.Name)
+		setDefault(&m.Loader, c.Loader)
+	}
+}
+
+// at is the position of a field, given by its address.
+func (c *Config) at(field any) Position { return c.pos[field] }

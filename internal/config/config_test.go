@@ -1,0 +1,148 @@
+package config
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// write puts a configuration and what it names into a new directory.
+func write(t testing.TB, text string, more map[string]string) string {
+	t.Helper()
+	dir := t.TempDir()
+	files := map[string]string{
+		"diskless.yaml": text, "boot/.keep": "", "conf.d/.keep": "", "lts.conf": "[Default]\nLANG=C\n",
+		"images/debian12.squashfs": "x", "images/desk.ext4": "x",
+	}
+	for name, content := range more {
+		files[name] = content
+	}
+	for name, content := range files {
+		file := filepath.Join(dir, name)
+		require.NoError(t, os.MkdirAll(filepath.Dir(file), 0o755))
+		require.NoError(t, os.WriteFile(file, []byte(content), 0o644))
+	}
+	return filepath.Join(dir, "diskless.yaml")
+}
+
+func TestReference(t *testing.T) {
+	text, err := os.ReadFile("reference.yaml")
+	require.NoError(t, err)
+	file := write(t, string(text), map[string]string{
+		"conf.d/20.yaml": "machines:\n  - {name: desk03, mac: 52:54:00:67:00:03, entry: desk}\n",
+		"conf.d/10.yaml": "machines:\n  - {name: desk02, mac: 52:54:00:67:00:02, entry: debian12}\n",
+		"conf.d/ignored": "not yaml: [",
+	})
+	c, err := Load(file)
+	require.NoError(t, err)
+
+	require.Equal(t, "desk01", c.Machines[0].Root)
+	require.Equal(t, []string{"desk01", "desk02", "desk03"}, []string{c.Machines[0].Name, c.Machines[1].Name, c.Machines[2].Name})
+	require.Equal(t, LoaderPXELINUX, c.Machines[0].Loader)
+	require.Equal(t, LoaderIPXE, c.Machines[1].Loader, "the default of the file")
+	require.Equal(t, filepath.Join(filepath.Dir(file), "images/desk.ext4"), c.Images[1].File, "relative to the file")
+	require.Equal(t, "192.168.67.199", c.DHCP.Ranges[0].To.String())
+	require.True(t, c.ServesDHCP() && c.ServesTFTP() && c.ServesHTTP() && c.ServesNBD())
+}
+
+// Every key of the structs stands in the reference, so that it is complete.
+func TestReferenceIsComplete(t *testing.T) {
+	text, err := os.ReadFile("reference.yaml")
+	require.NoError(t, err)
+	var walk func(typ reflect.Type)
+	walk = func(typ reflect.Type) {
+		switch typ.Kind() {
+		case reflect.Pointer, reflect.Slice:
+			walk(typ.Elem())
+		case reflect.Struct:
+			for i := range typ.NumField() {
+				f := typ.Field(i)
+				if key := f.Tag.Get("yaml"); key != "" {
+					require.Regexp(t, `(?m)(^|[ -])`+strings.ReplaceAll(key, ".", `\.`)+`:`, string(text))
+					walk(f.Type)
+				}
+			}
+		}
+	}
+	walk(reflect.TypeFor[Config]())
+}
+
+func TestMistakes(t *testing.T) {
+	const head = "server: {address: 192.168.67.1}\n"
+	for _, tt := range []struct{ name, text, want string }{
+		{"unknown key", head + "tftp:\n  lisen: \":69\"\n", `diskless.yaml:3:3: unknown key "lisen"; did you mean "listen"?`},
+		{"unknown section", head + "xyzzyfoo: {}\n", `diskless.yaml:2:1: unknown key "xyzzyfoo"; known here: conf.d, dhcp,`},
+		{"given twice", head + "tftp:\n  listen: \":69\"\n  listen: \":70\"\n", `diskless.yaml:4:3: key "listen" is given twice`},
+		{"wrong kind", head + "tftp: [1, 2]\n", `diskless.yaml:2:7: want a section of`},
+		{"wrong type", head + "nbd:\n  port: many\n", `diskless.yaml:3:9: want a number, not "many"`},
+		{"syntax", head + "tftp: [\n", `diskless.yaml:`},
+		{"alias", head + "tftp: &a {}\nhttp: *a\n", `diskless.yaml:3:7: anchors and aliases`},
+		{"bad mac", head + "tftp:\nmachines:\n  - name: a\n    mac: 52:54:zz\n", `diskless.yaml:5:10: "52:54:zz" is not a hardware address`},
+		{"bad subnet", head + "dhcp: {interface: lan0, subnet: 192.168.67.1/24}\n", `diskless.yaml:2:33: "192.168.67.1/24" has address bits after its mask; did you mean 192.168.67.0/24?`},
+		{"backward range", head + "dhcp:\n  ranges: [10.0.0.9-10.0.0.1]\n", `diskless.yaml:3:12: range "10.0.0.9-10.0.0.1" ends before it begins`},
+		{"no interface", head + "dhcp: {subnet: 192.168.67.0/24}\n", `diskless.yaml:2:7: dhcp.interface is missing`},
+		{"no subnet", head + "dhcp: {interface: lan0}\n", `dhcp.subnet is missing`},
+		{"outside subnet", head + "dhcp: {interface: lan0, subnet: 10.0.0.0/24, ranges: [10.0.1.1]}\n", `range start 10.0.1.1 is not in dhcp.subnet 10.0.0.0/24`},
+		{"no role", head, `no role is on`},
+		{"bad listen", head + "nbd: {listen: \"10809\"}\n", `diskless.yaml:2:15: "10809" is not an address to listen on`},
+		{"no such directory", head + "tftp:\nfiles: [{dir: nowhere}]\n", `no such file or directory`},
+		{"no such image file", head + "nbd:\nimages: [{name: a, file: nowhere.img}]\n", `no such file or directory`},
+		{"no such entry", head + "tftp:\nmachines:\n  - {name: a, mac: 52:54:00:00:00:01, entry: nope}\n", `diskless.yaml:4:46: machine a: there is no entry "nope"`},
+		{"no identity", head + "tftp:\nmachines:\n  - {name: a, entry: local}\n", `say which machine it is`},
+		{"mac twice", head + "tftp:\nmachines:\n  - {name: a, mac: 52:54:00:00:00:01, entry: local}\n  - {name: b, mac: 52-54-00-00-00-01, entry: local}\n", `diskless.yaml:5:20: machine b: mac 52:54:00:00:00:01 is machine a's already`},
+		{"digits alone", head + "nbd:\nimages: [{name: \"2000\", file: images/desk.ext4}]\n", `image name "2000"`},
+		{"separator in a name", head + "nbd:\nimages: [{name: a@b, file: images/desk.ext4}]\n", `image name "a@b"`},
+		{"unknown root kind", head + "nbd:\nimages: [{name: a, file: images/desk.ext4}]\nentries: [{name: e, kernel: k, image: a, root: forever}]\n", `"forever" is not known; choose one of image, ephemeral, kept`},
+		{"unknown policy", head + "tftp:\nunknown: dney\n", `diskless.yaml:3:10: unknown: "dney" is neither deny, nor local`},
+		{"second document", head + "tftp:\n---\nhttp:\n", `a second document in one file`},
+		{"writable root elsewhere", head + "nbd: {enabled: false}\nentries: [{name: e, kernel: k, image: a, root: kept}]\n", `works only where the nbd role runs too`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := Load(write(t, tt.text, nil))
+			require.ErrorContains(t, err, tt.want)
+		})
+	}
+}
+
+func TestMistakesInConfD(t *testing.T) {
+	_, err := Load(write(t, "server: {address: 192.168.67.1}\ntftp:\nconf.d: conf.d\n", map[string]string{
+		"conf.d/a.yaml": "machines:\n  - {name: a, mac: 52:54:00:00:00:01, entry: nope}\n",
+	}))
+	require.ErrorContains(t, err, "conf.d/a.yaml:2:46: machine a: there is no entry \"nope\"")
+
+	_, err = Load(write(t, "tftp:\nconf.d: conf.d\n", map[string]string{"conf.d/a.yaml": "tftp:\n"}))
+	require.ErrorContains(t, err, `conf.d/a.yaml:1:1: unknown key "tftp"`)
+}
+
+func TestAllMistakesAtOnce(t *testing.T) {
+	_, err := Load(write(t, "tftp: {lisen: x}\nhttp: {port: 1}\n", nil))
+	require.ErrorContains(t, err, ":1:8:")
+	require.ErrorContains(t, err, ":2:8:")
+}
+
+func TestMissingFile(t *testing.T) {
+	_, err := Load(filepath.Join(t.TempDir(), "no.yaml"))
+	require.ErrorContains(t, err, "no.yaml: no such file or directory")
+}
+
+func FuzzDecode(f *testing.F) {
+	ref, err := os.ReadFile("reference.yaml")
+	require.NoError(f, err)
+	f.Add(string(ref))
+	f.Add("a: &a [*a]\n")
+	f.Add("machines:\n  - {name: a, mac: 1}\n---\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		d := &decoder{file: "f", pos: map[any]Position{}}
+		c := &Config{pos: d.pos}
+		d.decode(strings.NewReader(text), c)
+		c.setDefaults()
+		for _, err := range append(d.errs, c.check()...) {
+			_ = fmt.Sprint(err)
+		}
+	})
+}
