@@ -1,0 +1,356 @@
+package nbd
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math/bits"
+	"sync"
+	"sync/atomic"
+	"syscall"
+)
+
+const (
+	// overlayBlock is the unit of copy-on-write: a page of the page cache, so
+	// that a guest's usual write needs no merge with the base.
+	overlayBlock = 4096
+	// A chunk is what one word of the map covers. It is also the unit of
+	// locking, so that a run of blocks inside it is one read or one write.
+	chunkBlocks   = 64
+	chunkBytes    = chunkBlocks * overlayBlock
+	overlayStripe = 64
+)
+
+// Overlay is a copy-on-write [Device] over a read-only base that many
+// overlays may share: writes go to the overlay's own store, reads come from
+// there where something was written and from the base elsewhere. The base is
+// never written to. Blocks are 4 KiB; writes of any offset and length merge
+// with what is there.
+//
+// All methods may be called concurrently. What one WriteAt has written every
+// later ReadAt sees, through whichever connection, so Features announces
+// MultiConn.
+type Overlay struct {
+	// Quota limits the bytes stored in the overlay; a write that needs more
+	// fails with [syscall.ENOSPC] and changes nothing in the block that did
+	// not fit. 0 or less is no limit beyond the base's size. Set it before
+	// the first use.
+	Quota int64
+
+	base  Device
+	size  int64
+	store overlayStore
+	used  atomic.Int64 // blocks stored
+
+	// life is held shared by every operation and exclusively by Reset and
+	// Close, so that neither pulls the store from under a reader.
+	life   sync.RWMutex
+	closed bool
+
+	// stripes guard the chunks: shared to read blocks that are in the store,
+	// exclusive to write. Two halves of one block written at the same time
+	// would otherwise each merge with the base and lose the other.
+	stripes [overlayStripe]sync.RWMutex
+}
+
+// overlayStore holds the written blocks. The caller holds the chunk's stripe.
+type overlayStore interface {
+	// present returns the map's word for a chunk: bit i is block i.
+	present(chunk int64) uint64
+	// read fills p from off; all blocks touched are present.
+	read(p []byte, off int64) error
+	// write stores p at off, inside one chunk. A block that is not present is
+	// written whole and becomes present only by mark.
+	write(p []byte, off int64) error
+	mark(chunk int64, word uint64)
+	sync() error
+	reset() error
+	close() error
+}
+
+// NewOverlay returns an overlay that lives in memory, and is gone with the
+// process. It takes memory for what is written only, a block at a time. Sync
+// has nothing to do.
+func NewOverlay(base Device) *Overlay {
+	return &Overlay{base: base, size: base.Size(), store: newMemStore()}
+}
+
+// Size returns the base's size in bytes.
+func (o *Overlay) Size() int64 { return o.size }
+
+// Features announces writes, flushes and several connections.
+func (o *Overlay) Features() Features { return Features{Write: true, Flush: true, MultiConn: true} }
+
+// Usage returns how many bytes the overlay stores, in whole blocks.
+func (o *Overlay) Usage() int64 { return o.used.Load() * overlayBlock }
+
+// ReadAt implements [io.ReaderAt]. It does not allocate.
+func (o *Overlay) ReadAt(p []byte, off int64) (int, error) {
+	if off < 0 {
+		return 0, fmt.Errorf("nbd: overlay: read at offset %d: %w", off, fs.ErrInvalid)
+	}
+	if off >= o.size {
+		return 0, io.EOF
+	}
+	var tail error
+	if int64(len(p)) > o.size-off {
+		p, tail = p[:o.size-off], io.EOF
+	}
+	o.life.RLock()
+	defer o.life.RUnlock()
+	if o.closed {
+		return 0, errOverlayClosed
+	}
+	for n := 0; n < len(p); {
+		part := chunkPart(p[n:], off+int64(n))
+		if err := o.readChunk(part, off+int64(n)); err != nil {
+			return n, err
+		}
+		n += len(part)
+	}
+	return len(p), tail
+}
+
+var errOverlayClosed = fmt.Errorf("nbd: overlay: %w", fs.ErrClosed)
+
+// chunkPart returns the start of p that lies in the chunk of off.
+func chunkPart(p []byte, off int64) []byte {
+	if room := chunkBytes - off%chunkBytes; int64(len(p)) > room {
+		return p[:room]
+	}
+	return p
+}
+
+// readChunk reads p, which lies inside one chunk: first what is stored, under
+// the lock, then the rest from the base without it. What was not there when
+// the map was read may come from the base: a write that has not returned yet
+// may or may not be seen.
+func (o *Overlay) readChunk(p []byte, off int64) error {
+	chunk := off / chunkBytes
+	lock := &o.stripes[chunk%overlayStripe]
+	lock.RLock()
+	word := o.store.present(chunk)
+	var err error
+	if word != 0 {
+		err = o.eachRun(p, off, word, true)
+	}
+	lock.RUnlock()
+	if err == nil {
+		err = o.eachRun(p, off, word, false)
+	}
+	return err
+}
+
+// eachRun reads the runs of blocks whose bit in word is as wanted: from the
+// store when it is set, from the base when it is not.
+func (o *Overlay) eachRun(p []byte, off int64, word uint64, stored bool) error {
+	if !stored {
+		word = ^word
+	}
+	for n := 0; n < len(p); {
+		pos := off + int64(n)
+		block := pos % chunkBytes / overlayBlock
+		w := word >> block
+		var run int
+		if w&1 != 0 {
+			run = bits.TrailingZeros64(^w)
+		} else {
+			run = bits.TrailingZeros64(w)
+		}
+		length := min(int64(len(p)-n), int64(run)*overlayBlock-pos%overlayBlock)
+		if w&1 != 0 {
+			part, err := p[n:n+int(length)], error(nil)
+			if stored {
+				err = o.store.read(part, pos)
+			} else {
+				err = readFullAt(o.base, part, pos)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		n += int(length)
+	}
+	return nil
+}
+
+// readFullAt fills p or says why not: a base that ends early is an error, not
+// an end.
+func readFullAt(r io.ReaderAt, p []byte, off int64) error {
+	n, err := r.ReadAt(p, off)
+	if n == len(p) {
+		return nil
+	}
+	if err == nil || errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
+	return fmt.Errorf("nbd: overlay: reading %d bytes at %d of the base: %w", len(p), off, err)
+}
+
+// WriteAt implements [io.WriterAt]. It never changes the size: a write past
+// the end fails whole with [syscall.ENOSPC]. When it fails half-way the bytes
+// counted are written and each block after them is as it was, or, where it
+// was stored before, may hold a part of the new bytes, as on a disk.
+func (o *Overlay) WriteAt(p []byte, off int64) (int, error) {
+	if off < 0 {
+		return 0, fmt.Errorf("nbd: overlay: write at offset %d: %w", off, fs.ErrInvalid)
+	}
+	if off > o.size || int64(len(p)) > o.size-off {
+		return 0, fmt.Errorf("nbd: overlay: write of %d bytes at %d goes past the end at %d: %w", len(p), off, o.size, syscall.ENOSPC)
+	}
+	o.life.RLock()
+	defer o.life.RUnlock()
+	if o.closed {
+		return 0, errOverlayClosed
+	}
+	for n := 0; n < len(p); {
+		part := chunkPart(p[n:], off+int64(n))
+		m, err := o.writeChunk(part, off+int64(n))
+		n += m
+		if err != nil {
+			return n, err
+		}
+	}
+	return len(p), nil
+}
+
+// writeChunk writes p, which lies inside one chunk: the blocks that p covers
+// whole, and those that are stored already, as long runs; a block of which p
+// is only a part and that is not stored yet is first filled up from the base.
+func (o *Overlay) writeChunk(p []byte, off int64) (int, error) {
+	chunk := off / chunkBytes
+	lock := &o.stripes[chunk%overlayStripe]
+	lock.Lock()
+	defer lock.Unlock()
+	word := o.store.present(chunk)
+	for n := 0; n < len(p); {
+		pos := off + int64(n)
+		block := pos % chunkBytes / overlayBlock
+		head := pos % overlayBlock
+		if word>>block&1 == 0 && (head != 0 || o.partial(len(p)-n, pos)) {
+			length := min(int64(len(p)-n), overlayBlock-head)
+			if err := o.fill(p[n:n+int(length)], pos); err != nil {
+				return n, err
+			}
+			n += int(length)
+			continue
+		}
+		length, fresh := o.plainRun(len(p)-n, pos, word)
+		if err := o.put(p[n:n+int(length)], pos, fresh); err != nil {
+			return n, err
+		}
+		n += int(length)
+	}
+	return len(p), nil
+}
+
+// partial reports whether n bytes at the block-aligned pos cover less than the
+// block there. The last block of the base may be short: covered to the end of
+// the base is covered whole.
+func (o *Overlay) partial(n int, pos int64) bool {
+	return int64(n) < min(overlayBlock, o.size-pos)
+}
+
+// plainRun returns how many of the n bytes at pos can be written as they are,
+// and the bits of the blocks among them that are new.
+func (o *Overlay) plainRun(n int, pos int64, word uint64) (length int64, fresh uint64) {
+	for length < int64(n) {
+		at := pos + length
+		bit := uint64(1) << (at % chunkBytes / overlayBlock)
+		if word&bit == 0 {
+			if at%overlayBlock != 0 || o.partial(n-int(length), at) {
+				break
+			}
+			fresh |= bit
+		}
+		length += min(int64(n)-length, overlayBlock-at%overlayBlock)
+	}
+	return length, fresh
+}
+
+// put stores p, whose new blocks are fresh. Only when the bytes are in the
+// store do the blocks become present.
+func (o *Overlay) put(p []byte, pos int64, fresh uint64) error {
+	if fresh != 0 {
+		if err := o.reserve(int64(bits.OnesCount64(fresh))); err != nil {
+			return err
+		}
+	}
+	if err := o.store.write(p, pos); err != nil {
+		o.used.Add(-int64(bits.OnesCount64(fresh)))
+		return err
+	}
+	if fresh != 0 {
+		chunk := pos / chunkBytes
+		o.store.mark(chunk, o.store.present(chunk)|fresh)
+	}
+	return nil
+}
+
+var blockPool = sync.Pool{New: func() any { return new([overlayBlock]byte) }}
+
+// fill merges p, a part of one block at pos, with the base and stores the
+// whole block.
+func (o *Overlay) fill(p []byte, pos int64) error {
+	buf := blockPool.Get().(*[overlayBlock]byte)
+	defer blockPool.Put(buf)
+	start := pos - pos%overlayBlock
+	have := min(overlayBlock, o.size-start)
+	if err := readFullAt(o.base, buf[:have], start); err != nil {
+		return err
+	}
+	clear(buf[have:])
+	copy(buf[pos-start:], p)
+	return o.put(buf[:have], start, 1<<(start%chunkBytes/overlayBlock))
+}
+
+func (o *Overlay) reserve(blocks int64) error {
+	if used := o.used.Add(blocks); o.Quota > 0 && used*overlayBlock > o.Quota {
+		o.used.Add(-blocks)
+		return fmt.Errorf("nbd: overlay: its quota of %d bytes is used up: %w", o.Quota, syscall.ENOSPC)
+	}
+	return nil
+}
+
+// Sync implements [Syncer]: when it returns, every write that returned before
+// Sync was called is on stable storage and is found again by [OpenOverlay].
+// After a Sync of a stored overlay has failed, nobody knows what reached the
+// disk: every further WriteAt and Sync fails until the overlay is opened
+// again.
+func (o *Overlay) Sync() error {
+	o.life.RLock()
+	defer o.life.RUnlock()
+	if o.closed {
+		return errOverlayClosed
+	}
+	return o.store.sync()
+}
+
+// Reset throws away everything that was written, durably and at once: after a
+// crash at any moment the overlay holds either everything it held or nothing.
+// It waits for operations in flight.
+func (o *Overlay) Reset() error {
+	o.life.Lock()
+	defer o.life.Unlock()
+	if o.closed {
+		return errOverlayClosed
+	}
+	if err := o.store.reset(); err != nil {
+		return err
+	}
+	o.used.Store(0)
+	return nil
+}
+
+// Close syncs the overlay and gives its files or its memory back; the base
+// stays open. It waits for operations in flight.
+func (o *Overlay) Close() error {
+	o.life.Lock()
+	defer o.life.Unlock()
+	if o.closed {
+		return nil
+	}
+	o.closed = true
+	return errors.Join(o.store.sync(), o.store.close())
+}

@@ -1,0 +1,86 @@
+package nbd
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// osDir is an overlayDir in the file system.
+type osDir struct {
+	path string
+	dir  *os.File // held open for its lock
+}
+
+func openOverlayDir(path string) (overlayDir, error) {
+	err := os.Mkdir(path, 0o700)
+	if err == nil {
+		err = syncDir(filepath.Dir(path))
+	} else if errors.Is(err, fs.ErrExist) {
+		err = nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	dir, err := lockDir(path)
+	if err != nil {
+		return nil, err
+	}
+	return &osDir{path: path, dir: dir}, nil
+}
+
+// lockDir opens a directory and locks it against other processes, where the
+// system can.
+func lockDir(path string) (*os.File, error) {
+	dir, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := lockFile(dir); err != nil {
+		return nil, errors.Join(err, dir.Close())
+	}
+	return dir, nil
+}
+
+// syncDir makes what was created, renamed or removed in a directory durable.
+func syncDir(path string) error {
+	dir, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+func (d *osDir) open(name string, create bool) (overlayFile, error) {
+	flags := os.O_RDWR
+	if create {
+		flags |= os.O_CREATE | os.O_TRUNC
+	}
+	f, err := os.OpenFile(filepath.Join(d.path, name), flags, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	return osFile{f}, nil
+}
+
+func (d *osDir) rename(from, to string) error {
+	return os.Rename(filepath.Join(d.path, from), filepath.Join(d.path, to))
+}
+
+func (d *osDir) sync() error  { return d.dir.Sync() }
+func (d *osDir) close() error { return d.dir.Close() }
+
+type osFile struct{ *os.File }
+
+func (f osFile) size() (int64, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	return info.Size(), nil
+}
+
+func (f osFile) truncate(n int64) error { return f.Truncate(n) }
+func (f osFile) sync() error            { return syncData(f.File) }
+func (f osFile) close() error           { return f.Close() }

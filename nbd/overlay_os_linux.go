@@ -1,0 +1,32 @@
+package nbd
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+)
+
+// syncData is fdatasync: it leaves out the time stamps, which would cost a
+// journal commit on every flush.
+func syncData(f *os.File) error {
+	for {
+		err := syscall.Fdatasync(int(f.Fd()))
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, syscall.EINTR) {
+			return fmt.Errorf("fdatasync %s: %w", f.Name(), err)
+		}
+	}
+}
+
+// lockFile takes a lock that ends with the descriptor. File systems that
+// cannot lock a directory (NFS) do without.
+func lockFile(f *os.File) error {
+	err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		return fmt.Errorf("%s is in use by another server: stop it first: %w", f.Name(), syscall.EBUSY)
+	}
+	return nil
+}

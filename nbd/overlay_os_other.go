@@ -1,0 +1,11 @@
+//go:build !linux
+
+package nbd
+
+import "os"
+
+func syncData(f *os.File) error { return f.Sync() }
+
+// lockFile does nothing: on these systems it is the operator who sees to it
+// that one directory has one server.
+func lockFile(*os.File) error { return nil }
