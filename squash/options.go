@@ -1,0 +1,80 @@
+package squash
+
+import (
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"runtime"
+	"time"
+)
+
+// Options says how [Build] works. A nil *Options and the zero value are the
+// defaults.
+type Options struct {
+	// BlockSize is the unit of compression in bytes: a power of two from
+	// 4,096 to 1,048,576. 0 means 131,072, which suits a root over the
+	// network; larger blocks make smaller images that cost more to read
+	// randomly.
+	BlockSize int
+
+	// Workers is how many blocks are compressed at once; 0 means
+	// GOMAXPROCS. It does not change the image.
+	Workers int
+
+	// ModTime, when not zero, is the modification time of every entry and of
+	// the image itself, for images that shall not depend on when the tree
+	// was made (the meaning of SOURCE_DATE_EPOCH, which the package itself
+	// does not read). When zero, entries keep their times and the image takes
+	// the newest of them.
+	ModTime time.Time
+
+	// Progress, when not nil, is called now and then, and a last time with
+	// Done set when the image is complete. Calls never overlap; the build
+	// waits for them.
+	Progress func(Progress)
+
+	// Logger gets a warning for each kind of thing that the image cannot
+	// hold as it is. nil means slog.Default().
+	Logger *slog.Logger
+}
+
+// Progress is a state of a running [Build].
+type Progress struct {
+	// Entries is the number of names found: files, directories, links.
+	Entries int
+	// Total is the size in bytes of the regular files found, each counted
+	// once however many links it has.
+	Total int64
+	// Read is how many of these bytes have been compressed.
+	Read int64
+	// Written is the size of the image so far, in bytes.
+	Written int64
+	// ClampedTimes counts the files whose modification time did not fit
+	// (before 1970 or after 2106-02-07) and was moved.
+	ClampedTimes int
+	// Done is set in the last call.
+	Done bool
+}
+
+func (o *Options) withDefaults() (Options, error) {
+	var c Options
+	if o != nil {
+		c = *o
+	}
+	if c.BlockSize == 0 {
+		c.BlockSize = defaultBlock
+	}
+	if c.BlockSize < minBlock || c.BlockSize > maxBlock || c.BlockSize&(c.BlockSize-1) != 0 {
+		return c, fmt.Errorf("squash: block size %d: %w: choose a power of two from %d to %d", c.BlockSize, fs.ErrInvalid, minBlock, maxBlock)
+	}
+	if c.Workers < 0 {
+		return c, fmt.Errorf("squash: %d workers: %w: choose 1 or more, or 0 for one a processor", c.Workers, fs.ErrInvalid)
+	}
+	if c.Workers == 0 {
+		c.Workers = runtime.GOMAXPROCS(0)
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	return c, nil
+}
