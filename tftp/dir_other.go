@@ -1,0 +1,5 @@
+//go:build !unix
+
+package tftp
+
+const openNonblock = 0

@@ -1,0 +1,101 @@
+package tftp
+
+import (
+	"errors"
+	"net/netip"
+	"time"
+)
+
+const (
+	defaultMaxTransfers        = 1000
+	defaultMaxTransfersPerPeer = 64
+	limitWarnEvery             = 10 * time.Second
+)
+
+// ErrLimit is the reason of a [Trace].Refused for a request beyond
+// [Server].MaxTransfers or MaxTransfersPerPeer. It is not answered: the client
+// repeats it, and gets in when a transfer has ended.
+var ErrLimit = errors.New("tftp: too many transfers at once")
+
+// ErrDuplicate is the reason of a [Trace].Refused for a repeated request whose
+// first copy is being served. It is dropped; the answer to the first one is on
+// its way (RFC 1123 section 4.2.3.1 is about what happens otherwise).
+var ErrDuplicate = errors.New("tftp: repeated request")
+
+// ticket is the right to work on one request.
+type ticket struct {
+	peer netip.AddrPort
+	raw  string // the whole datagram
+	// t is set, under Server.mu, when the transfer starts.
+	t *transfer
+}
+
+// admission counts what is in flight. It is guarded by Server.mu.
+type admission struct {
+	total    int
+	perPeer  map[netip.Addr]int
+	running  map[requestKey]*ticket
+	refused  int // since the last warning
+	warnedAt time.Time
+}
+
+type requestKey struct {
+	peer netip.AddrPort
+	raw  string
+}
+
+// admit asks for the right to work on a request; release gives it back.
+func (s *Server) admit(peer netip.AddrPort, raw []byte) (*ticket, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := &s.admission
+	if s.closing {
+		return nil, ErrServerClosed
+	}
+	k := requestKey{peer, string(raw)}
+	// A client that has got past its first block and asks again from the same
+	// port was reset meanwhile: some firmware always begins with one port.
+	if old := a.running[k]; old != nil && (old.t == nil || !old.t.progressed()) {
+		return nil, ErrDuplicate
+	}
+	if over(a.total, s.MaxTransfers, defaultMaxTransfers) ||
+		over(a.perPeer[peer.Addr()], s.MaxTransfersPerPeer, defaultMaxTransfersPerPeer) {
+		a.refused++
+		if now := time.Now(); now.Sub(a.warnedAt) >= limitWarnEvery {
+			s.logger().Warn("tftp: too many transfers at once; requests wait until the clients repeat them",
+				"transfers", a.total, "peer", peer.Addr(), "from_peer", a.perPeer[peer.Addr()], "refused", a.refused)
+			a.refused, a.warnedAt = 0, now
+		}
+		return nil, ErrLimit
+	}
+	if a.running == nil {
+		a.running = make(map[requestKey]*ticket)
+		a.perPeer = make(map[netip.Addr]int)
+	}
+	tk := &ticket{peer: peer, raw: k.raw}
+	a.total++
+	a.perPeer[peer.Addr()]++
+	a.running[k] = tk
+	return tk, nil
+}
+
+func (s *Server) release(tk *ticket) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := &s.admission
+	a.total--
+	if a.perPeer[tk.peer.Addr()]--; a.perPeer[tk.peer.Addr()] == 0 {
+		delete(a.perPeer, tk.peer.Addr())
+	}
+	if k := (requestKey{tk.peer, tk.raw}); a.running[k] == tk {
+		delete(a.running, k)
+	}
+}
+
+// over says whether one more is beyond a limit field: 0 is its default, -1 none.
+func over(n, limit, def int) bool {
+	if limit == 0 {
+		limit = def
+	}
+	return limit >= 0 && n >= limit
+}

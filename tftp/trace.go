@@ -1,0 +1,63 @@
+package tftp
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Trace is a set of hooks that see what a [Server] does. Any of them may be
+// nil. They are called synchronously and concurrently, so they must be quick
+// and safe for that.
+type Trace struct {
+	// Request is called for each read request, before the handler.
+	Request func(r *Request)
+
+	// Done is called once for each Request, when all is over.
+	Done func(r *Request, res Result)
+
+	// Refused is called for a datagram that reaches no handler, and says why:
+	// [ErrLimit], [ErrDuplicate], an [*Error] (malformed, a write request) or
+	// fs.ErrPermission (a name that leads out of the tree).
+	Refused func(peer netip.AddrPort, err error)
+}
+
+// Result is how a request ended.
+type Result struct {
+	// Err is nil when the client has acknowledged the whole file, and for a
+	// size probe. Otherwise it is the handler's error, an [*Error] with which
+	// the client ended the transfer, [os.ErrDeadlineExceeded] (in a chain) when
+	// the client no longer answered, or [ErrServerClosed].
+	Err error
+	// Probe: the client asked for the size, got it and ended the transfer
+	// before the first block, as PXE firmware does ahead of the real one.
+	Probe bool
+	// Size is the length of the file, and Bytes how much of it was read for
+	// sending.
+	Size, Bytes int64
+	// BlockSize is the negotiated blksize (RFC 2348), 512 without.
+	BlockSize int
+	// TSize: the client was told the size (RFC 2349).
+	TSize bool
+	// Resent counts the datagrams that had to be sent again.
+	Resent int
+	// Duration is the time since the request was received.
+	Duration time.Duration
+}
+
+func (s *Server) traceRequest(r *Request) {
+	if s.Trace != nil && s.Trace.Request != nil {
+		s.Trace.Request(r)
+	}
+}
+
+func (s *Server) traceDone(r *Request, res Result) {
+	if s.Trace != nil && s.Trace.Done != nil {
+		s.Trace.Done(r, res)
+	}
+}
+
+func (s *Server) traceRefused(peer netip.AddrPort, err error) {
+	if s.Trace != nil && s.Trace.Refused != nil {
+		s.Trace.Refused(peer, err)
+	}
+}

@@ -1,0 +1,219 @@
+package tftp
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"path"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Mount is a tree and where it appears.
+type Mount struct {
+	// Path is the directory at which FS appears, slash-separated; empty is the
+	// root. It need not exist in the other trees.
+	Path string
+	// FS is the tree. A nil FS is left out.
+	FS fs.FS
+}
+
+// Union shows several trees as one. A name is looked for in the mounts in
+// order, and what is missing (fs.ErrNotExist) in one is looked for in the
+// next; any other error is the answer, so that a refusal in an earlier tree
+// cannot be got round through a later one. Directories are merged: a listing
+// has each name once, with the entry of the first tree that has it, and a tree
+// that cannot list its directories just adds nothing.
+//
+// The files are those of the mounted trees: what they can do, seek or read at
+// an offset, they can do here. It is an [fs.ReadDirFS], and safe for concurrent
+// use when its trees are.
+func Union(mounts ...Mount) fs.FS {
+	u := make(union, 0, len(mounts))
+	for _, m := range mounts {
+		if m.FS == nil {
+			continue
+		}
+		m.Path = strings.TrimPrefix(path.Clean("/"+m.Path), "/")
+		u = append(u, m)
+	}
+	return u
+}
+
+type union []Mount
+
+// in translates a name of the union to one of the mount's tree. above is the
+// next element towards the mount when name is a directory above it.
+func (m Mount) in(name string) (sub, above string, ok bool) {
+	switch {
+	case m.Path == "":
+		return name, "", true
+	case name == m.Path:
+		return ".", "", true
+	case strings.HasPrefix(name, m.Path+"/"):
+		return name[len(m.Path)+1:], "", true
+	}
+	rest := m.Path
+	if name != "." {
+		var below bool
+		if rest, below = strings.CutPrefix(m.Path, name+"/"); !below {
+			return "", "", false
+		}
+	}
+	above, _, _ = strings.Cut(rest, "/")
+	return "", above, false
+}
+
+// Open opens the first tree's file or, for a directory, all of them.
+func (u union) Open(name string) (fs.File, error) {
+	if !fs.ValidPath(name) {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrInvalid}
+	}
+	for _, m := range u {
+		sub, above, ok := m.in(name)
+		if above != "" {
+			return &unionDir{u: u, name: name, info: dirInfo{name: path.Base(name)}}, nil
+		}
+		if !ok {
+			continue
+		}
+		f, err := m.FS.Open(sub)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		info, err := f.Stat()
+		if err != nil {
+			f.Close()
+			return nil, err
+		}
+		if !info.IsDir() {
+			return f, nil
+		}
+		f.Close()
+		return &unionDir{u: u, name: name, info: dirInfo{path.Base(name), info}}, nil
+	}
+	if name == "." {
+		return &unionDir{u: u, name: name, info: dirInfo{name: "."}}, nil
+	}
+	return nil, notExist(name)
+}
+
+// ReadDir lists a directory of all trees, sorted.
+func (u union) ReadDir(name string) ([]fs.DirEntry, error) {
+	f, err := u.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	d, ok := f.(*unionDir)
+	if !ok {
+		return nil, &fs.PathError{Op: "readdir", Path: name, Err: errors.New("not a directory")}
+	}
+	return d.ReadDir(-1)
+}
+
+// list merges the listings of all trees.
+func (u union) list(name string) []fs.DirEntry {
+	var all []fs.DirEntry
+	seen := make(map[string]bool)
+	add := func(e fs.DirEntry) {
+		if !seen[e.Name()] {
+			seen[e.Name()] = true
+			all = append(all, e)
+		}
+	}
+	for _, m := range u {
+		sub, above, ok := m.in(name)
+		if above != "" {
+			add(aboveEntry{u, path.Join(name, above)})
+		}
+		if !ok {
+			continue
+		}
+		entries, _ := fs.ReadDir(m.FS, sub)
+		for _, e := range entries {
+			add(e)
+		}
+	}
+	slices.SortFunc(all, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
+	return all
+}
+
+// unionDir is an open directory.
+type unionDir struct {
+	u       union
+	name    string
+	info    fs.FileInfo
+	listed  bool
+	entries []fs.DirEntry // not yet returned
+}
+
+func (d *unionDir) Stat() (fs.FileInfo, error) { return d.info, nil }
+func (d *unionDir) Close() error               { return nil }
+
+func (d *unionDir) Read([]byte) (int, error) {
+	return 0, &fs.PathError{Op: "read", Path: d.name, Err: errors.New("is a directory")}
+}
+
+func (d *unionDir) ReadDir(n int) ([]fs.DirEntry, error) {
+	if !d.listed {
+		d.listed, d.entries = true, d.u.list(d.name)
+	}
+	if n <= 0 || n > len(d.entries) {
+		if n > 0 && len(d.entries) == 0 {
+			return nil, io.EOF
+		}
+		n = len(d.entries)
+	}
+	list := d.entries[:n:n]
+	d.entries = d.entries[n:]
+	return list, nil
+}
+
+// dirInfo describes a directory under its name in the union; without a
+// FileInfo of its own it is one that exists only because a mount is below.
+type dirInfo struct {
+	name string
+	fs.FileInfo
+}
+
+func (i dirInfo) Name() string { return i.name }
+func (i dirInfo) IsDir() bool  { return true }
+
+func (i dirInfo) Mode() fs.FileMode {
+	if i.FileInfo != nil {
+		return i.FileInfo.Mode()
+	}
+	return fs.ModeDir | 0o555
+}
+
+func (i dirInfo) Size() int64 {
+	if i.FileInfo != nil {
+		return i.FileInfo.Size()
+	}
+	return 0
+}
+
+func (i dirInfo) ModTime() time.Time {
+	if i.FileInfo != nil {
+		return i.FileInfo.ModTime()
+	}
+	return time.Time{}
+}
+
+func (i dirInfo) Sys() any { return nil }
+
+// aboveEntry lists a directory that leads to a mount.
+type aboveEntry struct {
+	u    union
+	name string
+}
+
+func (e aboveEntry) Name() string               { return path.Base(e.name) }
+func (e aboveEntry) IsDir() bool                { return true }
+func (e aboveEntry) Type() fs.FileMode          { return fs.ModeDir }
+func (e aboveEntry) Info() (fs.FileInfo, error) { return fs.Stat(e.u, e.name) }
