@@ -136,8 +136,12 @@ func (s *fileStore) open() (err error) {
 	s.mapFile, err = s.dir.open(overlayMapName, false)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		if data, err := s.dir.open(overlayDataName, false); err == nil {
-			return errors.Join(fmt.Errorf("there is a data file but no map that says which of its blocks count: restore the map, or remove the directory to start anew: %w", fs.ErrInvalid), data.close())
+		s.data, err = s.dir.open(overlayDataName, false)
+		if err == nil {
+			return fmt.Errorf("there is a data file but no map that says which of its blocks count: restore the map, or remove the directory to start anew: %w", fs.ErrInvalid)
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return err
 		}
 		if s.mapFile, err = s.newMap(); err != nil {
 			return err
