@@ -1,0 +1,116 @@
+package pxecfg
+
+import (
+	"encoding/hex"
+	"strconv"
+	"strings"
+)
+
+const pxelinuxDir = "pxelinux.cfg/"
+
+// Names returns the configuration files that PXELINUX asks for, in its order
+// and relative to its path prefix (see [Prefix]): option 209, the UUID, the
+// hardware address, the IPv4 address in hexadecimal shortened digit by digit,
+// default. What the client lacks is left out; a UUID that PXELINUX takes for a
+// placeholder (all zero, all one ...) is left out as PXELINUX does.
+func (c Client) Names() []string {
+	names := make([]string, 0, 12)
+	if c.ConfigFile != "" {
+		names = append(names, c.ConfigFile)
+	}
+	if b, ok := parseUUID(c.UUID); ok && validForPXELINUX(b) {
+		names = append(names, pxelinuxDir+FormatUUID(b))
+	}
+	if len(c.MAC) > 0 {
+		names = append(names, string(c.appendTypedMAC([]byte(pxelinuxDir))))
+	}
+	names = c.appendLadder(names, pxelinuxDir)
+	return append(names, pxelinuxDir+"default")
+}
+
+// GRUBNames returns the configuration files that GRUB 2.06 and later asks for
+// when it was started over TFTP, in its order and relative to $prefix. Unlike
+// PXELINUX it asks for any UUID. See [Client.GRUBAliases] for loaders that do
+// not search by themselves.
+func (c Client) GRUBNames() []string {
+	const base = "grub.cfg"
+	names := make([]string, 0, 11)
+	if b, ok := parseUUID(c.UUID); ok {
+		names = append(names, base+"-"+FormatUUID(b))
+	}
+	if len(c.MAC) > 0 {
+		names = append(names, string(c.appendTypedMAC([]byte(base+"-"))))
+	}
+	names = c.appendLadder(names, base+"-")
+	if ip := c.IP.Unmap(); ip.Is6() {
+		// One try with all eight groups, not the shortened text of RFC 5952.
+		b := ip.As16()
+		name := []byte(base)
+		for i := 0; i < 16; i += 2 {
+			name = append(name, '-')
+			name = strconv.AppendUint(name, uint64(b[i])<<8|uint64(b[i+1]), 16)
+		}
+		names = append(names, string(name))
+	}
+	return append(names, base)
+}
+
+// GRUBAliases returns further names of the machine's own file that are in use
+// with network GRUBs which only read grub.cfg, and branch there: with the
+// colons of $net_default_mac, and with hyphens but without a hardware type.
+func (c Client) GRUBAliases() []string {
+	if len(c.MAC) == 0 {
+		return nil
+	}
+	colons := c.MAC.String()
+	return []string{
+		"grub.cfg-" + colons,
+		"grub.cfg-" + strings.ReplaceAll(colons, ":", "-"),
+	}
+}
+
+func (c Client) appendTypedMAC(b []byte) []byte {
+	b = hex.AppendEncode(b, []byte{c.hardwareType()})
+	for _, x := range c.MAC {
+		b = append(b, '-')
+		b = hex.AppendEncode(b, []byte{x})
+	}
+	return b
+}
+
+// appendLadder appends prefix with 8, 7 ... 1 digits of the IPv4 address.
+func (c Client) appendLadder(names []string, prefix string) []string {
+	h, ok := c.hexIP()
+	if !ok {
+		return names
+	}
+	full := prefix + h // each step is a slice of this one string
+	for n := len(full); n > len(prefix); n-- {
+		names = append(names, full[:n])
+	}
+	return names
+}
+
+func (c Client) hexIP() (string, bool) {
+	ip, ok := c.ip4()
+	if !ok {
+		return "", false
+	}
+	const digits = "0123456789ABCDEF"
+	b := ip.As4()
+	var out [8]byte
+	for i, x := range b {
+		out[2*i], out[2*i+1] = digits[x>>4], digits[x&15]
+	}
+	return string(out[:]), true
+}
+
+// Prefix returns what PXELINUX puts before every name it asks for, when DHCP
+// does not say otherwise (option 210): the name of its boot file up to the last
+// byte that is not a letter, a digit, '-' or '.'. That is mostly the directory,
+// but "ltsp/my_pxelinux.0" gives "ltsp/my_".
+func Prefix(bootFile string) string {
+	return bootFile[:strings.LastIndexFunc(bootFile, func(r rune) bool {
+		return !(r >= '0' && r <= '9' || r >= 'A' && r <= 'Z' || r >= 'a' && r <= 'z' || r == '.' || r == '-')
+	})+1]
+}

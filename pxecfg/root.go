@@ -1,0 +1,165 @@
+package pxecfg
+
+import (
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"strconv"
+	"strings"
+)
+
+// Root writes the kernel arguments that tell an initramfs where the root file
+// system is. Each initramfs has a language of its own; a form that it would
+// misread is an error, an [fs.ErrInvalid] that says why. Args may be called
+// concurrently and has the same result each time.
+type Root interface {
+	Args() ([]string, error)
+}
+
+// NBDPort is the port that IANA assigned to NBD.
+const NBDPort = 10809
+
+// NBDInitramfsTools is a root on an NBD export for initramfs-tools with the
+// script of Debian's and Ubuntu's nbd-client package:
+//
+//	root=/dev/nbd0 nbdroot=192.0.2.1:10809/debian12 ip=dhcp ro
+type NBDInitramfsTools struct {
+	// Server is the NBD server's address.
+	Server netip.Addr
+	// Port is its TCP port. 0 means [NBDPort].
+	Port uint16
+	// Export is the name of the export.
+	Export string
+	// ReadOnly mounts the root read-only; otherwise it is mounted rw.
+	ReadOnly bool
+	// Overlay is the value of overlayroot=, for an initramfs with the package
+	// of that name: "tmpfs" keeps all writes in memory. Empty means none.
+	Overlay string
+}
+
+// Args implements [Root].
+func (r NBDInitramfsTools) Args() ([]string, error) {
+	server, err := rootServer(r.Server)
+	if err != nil {
+		return nil, err
+	}
+	if err := exportName(r.Export); err != nil {
+		return nil, err
+	}
+	args := []string{
+		"root=/dev/nbd0",
+		// The only form in which a name, a port and both kinds of address
+		// are all possible; host:name and host,port do not work at all.
+		"nbdroot=" + server + ":" + nbdPort(r.Port) + "/" + r.Export,
+		"ip=dhcp",
+		readOnly(r.ReadOnly),
+	}
+	if r.Overlay != "" {
+		if strings.Trim(r.Overlay, labelBytes+"/=:,") != "" {
+			return nil, rootError("overlay %q: it is not one word", r.Overlay)
+		}
+		args = append(args, "overlayroot="+r.Overlay)
+	}
+	return args, nil
+}
+
+// NBDDracut is a root on an NBD export for dracut with its nbd module:
+//
+//	root=nbd:192.0.2.1:debian12:squashfs:ro ip=dhcp rd.neednet=1
+//
+// dracut reads a number in the place of the name as a port and has no form for
+// both, so the server must be on [NBDPort].
+type NBDDracut struct {
+	// Server is the NBD server's address.
+	Server netip.Addr
+	// Port must be 0 or [NBDPort].
+	Port uint16
+	// Export is the name of the export.
+	Export string
+	// FSType is the type of the file system. Empty lets dracut find out.
+	FSType string
+	// ReadOnly mounts the root read-only; otherwise it is mounted rw.
+	ReadOnly bool
+	// MountOptions are further options of the mount.
+	MountOptions []string
+}
+
+// Args implements [Root].
+func (r NBDDracut) Args() ([]string, error) {
+	server, err := rootServer(r.Server)
+	if err != nil {
+		return nil, err
+	}
+	if err := exportName(r.Export); err != nil {
+		return nil, err
+	}
+	switch {
+	case r.Port != 0 && r.Port != NBDPort:
+		return nil, rootError("port %d: dracut cannot name an export on a port other than %d: serve it there", r.Port, NBDPort)
+	case strings.Trim(r.Export, "+0123456789") == "":
+		return nil, rootError("export %q: dracut would take it for a port: give the export a name with a letter", r.Export)
+	case r.FSType != "" && r.FSType == r.Export:
+		return nil, rootError("export %q: dracut drops a file system type that equals the name: rename the export or leave FSType empty", r.Export)
+	case strings.Trim(r.FSType, labelBytes) != "":
+		return nil, rootError("file system type %q: it is not a word", r.FSType)
+	}
+	options := readOnly(r.ReadOnly)
+	for _, o := range r.MountOptions {
+		if o == "" || strings.Trim(o, labelBytes+"/=") != "" || o == "ro" || o == "rw" {
+			return nil, rootError("mount option %q: it must be one word without colons and commas; for ro and rw there is ReadOnly", o)
+		}
+		options += "," + o
+	}
+	return []string{
+		"root=nbd:" + server + ":" + r.Export + ":" + r.FSType + ":" + options,
+		"ip=dhcp",
+		"rd.neednet=1",
+	}, nil
+}
+
+func rootServer(a netip.Addr) (string, error) {
+	a = a.Unmap()
+	switch {
+	case !a.IsValid() || a.IsUnspecified():
+		return "", rootError("server address %s: set the address that clients reach the server at", a)
+	case a.Zone() != "":
+		return "", rootError("server address %s: a zone means something on this host only", a)
+	case a.Is6():
+		return "[" + a.String() + "]", nil
+	}
+	return a.String(), nil
+}
+
+// exportName allows what survives every loader and the shell scripts of both
+// initramfs: the name is split at : and , and expanded without quotes.
+func exportName(name string) error {
+	switch {
+	case name == "":
+		return rootError("export name is empty: name the export")
+	case strings.ContainsAny(name, ":,"):
+		return rootError("export %q: the initramfs splits its argument at : and ,", name)
+	case strings.Trim(name, labelBytes+"/=") != "":
+		return rootError("export %q: only letters, digits and ._@~+-/= survive loaders and shell scripts", name)
+	case name[0] == '-':
+		return rootError("export %q: nbd-client would take it for an option", name)
+	}
+	return nil
+}
+
+func nbdPort(p uint16) string {
+	if p == 0 {
+		p = NBDPort
+	}
+	return strconv.Itoa(int(p))
+}
+
+func readOnly(ro bool) string {
+	if ro {
+		return "ro"
+	}
+	return "rw"
+}
+
+func rootError(format string, args ...any) error {
+	return fmt.Errorf(format+": %w", append(args, fs.ErrInvalid)...)
+}
