@@ -1,0 +1,177 @@
+package ltsconf
+
+import "strings"
+
+// maxPrefix bounds the number of look-ups for one identifier.
+const maxPrefix = 32
+
+// patterns finds the first section whose name, as a pattern, matches an
+// identifier, by what the pattern has before its first wildcard.
+type patterns struct {
+	byPrefix map[string][]pattern
+	lengths  [maxPrefix + 1]bool // of the prefixes
+}
+
+type pattern struct {
+	name    string // folded
+	section int32
+}
+
+func isPattern(name string) bool { return strings.ContainsAny(name, `*?[\`) }
+
+// add adds the pattern name; sections come in the order of the file.
+func (ps *patterns) add(name string, section int32) {
+	if ps.byPrefix == nil {
+		ps.byPrefix = make(map[string][]pattern)
+	}
+	name = fold(name)
+	n := min(strings.IndexAny(name, `*?[\`), maxPrefix)
+	ps.lengths[n] = true
+	ps.byPrefix[name[:n]] = append(ps.byPrefix[name[:n]], pattern{name, section})
+}
+
+// first returns the first section in the file that matches the folded
+// identifier id; one with that very name does not count.
+func (ps *patterns) first(id string) (int32, bool) {
+	best, found := int32(0), false
+	for n := range min(len(id), maxPrefix) + 1 {
+		if !ps.lengths[n] {
+			continue
+		}
+		for _, p := range ps.byPrefix[id[:n]] {
+			if found && p.section > best {
+				break
+			}
+			if p.name != id && match(p.name, id) {
+				best, found = p.section, true
+				break
+			}
+		}
+	}
+	return best, found
+}
+
+// match is fnmatch(3) without flags, in the C locale, on two folded strings.
+// A star needs only its last position remembered, so that the time is bounded
+// by the product of the lengths.
+func match(p, s string) bool {
+	i, j := 0, 0
+	star, resume := -1, 0
+	for j < len(s) {
+		if i < len(p) && p[i] == '*' {
+			star, resume = i, j
+			i++
+			continue
+		}
+		if n, ok := matchOne(p[i:], s[j]); ok {
+			i += n
+			j++
+			continue
+		}
+		if star < 0 {
+			return false
+		}
+		resume++
+		i, j = star+1, resume
+	}
+	for i < len(p) && p[i] == '*' {
+		i++
+	}
+	return i == len(p)
+}
+
+// matchOne matches c with the start of p and returns how much of p that took.
+func matchOne(p string, c byte) (int, bool) {
+	if p == "" {
+		return 0, false
+	}
+	switch p[0] {
+	case '?':
+		return 1, true
+	case '\\':
+		return 2, len(p) > 1 && p[1] == c
+	case '[':
+		if n, ok := matchSet(p, c); n > 0 {
+			return n, ok
+		}
+	}
+	return 1, p[0] == c
+}
+
+// matchSet matches c with the bracket expression at the start of p. Its
+// length is 0 when no bracket closes it: then [ is an ordinary character.
+func matchSet(p string, c byte) (n int, matched bool) {
+	i, negated := 1, false
+	if i < len(p) && (p[i] == '!' || p[i] == '^') {
+		i, negated = i+1, true
+	}
+	for first := true; ; first = false {
+		if i >= len(p) {
+			return 0, false
+		}
+		if p[i] == ']' && !first {
+			return i + 1, matched != negated
+		}
+		if in, n := matchClass(p[i:], c); n > 0 {
+			matched = matched || in
+			i += n
+			continue
+		}
+		lo, n := setChar(p[i:])
+		i += n
+		hi := lo
+		if i+1 < len(p) && p[i] == '-' && p[i+1] != ']' {
+			hi, n = setChar(p[i+1:])
+			i += 1 + n
+		}
+		matched = matched || lo <= c && c <= hi
+	}
+}
+
+func setChar(p string) (byte, int) {
+	if p[0] == '\\' && len(p) > 1 {
+		return p[1], 2
+	}
+	return p[0], 1
+}
+
+// matchClass matches c with a class such as [:digit:] at the start of p,
+// which has length n; 0 when there is none.
+func matchClass(p string, c byte) (in bool, n int) {
+	rest, ok := strings.CutPrefix(p, "[:")
+	if !ok {
+		return false, 0
+	}
+	name, _, ok := strings.Cut(rest, ":]")
+	if !ok {
+		return false, 0
+	}
+	lower := c >= 'a' && c <= 'z'
+	digit := c >= '0' && c <= '9'
+	graph := c > ' ' && c < 0x7f
+	switch name {
+	case "alpha", "lower", "upper":
+		in = lower
+	case "digit":
+		in = digit
+	case "alnum":
+		in = lower || digit
+	case "xdigit":
+		in = digit || c >= 'a' && c <= 'f'
+	case "punct":
+		in = graph && !lower && !digit
+	case "graph":
+		in = graph
+	case "print":
+		in = graph || c == ' '
+	case "space":
+		in = isSpace(c)
+	case "blank":
+		in = c == ' ' || c == '\t'
+	case "cntrl":
+		in = c < ' ' || c == 0x7f
+	default:
+		return false, 0
+	}
+	return in, len("[:") + len(name) + len(":]")
+}
