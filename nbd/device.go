@@ -59,6 +59,13 @@ const (
 	PurposeInfo
 )
 
+func (p Purpose) String() string {
+	if p == PurposeInfo {
+		return "info"
+	}
+	return "go"
+}
+
 // Request is one client's wish to open or look at an export.
 type Request struct {
 	// Export is the name as the client sent it, possibly empty.

@@ -1,0 +1,274 @@
+package nbd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// conn is one connection to a Server. Its fields belong to the goroutine that
+// runs it, except where noted.
+type conn struct {
+	srv    *Server
+	nc     net.Conn
+	info   ConnInfo
+	log    *slog.Logger
+	parent context.Context
+	ctx    context.Context
+	cancel context.CancelCauseFunc // from any goroutine
+
+	rd  reader
+	out writer
+
+	dev     Device
+	wdev    io.WriterAt // nil: read-only
+	sdev    Syncer      // nil: no flush
+	open    OpenInfo
+	size    uint64
+	maxReq  uint32
+	timeout time.Duration
+
+	stats    ConnStats
+	readSeen bool // FirstRead has been traced
+	warned   bool // the device's first error has been logged
+
+	armed    bool      // the read deadline for the piece at hand is set
+	deadline bool      // some read deadline is set
+	lame     time.Time // when draining: the end of answering ESHUTDOWN
+
+	mu       sync.Mutex // guards state, and setting draining against it
+	state    connState
+	draining atomic.Bool // from any goroutine
+}
+
+type connState int
+
+const (
+	stateHandshake connState = iota
+	stateBusy                // with a request
+	stateIdle                // waiting for one, nothing of it has come
+	statePartial             // waiting for the rest of one
+)
+
+var errLeft = errors.New("nbd: client has left")
+
+func newConn(parent context.Context, s *Server, nc net.Conn, info ConnInfo) *conn {
+	c := &conn{
+		srv:     s,
+		nc:      nc,
+		info:    info,
+		log:     s.log(),
+		parent:  parent,
+		maxReq:  uint32(s.maxRequest()),
+		timeout: s.ioTimeout(),
+	}
+	c.ctx, c.cancel = context.WithCancelCause(parent)
+	c.rd.init(nc, &s.readBufs)
+	c.out = writer{w: nc, ctx: c.ctx, budget: s.budget, smallP: &s.smallBufs, bigP: &s.largeBufs}
+	return c
+}
+
+// cut ends the connection now. The first cause given counts.
+func (c *conn) cut(cause error) {
+	if cause == nil {
+		cause = net.ErrClosed
+	}
+	c.cancel(cause)
+	c.nc.Close()
+}
+
+// drain ends the connection when the request at hand is answered.
+func (c *conn) drain() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.draining.Store(true)
+	switch c.state {
+	case stateHandshake:
+		c.cut(ErrServerClosed)
+	case stateIdle:
+		_ = c.nc.SetReadDeadline(time.Unix(1, 0))
+	case statePartial:
+		_ = c.nc.SetReadDeadline(time.Now().Add(lameDuck))
+	}
+}
+
+// run serves the connection to its end and returns why it ended.
+func (c *conn) run() error {
+	defer c.srv.remove(c)
+	defer c.cancel(nil)
+	stop := context.AfterFunc(c.parent, func() { c.cut(context.Cause(c.parent)) })
+	defer stop()
+
+	if t, ok := c.nc.(*net.TCPConn); ok {
+		_ = t.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 15 * time.Second, Count: 4})
+		setUserTimeout(t, time.Minute)
+	}
+	c.log.Debug("nbd: connection", "client", c.info.Remote, "id", c.info.ID)
+	if t := c.srv.Trace; t != nil && t.ConnOpened != nil {
+		t.ConnOpened(c.info)
+	}
+
+	err := c.serve()
+	if cause := context.Cause(c.ctx); cause != nil {
+		err = cause // and not the read error that came of it
+	}
+	c.out.release()
+	c.closeDevice()
+	c.farewell()
+	c.nc.Close()
+	c.rd.discard(c.rd.buffered())
+	c.rd.release()
+
+	if errors.Is(err, errLeft) {
+		err = nil
+	}
+	c.stats.Duration = time.Since(c.info.Opened)
+	c.log.Debug("nbd: connection ended", "client", c.info.Remote, "id", c.info.ID, "export", c.stats.Export,
+		"read", c.stats.BytesRead, "written", c.stats.BytesWritten, "errors", c.stats.Errors, "cause", err)
+	if t := c.srv.Trace; t != nil && t.ConnClosed != nil {
+		t.ConnClosed(c.info, c.stats, err)
+	}
+	return err
+}
+
+func (c *conn) serve() error {
+	if err := c.handshake(); err != nil {
+		return err
+	}
+	return c.transmit()
+}
+
+// fill is for the handshake: it flushes the replies at hand, since the client
+// may wait for them, and reads once, with room for n unread bytes.
+func (c *conn) fill(n int) error {
+	if err := c.flush(); err != nil {
+		return err
+	}
+	return c.rd.fill(n)
+}
+
+// next returns the next n bytes, at most readBufLen. They are valid until the
+// next call.
+func (c *conn) next(n int) ([]byte, error) {
+	for c.rd.buffered() < n {
+		var err error
+		if c.dev == nil {
+			err = c.fill(n)
+		} else {
+			err = c.fillPiece(n)
+		}
+		if err != nil {
+			if err == io.EOF && c.rd.buffered() > 0 {
+				err = io.ErrUnexpectedEOF
+			}
+			return nil, err
+		}
+	}
+	p := c.rd.peek(n)
+	c.rd.discard(n)
+	return p, nil
+}
+
+// flush sends the replies at hand.
+func (c *conn) flush() error {
+	if c.out.buf == nil {
+		return nil
+	}
+	if c.dev != nil && c.timeout > 0 {
+		_ = c.nc.SetWriteDeadline(time.Now().Add(c.timeout))
+	}
+	if err := c.out.flush(); err != nil {
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return fmt.Errorf("nbd: the client does not take its replies: %w", err)
+		}
+		return err
+	}
+	return nil
+}
+
+// reserve returns n bytes at the end of the replies at hand.
+func (c *conn) reserve(n int) ([]byte, error) {
+	if !c.out.fits(n) {
+		if err := c.flush(); err != nil {
+			return nil, err
+		}
+	}
+	return c.out.extend(n)
+}
+
+// closeDevice closes the connection's device, if it has one and that closes.
+func (c *conn) closeDevice() {
+	if c.dev == nil {
+		return
+	}
+	closeDevice(c.log, c.dev)
+	c.dev, c.wdev, c.sdev = nil, nil, nil
+}
+
+func closeDevice(log *slog.Logger, dev Device) {
+	cl, ok := dev.(io.Closer)
+	if !ok {
+		return
+	}
+	err := guard(func() error { return cl.Close() })
+	if err != nil {
+		log.Warn("nbd: closing a device", "err", err)
+	}
+}
+
+// farewell keeps a connection that is cut with requests pending open until the
+// client has seen the end of it: closing a socket that has unread data in it
+// resets it, which may take replies with it that are still on their way.
+func (c *conn) farewell() {
+	half, ok := c.nc.(interface{ CloseWrite() error })
+	if !ok || !c.draining.Load() || !c.srv.Handover || context.Cause(c.ctx) != nil {
+		return
+	}
+	if half.CloseWrite() != nil || c.nc.SetReadDeadline(time.Now().Add(lameDuck)) != nil {
+		return
+	}
+	var buf [512]byte
+	for {
+		if _, err := c.nc.Read(buf[:]); err != nil {
+			return
+		}
+	}
+}
+
+// panicError is a panic of a handler or a device.
+type panicError struct {
+	value any
+	stack []byte
+}
+
+func (e *panicError) Error() string { return fmt.Sprintf("panic: %v", e.value) }
+
+// guard calls f and makes an error of its panic.
+func guard(f func() error) (err error) {
+	defer recovered(&err)
+	return f()
+}
+
+// recovered is to be deferred; it makes an error of a panic.
+func recovered(err *error) {
+	if v := recover(); v != nil {
+		*err = &panicError{value: v, stack: debug.Stack()}
+	}
+}
+
+// errAttrs is what to log about err.
+func errAttrs(err error) []any {
+	var p *panicError
+	if errors.As(err, &p) {
+		return []any{"err", err, "stack", string(p.stack)}
+	}
+	return []any{"err", err}
+}

@@ -1,0 +1,137 @@
+package nbd
+
+import (
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// Exports is a [Handler] that finds other handlers by the export's name, and a
+// [Lister] of its names. A client may put one slash before a name: several
+// initramfs scripts do. The name "" is the default export, which a client gets
+// that names none. The handler sees the name as the client sent it.
+//
+// A map must not be changed while it is served.
+type Exports map[string]Handler
+
+// OpenNBD asks the handler under the export's name.
+func (e Exports) OpenNBD(ctx context.Context, r *Request) (Device, error) {
+	h, ok := e[r.Export]
+	if !ok {
+		h, ok = e[strings.TrimPrefix(r.Export, "/")]
+	}
+	if !ok || h == nil {
+		return nil, fs.ErrNotExist
+	}
+	return h.OpenNBD(ctx, r)
+}
+
+// ListNBD returns the names in order.
+func (e Exports) ListNBD(context.Context, *Request) ([]ExportInfo, error) {
+	var list []ExportInfo
+	for _, name := range slices.Sorted(maps.Keys(e)) {
+		list = append(list, ExportInfo{Name: name})
+	}
+	return list, nil
+}
+
+// First is a [Handler] that asks one handler after the other until one has the
+// export: one that returns [fs.ErrNotExist], or nil and no error, leaves it to
+// the next, any other error is final. It lists what those that are a [Lister]
+// list, each name once.
+func First(handlers ...Handler) Handler { return first(handlers) }
+
+type first []Handler
+
+func (f first) OpenNBD(ctx context.Context, r *Request) (Device, error) {
+	for _, h := range f {
+		dev, err := h.OpenNBD(ctx, r)
+		if err == nil && dev != nil {
+			return dev, nil
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+	}
+	return nil, fs.ErrNotExist
+}
+
+func (f first) ListNBD(ctx context.Context, r *Request) ([]ExportInfo, error) {
+	var list []ExportInfo
+	seen := make(map[string]bool)
+	for _, h := range f {
+		l, ok := h.(Lister)
+		if !ok {
+			continue
+		}
+		exports, err := l.ListNBD(ctx, r)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range exports {
+			if !seen[e.Name] {
+				seen[e.Name] = true
+				list = append(list, e)
+			}
+		}
+	}
+	return list, nil
+}
+
+// FileServer is a [Handler] that opens the file at path, read-only, for each
+// connection: a connection keeps the file that it began with, one opened after
+// the file was replaced by rename gets the new one.
+func FileServer(path string) Handler {
+	return HandlerFunc(func(context.Context, *Request) (Device, error) {
+		f, err := OpenFile(path)
+		if err != nil {
+			return nil, err
+		}
+		return f, nil
+	})
+}
+
+// Share is a [Handler] that gives every connection the same device. The device
+// is never closed by a server, it belongs to the caller.
+func Share(dev Device) Handler {
+	dev = keepOpen(dev)
+	return HandlerFunc(func(context.Context, *Request) (Device, error) { return dev, nil })
+}
+
+// keepOpen hides Close, and nothing else: the server tells abilities by a
+// device's methods.
+func keepOpen(dev Device) Device {
+	w, canWrite := dev.(io.WriterAt)
+	s, canSync := dev.(Syncer)
+	d := shared{dev}
+	switch {
+	case canWrite && canSync:
+		return struct {
+			shared
+			io.WriterAt
+			Syncer
+		}{d, w, s}
+	case canWrite:
+		return struct {
+			shared
+			io.WriterAt
+		}{d, w}
+	case canSync:
+		return struct {
+			shared
+			Syncer
+		}{d, s}
+	default:
+		return d
+	}
+}
+
+type shared struct{ dev Device }
+
+func (d shared) ReadAt(p []byte, off int64) (int, error) { return d.dev.ReadAt(p, off) }
+func (d shared) Size() int64                             { return d.dev.Size() }
+func (d shared) Features() Features                      { return d.dev.Features() }

@@ -1,0 +1,123 @@
+package nbd
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+)
+
+// sectorLen is what the size of a device is padded to: a kernel counts in
+// sectors and would lose the tail of an image, as of a squashfs that was not
+// padded.
+const sectorLen = 512
+
+// File is a [Device] over a regular file or a block device. Its size is that
+// of the file when it was opened, rounded up to a multiple of 512 bytes; what
+// is beyond the file's end reads as zeroes. It may be used concurrently.
+//
+// A file that is replaced by rename stays what it was for those who have it
+// open. One that is changed in place changes under its readers; one that is
+// truncated gives errors.
+type File struct {
+	f        *os.File
+	size     int64 // of the file
+	writable bool
+}
+
+// OpenFile opens path for reading.
+func OpenFile(path string) (*File, error) { return openFile(path, os.O_RDONLY) }
+
+// OpenFileRW opens path for reading and writing, for an export that is to
+// change the file itself. Writing to its last, padded sector makes the file
+// as long as the device.
+func OpenFileRW(path string) (*File, error) { return openFile(path, os.O_RDWR) }
+
+func openFile(path string, flag int) (*File, error) {
+	// Opening a FIFO would wait for its other end.
+	st, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("nbd: %w", err)
+	}
+	mode := st.Mode()
+	if !mode.IsRegular() && (mode&fs.ModeDevice == 0 || mode&fs.ModeCharDevice != 0) {
+		return nil, fmt.Errorf("nbd: %s is neither a regular file nor a block device: %w", path, fs.ErrInvalid)
+	}
+	f, err := os.OpenFile(path, flag, 0)
+	if err != nil {
+		return nil, fmt.Errorf("nbd: %w", err)
+	}
+	// A block device has its size only at its end.
+	size, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("nbd: %w", err)
+	}
+	return &File{f: f, size: size, writable: flag == os.O_RDWR}, nil
+}
+
+// Size returns the padded size in bytes.
+func (d *File) Size() int64 { return padded(d.size) }
+
+// Features: a File opened for reading can only be read, one opened with
+// OpenFileRW can be written and flushed.
+func (d *File) Features() Features {
+	return Features{Write: d.writable, Flush: d.writable, MultiConn: true}
+}
+
+// ReadAt reads as [io.ReaderAt] says. A file that has become shorter than it
+// was when opened gives [io.ErrUnexpectedEOF].
+func (d *File) ReadAt(p []byte, off int64) (int, error) { return readPadded(d.f, p, off, d.size) }
+
+// WriteAt writes as [io.WriterAt] says. Past the end it fails with
+// [fs.ErrInvalid], on a File opened for reading with [fs.ErrPermission].
+func (d *File) WriteAt(p []byte, off int64) (int, error) {
+	if !d.writable {
+		return 0, fmt.Errorf("nbd: %s is open for reading: %w", d.f.Name(), fs.ErrPermission)
+	}
+	if off < 0 || off > d.Size() || int64(len(p)) > d.Size()-off {
+		return 0, fmt.Errorf("nbd: a write past the end of %s: %w", d.f.Name(), fs.ErrInvalid)
+	}
+	return d.f.WriteAt(p, off)
+}
+
+// Sync returns when all that was written is on stable storage (fdatasync).
+func (d *File) Sync() error { return datasync(d.f) }
+
+// Close closes the file.
+func (d *File) Close() error { return d.f.Close() }
+
+// padded rounds up to whole sectors.
+func padded(size int64) int64 { return (size + sectorLen - 1) &^ (sectorLen - 1) }
+
+// readPadded reads from r, which has size bytes, and goes on with zeroes up to
+// the padded size.
+func readPadded(r io.ReaderAt, p []byte, off, size int64) (int, error) {
+	end := padded(size)
+	switch {
+	case off < 0:
+		return 0, fmt.Errorf("nbd: a read at %d: %w", off, fs.ErrInvalid)
+	case off >= end:
+		return 0, io.EOF
+	}
+	want := int(min(int64(len(p)), end-off))
+	short := want < len(p)
+	n := 0
+	if off < size {
+		var err error
+		m := int(min(int64(want), size-off))
+		n, err = r.ReadAt(p[:m], off)
+		if n < m {
+			if err == nil || errors.Is(err, io.EOF) {
+				err = io.ErrUnexpectedEOF
+			}
+			return n, err
+		}
+	}
+	clear(p[n:want])
+	if short {
+		return want, io.EOF
+	}
+	return want, nil
+}

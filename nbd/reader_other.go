@@ -1,0 +1,5 @@
+//go:build !unix
+
+package nbd
+
+func (b *reader) initRaw() {}

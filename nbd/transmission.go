@@ -1,0 +1,339 @@
+package nbd
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/pojntfx/go-nbd/pkg/protocol"
+)
+
+// transmit answers requests until the connection ends (doc/proto.md,
+// "Transmission phase").
+func (c *conn) transmit() error {
+	c.setState(stateBusy)
+	for {
+		p, err := c.nextRequest()
+		if err != nil {
+			return err
+		}
+		if magic := binary.BigEndian.Uint32(p); magic != protocol.TRANSMISSION_MAGIC_REQUEST {
+			_ = c.flush()
+			return fmt.Errorf("nbd: a request with the magic number %#x", magic)
+		}
+		r := command{
+			flags:  binary.BigEndian.Uint16(p[4:]),
+			typ:    binary.BigEndian.Uint16(p[6:]),
+			cookie: binary.BigEndian.Uint64(p[8:]),
+			offset: binary.BigEndian.Uint64(p[16:]),
+			length: binary.BigEndian.Uint32(p[24:]),
+		}
+		if r.typ == protocol.TRANSMISSION_TYPE_REQUEST_DISC {
+			_ = c.flush()
+			return errLeft
+		}
+		c.stats.Requests++
+		if err := c.answer(r); err != nil {
+			return err
+		}
+	}
+}
+
+// command is a request on the wire.
+type command struct {
+	flags, typ     uint16
+	cookie, offset uint64
+	length         uint32
+}
+
+// answer works on one request and adds its reply. Its error ends the
+// connection.
+func (c *conn) answer(r command) error {
+	if c.draining.Load() {
+		if c.srv.Handover {
+			return ErrServerClosed
+		}
+		return c.refuse(r)
+	}
+	badFlags := r.flags&^cmdFlagFUA != 0 || r.flags != 0 && (c.wdev == nil || c.sdev == nil)
+	switch {
+	case r.typ == protocol.TRANSMISSION_TYPE_REQUEST_WRITE:
+		// The data follows whatever is wrong with the request.
+		code, err := c.write(r, badFlags)
+		if err != nil {
+			return err
+		}
+		return c.simpleReply(r, code)
+	case badFlags:
+		return c.simpleReply(r, protocol.TRANSMISSION_ERROR_EINVAL)
+	case r.typ == protocol.TRANSMISSION_TYPE_REQUEST_READ:
+		return c.read(r)
+	case r.typ == cmdFlush && c.sdev != nil && r.offset == 0 && r.length == 0:
+		return c.simpleReply(r, c.wireError(c.sync(), "flush"))
+	default:
+		return c.simpleReply(r, protocol.TRANSMISSION_ERROR_EINVAL)
+	}
+}
+
+// refuse answers a request that came too late for a shutdown.
+func (c *conn) refuse(r command) error {
+	if r.typ == protocol.TRANSMISSION_TYPE_REQUEST_WRITE {
+		if err := c.drop(int64(r.length)); err != nil {
+			return err
+		}
+	}
+	return c.simpleReply(r, wireESHUTDOWN)
+}
+
+// read answers NBD_CMD_READ.
+func (c *conn) read(r command) error {
+	if r.offset > c.size || uint64(r.length) > c.size-r.offset || r.length > c.maxReq {
+		return c.simpleReply(r, protocol.TRANSMISSION_ERROR_EINVAL)
+	}
+	left, off := int64(r.length), int64(r.offset)
+	n := min(left, pieceLen)
+	p, err := c.reserve(replyHeaderLen + int(n))
+	if err != nil {
+		return err
+	}
+	if err := c.readAt(p[replyHeaderLen:], off); err != nil {
+		c.out.truncate(len(p))
+		return c.simpleReply(r, c.wireError(err, "read"))
+	}
+	putReply(p, r.cookie, 0)
+	for left -= n; left > 0; left -= n {
+		// The header is out or on its way: from here on an error cannot be
+		// said any more.
+		off += n
+		n = min(left, pieceLen)
+		if p, err = c.reserve(int(n)); err != nil {
+			return err
+		}
+		if err := c.readAt(p, off); err != nil {
+			c.wireError(err, "read")
+			c.out.release()
+			return fmt.Errorf("nbd: reading %d bytes at %d, after the reply's header was sent: %w", n, off, err)
+		}
+	}
+	c.stats.BytesRead += uint64(r.length)
+	if !c.readSeen {
+		c.readSeen = true
+		if t := c.srv.Trace; t != nil && t.FirstRead != nil {
+			t.FirstRead(c.info, c.open)
+		}
+	}
+	return nil
+}
+
+// write takes NBD_CMD_WRITE's data off the connection and passes it on. The
+// code is for the client; an error ends the connection.
+func (c *conn) write(r command, badFlags bool) (code uint32, err error) {
+	left, off := int64(r.length), int64(r.offset)
+	switch {
+	case left > 2*int64(c.maxReq):
+		return 0, fmt.Errorf("nbd: a write of %d bytes, the most is %d", left, c.maxReq)
+	case badFlags, r.length > c.maxReq:
+		code = protocol.TRANSMISSION_ERROR_EINVAL
+	case c.wdev == nil:
+		code = protocol.TRANSMISSION_ERROR_EPERM
+	case r.offset > c.size || uint64(left) > c.size-r.offset:
+		code = wireENOSPC
+	}
+	for left > 0 && code == 0 {
+		n, err := c.awaitPiece(left, off)
+		if err != nil {
+			return 0, err
+		}
+		if err := c.writeAt(c.rd.peek(n), off); err != nil {
+			code = c.wireError(err, "write")
+		} else {
+			c.stats.BytesWritten += uint64(n)
+		}
+		c.rd.discard(n)
+		left, off = left-int64(n), off+int64(n)
+	}
+	if err := c.drop(left); err != nil {
+		return 0, err
+	}
+	if code == 0 && r.flags&cmdFlagFUA != 0 {
+		code = c.wireError(c.sync(), "flush")
+	}
+	return code, nil
+}
+
+// awaitPiece waits until there is something worth a write of its own: the rest
+// of the data, or enough to end at a multiple of blockLen.
+func (c *conn) awaitPiece(left, off int64) (int, error) {
+	c.armed = false
+	for {
+		n := int64(c.rd.buffered())
+		if n >= left {
+			return int(left), nil
+		}
+		if n >= readBufLen/4 {
+			if cut := (off + n) % blockLen; cut < n {
+				return int(n - cut), nil
+			}
+		}
+		if err := c.fillPiece(int(min(left, readBufLen))); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// nextRequest returns the next request's header. Replies go out before it
+// waits.
+func (c *conn) nextRequest() ([]byte, error) {
+	c.armed = false
+	for c.rd.buffered() < requestHeaderLen {
+		var err error
+		if c.rd.buffered() == 0 {
+			err = c.fillIdle()
+		} else {
+			err = c.fillPiece(requestHeaderLen)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	p := c.rd.peek(requestHeaderLen)
+	c.rd.discard(requestHeaderLen)
+	return p, nil
+}
+
+// fillIdle waits for a request, for ever unless the server shuts down.
+func (c *conn) fillIdle() error { return c.await(requestHeaderLen, stateIdle) }
+
+// fillPiece waits for more of what the client has begun to send.
+func (c *conn) fillPiece(n int) error {
+	err := c.await(n, statePartial)
+	switch {
+	case err == io.EOF:
+		return io.ErrUnexpectedEOF
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return fmt.Errorf("nbd: the client stopped in the middle of a request: %w", err)
+	}
+	return err
+}
+
+// await sends the replies at hand and reads once, with room for n bytes.
+func (c *conn) await(n int, st connState) error {
+	if err := c.flush(); err != nil {
+		return err
+	}
+	if !c.enter(st) {
+		return c.fillLame(n, st)
+	}
+	err := c.rd.fill(n)
+	c.setState(stateBusy)
+	if err != nil && c.draining.Load() {
+		return ErrServerClosed
+	}
+	return err
+}
+
+// enter makes drain end the wait that follows. It is false when drain was
+// called already.
+func (c *conn) enter(st connState) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.draining.Load() {
+		return false
+	}
+	c.state = st
+	switch {
+	case st == statePartial && !c.armed && c.timeout > 0:
+		_ = c.nc.SetReadDeadline(time.Now().Add(c.timeout))
+		c.armed, c.deadline = true, true
+	case st == stateIdle && c.deadline:
+		_ = c.nc.SetReadDeadline(time.Time{})
+		c.deadline = false
+	}
+	return true
+}
+
+func (c *conn) setState(st connState) {
+	c.mu.Lock()
+	c.state = st
+	c.mu.Unlock()
+}
+
+// fillLame takes what is already on its way while the server shuts down.
+func (c *conn) fillLame(n int, st connState) error {
+	if c.srv.Handover && st == stateIdle {
+		return ErrServerClosed
+	}
+	if c.lame.IsZero() {
+		c.lame = time.Now().Add(lameDuck)
+		_ = c.nc.SetReadDeadline(c.lame)
+	}
+	if err := c.rd.fill(n); err != nil {
+		return ErrServerClosed
+	}
+	return nil
+}
+
+func (c *conn) simpleReply(r command, code uint32) error {
+	if code != 0 {
+		c.stats.Errors++
+	}
+	p, err := c.reserve(replyHeaderLen)
+	if err == nil {
+		putReply(p, r.cookie, code)
+	}
+	return err
+}
+
+func putReply(p []byte, cookie uint64, code uint32) {
+	binary.BigEndian.PutUint32(p, protocol.TRANSMISSION_MAGIC_REPLY)
+	binary.BigEndian.PutUint32(p[4:], code)
+	binary.BigEndian.PutUint64(p[8:], cookie)
+}
+
+// readAt reads all of p or fails.
+func (c *conn) readAt(p []byte, off int64) (err error) {
+	if len(p) == 0 {
+		return nil
+	}
+	defer recovered(&err)
+	n, err := c.dev.ReadAt(p, off)
+	if n == len(p) {
+		return nil
+	}
+	if err == nil || err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+func (c *conn) writeAt(p []byte, off int64) (err error) {
+	defer recovered(&err)
+	n, err := c.wdev.WriteAt(p, off)
+	if err == nil && n < len(p) {
+		err = io.ErrShortWrite
+	}
+	return err
+}
+
+func (c *conn) sync() (err error) {
+	defer recovered(&err)
+	return c.sdev.Sync()
+}
+
+// wireError maps a device's error and tells the operator of the first one.
+func (c *conn) wireError(err error, op string) uint32 {
+	if err == nil {
+		return 0
+	}
+	attrs := append([]any{"client", c.info.Remote, "export", c.open.Export, "op", op}, errAttrs(err)...)
+	if c.warned {
+		c.log.Debug("nbd: the device failed", attrs...)
+	} else {
+		c.warned = true
+		c.log.Warn("nbd: the device failed, further errors of this connection are logged at level debug", attrs...)
+	}
+	return wireError(err)
+}
