@@ -2,7 +2,6 @@ package squash
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -56,11 +55,11 @@ func build(ctx context.Context, w io.WriterAt, src fs.FS, opts *Options, refuse 
 		d.flushFragment()
 	}
 	d.stop()
-	// The writing side's error made the reading side's "canceled".
-	if err := errors.Join(context.Cause(ctx), err); err != nil {
-		if cause := context.Cause(ctx); cause != nil {
-			return cause
-		}
+	// A failed write stops the reading side through ctx, so the cause is first.
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	if err != nil {
 		return err
 	}
 

@@ -56,16 +56,11 @@ func BuildFile(ctx context.Context, path string, src fs.FS, opts *Options) (err 
 	if err := os.Rename(f.Name(), path); err != nil {
 		return fmt.Errorf("squash: %w", err)
 	}
-	return syncDir(filepath.Join(dir, "."))
-}
-
-// syncDir makes the rename durable where directories can be synced at all.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return nil // no right to read the directory: the rename has happened
+	// The rename is made durable as far as possible: a directory may be
+	// unreadable to us, and some file systems cannot sync one.
+	if d, err := os.Open(filepath.Join(dir, ".")); err == nil {
+		_ = d.Sync()
+		_ = d.Close()
 	}
-	defer d.Close()
-	_ = d.Sync() // some file systems have no sync for directories
 	return nil
 }

@@ -1,0 +1,95 @@
+package squash
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/klauspost/compress/zlib"
+	"github.com/klauspost/compress/zstd"
+)
+
+// errTooLong is what a decoder says when there is more than there may be.
+var errTooLong = errors.New("it decodes to more bytes than it may hold")
+
+// decoder decodes a whole stream into the capacity of dst, never beyond. It
+// is safe for concurrent use.
+type decoder interface {
+	decode(dst, src []byte) ([]byte, error)
+}
+
+func newDecoder(id uint16) (decoder, error) {
+	switch id {
+	case compZstd:
+		d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(0),
+			zstd.WithDecodeAllCapLimit(true), zstd.WithDecoderLowmem(true))
+		if err != nil {
+			return nil, fmt.Errorf("squash: %w", err)
+		}
+		return zstdDecoder{d}, nil
+	case compGzip:
+		return &zlibDecoder{}, nil
+	case compLZMA, compLZO, compXZ, compLZ4:
+		return nil, fmt.Errorf("squash: the image is compressed with %s: %w: rebuild it with zstd or gzip", compressorName(id), errors.ErrUnsupported)
+	}
+	return nil, badFormat(20, "unknown compressor %d", id)
+}
+
+type zstdDecoder struct{ d *zstd.Decoder }
+
+func (z zstdDecoder) decode(dst, src []byte) ([]byte, error) {
+	out, err := z.d.DecodeAll(src, dst[:0])
+	if errors.Is(err, zstd.ErrDecoderSizeExceeded) {
+		return nil, errTooLong
+	}
+	return out, err
+}
+
+// zlibDecoder keeps its readers: each has 40 KB of tables.
+type zlibDecoder struct{ pool sync.Pool }
+
+type zlibReader struct {
+	src bytes.Reader
+	zr  io.ReadCloser
+	one [1]byte
+}
+
+func (z *zlibDecoder) decode(dst, src []byte) ([]byte, error) {
+	r, _ := z.pool.Get().(*zlibReader)
+	if r == nil {
+		r = &zlibReader{}
+	}
+	defer func() {
+		r.src.Reset(nil)
+		z.pool.Put(r)
+	}()
+	r.src.Reset(src)
+	var err error
+	if r.zr == nil {
+		r.zr, err = zlib.NewReader(&r.src)
+	} else {
+		err = r.zr.(zlib.Resetter).Reset(&r.src, nil)
+	}
+	if err != nil {
+		return nil, err
+	}
+	dst = dst[:cap(dst)]
+	n := 0
+	for n < len(dst) && err == nil {
+		var k int
+		k, err = r.zr.Read(dst[n:])
+		n += k
+	}
+	for err == nil { // full: the checksum is read with the end
+		var k int
+		if k, err = r.zr.Read(r.one[:]); k > 0 {
+			return nil, errTooLong
+		}
+	}
+	if err != io.EOF {
+		return nil, err
+	}
+	return dst[:n], nil
+}
