@@ -1,0 +1,187 @@
+package dhcp
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"net/netip"
+	"strings"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+)
+
+// Boot is what a client is told about booting.
+type Boot struct {
+	// NextServer is where the client fetches File from, over TFTP (siaddr,
+	// and option 66 when asked for). The zero value is the server that
+	// answers (option 54).
+	NextServer netip.Addr
+
+	// ServerName is the server's name, for the field sname and option 66;
+	// mostly empty.
+	ServerName string
+
+	// File is the boot file: a path for TFTP, or a URL for clients that take
+	// one (iPXE, UEFI HTTP Boot). It goes into the field of that name, when
+	// it is 127 bytes or shorter, and into option 67 when asked for or longer.
+	// Empty: the client is to boot in another way, such as its local disk.
+	File string
+
+	// RootPath is option 17. iPXE takes an iscsi: URL there, an initramfs
+	// an NFS path ("192.168.0.1:/srv/root").
+	RootPath string
+
+	// Hostname replaces option 12; empty leaves it as it is.
+	Hostname string
+}
+
+// BootPolicy is a [Handler] that adds the boot part to the OFFERs and ACKs of
+// another one. Who gets what:
+//
+//   - A client that asks to boot (see [Platform.WantsFile]) gets everything
+//     that is set in [Boot].
+//   - A kernel or an initramfs ([PlatformLinux]) gets next-server, root path
+//     and host name, no file.
+//   - Any other client gets Next's reply unchanged; Boot is not asked.
+//
+// What it takes for firmware to believe it is added: PXE clients get option 60
+// "PXEClient" and option 43 with discovery control 8, without which they ask
+// port 4011 once more; HTTP clients get option 60 "HTTPClient" and a URL only;
+// iPXE and gPXE get option 175.176, which spares them the wait for a ProxyDHCP
+// server, and no option 60. Nothing of that is sent when there is nothing to boot.
+type BootPolicy struct {
+	// Next makes the reply, typically a [Pool]. Required.
+	Next Handler
+
+	// Boot decides for one request; it is called once for each OFFER and ACK,
+	// concurrently. [fs.ErrNotExist]: nothing is known for this client, which
+	// is logged at Warn, once per hardware address. Any other error: the
+	// client gets no reply. Required; [BootRules.Boot] fits.
+	Boot func(ctx context.Context, r *Request) (Boot, error)
+
+	// Logger is for what an operator must see; nil is [slog.Default].
+	Logger *slog.Logger
+
+	warned onceSet
+}
+
+var _ Handler = (*BootPolicy)(nil)
+
+// ServeDHCP implements [Handler].
+func (p *BootPolicy) ServeDHCP(ctx context.Context, r *Request) (*dhcpv4.DHCPv4, error) {
+	reply, err := p.Next.ServeDHCP(ctx, r)
+	if err != nil || reply == nil {
+		return reply, err
+	}
+	switch reply.MessageType() {
+	case dhcpv4.MessageTypeOffer, dhcpv4.MessageTypeAck:
+	default:
+		return reply, nil
+	}
+	platform := r.Platform()
+	if platform == PlatformNone {
+		return reply, nil
+	}
+	boot, err := p.Boot(ctx, r)
+	if errors.Is(err, fs.ErrNotExist) {
+		if platform.WantsFile() {
+			p.warnOnce(r, "dhcp: no boot file for this client: add a rule for its architecture or platform, or an empty one to keep it from booting here")
+		}
+		return reply, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if platform == PlatformHTTP && boot.File != "" && !isURL(boot.File) {
+		p.warnOnce(r, "dhcp: no URL for a UEFI HTTP client: give it a boot file that begins with http:// or https://", "file", boot.File)
+		boot.File = ""
+	}
+	boot.apply(r, platform, reply)
+	return reply, nil
+}
+
+func (p *BootPolicy) warnOnce(r *Request, msg string, args ...any) {
+	if !p.warned.first(r.ClientHWAddr.String()) {
+		return
+	}
+	args = append(args, "mac", r.ClientHWAddr, "platform", r.Platform(), "class", r.ClassIdentifier())
+	if arch, ok := r.Arch(); ok {
+		args = append(args, "arch", int(arch), "archname", arch.String())
+	}
+	orDefault(p.Logger).Warn(msg, args...)
+}
+
+func isURL(file string) bool {
+	file = strings.ToLower(file)
+	return strings.HasPrefix(file, "http://") || strings.HasPrefix(file, "https://")
+}
+
+// apply adds the boot part to an OFFER or ACK.
+func (b Boot) apply(r *Request, platform Platform, reply *dhcpv4.DHCPv4) {
+	if reply.Options == nil {
+		reply.Options = make(dhcpv4.Options)
+	}
+	if b.Hostname != "" {
+		setOption(reply, dhcpv4.OptionHostName, []byte(b.Hostname))
+	}
+	if b.RootPath != "" {
+		setOption(reply, dhcpv4.OptionRootPath, []byte(b.RootPath))
+	}
+	ipxe := platform == PlatformIPXE || platform == PlatformGPXE
+	if b.File == "" && platform.WantsFile() && !(ipxe && b.RootPath != "") {
+		return // iPXE alone boots from a root path without a file
+	}
+	next := b.NextServer
+	if !next.IsValid() {
+		next = toAddr(reply.ServerIdentifier())
+	}
+	reply.ServerIPAddr = toIP(next)
+	if !platform.WantsFile() {
+		return
+	}
+	b.applyFile(r, platform, reply, next)
+
+	class := r.ClassIdentifier()
+	switch platform {
+	case PlatformIPXE, PlatformGPXE:
+		// iPXE takes an offer with option 60 "PXEClient" for a ProxyDHCP one.
+		delete(reply.Options, dhcpv4.OptionClassIdentifier.Code())
+		setOption(reply, dhcpv4.OptionEtherboot, noProxyDHCP(reply.Options.Get(dhcpv4.OptionEtherboot)))
+	case PlatformHTTP:
+		setOption(reply, dhcpv4.OptionClassIdentifier, []byte(classHTTP))
+	case PlatformPXE:
+		if strings.HasPrefix(class, classPXE) {
+			setOption(reply, dhcpv4.OptionClassIdentifier, []byte(classPXE))
+			// PXE_DISCOVERY_CONTROL, bit 3: load the file named here, do
+			// not look for boot servers.
+			setOption(reply, dhcpv4.OptionVendorSpecificInformation, []byte{6, 1, 8, 255})
+		}
+	}
+}
+
+// applyFile sets the field file, sname and the options 66 and 67.
+func (b Boot) applyFile(r *Request, platform Platform, reply *dhcpv4.DHCPv4, next netip.Addr) {
+	reply.ServerHostName, reply.BootFileName = b.ServerName, b.File
+	name := []byte(b.File)
+	if platform == PlatformPXE {
+		// Some ROMs read on to a NUL that the option need not have.
+		name = append(name, 0)
+	}
+	if len(b.File) > maxFile {
+		reply.BootFileName = ""
+	}
+	if len(b.File) > maxFile || r.asksFor(dhcpv4.OptionBootfileName) {
+		setOption(reply, dhcpv4.OptionBootfileName, name)
+	}
+	if r.asksFor(dhcpv4.OptionTFTPServerName) && platform != PlatformHTTP && next.IsValid() {
+		setOption(reply, dhcpv4.OptionTFTPServerName, []byte(cmp.Or(b.ServerName, next.String())))
+	}
+}
+
+// noProxyDHCP appends to option 175 the sub-option "no-pxedhcp" (176), value 1.
+func noProxyDHCP(options []byte) []byte {
+	return append(bytes.TrimSuffix(bytes.Clone(options), []byte{255}), 176, 1, 1)
+}

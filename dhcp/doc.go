@@ -1,0 +1,59 @@
+// Package dhcp is a DHCPv4 server (RFC 2131, RFC 2132) for machines that boot
+// from the network.
+//
+// # Model
+//
+// A [Server] reads requests from sockets, asks its [Handler] for each of them,
+// and sends what the handler returns. Handlers are put together like HTTP
+// middleware:
+//
+//   - [Pool] gives addresses of one subnet, from ranges and reservations, and
+//     keeps them in a [LeaseStore]. A machine is its hardware address: ROM,
+//     iPXE, initramfs and system get the same address.
+//   - [BootPolicy] adds the boot file and what else the firmware needs, chosen
+//     by [BootRules] or any function, from the client's architecture, platform
+//     and hardware address.
+//   - [First] asks several handlers in turn, such as one pool per subnet.
+//
+// [Pool.LeaseByAddr] tells other servers which machine an address is.
+// [Trace] shows every request and what became of it. [Probe] asks whether
+// another DHCP server is on a network, before one is started there. [Client]
+// plays a booting machine, for simulations and tests.
+//
+// # Usage
+//
+//	pool := &dhcp.Pool{
+//		Prefix:   netip.MustParsePrefix("192.168.0.0/24"),
+//		Ranges:   []dhcp.Range{{netip.MustParseAddr("192.168.0.100"), netip.MustParseAddr("192.168.0.199")}},
+//		ServerID: netip.MustParseAddr("192.168.0.1"),
+//	}
+//	rules := dhcp.BootRules{
+//		{Platforms: []dhcp.Platform{dhcp.PlatformIPXE}, Boot: dhcp.Boot{File: "http://192.168.0.1/boot.ipxe"}},
+//		{Archs: []iana.Arch{iana.EFI_X86_64}, Boot: dhcp.Boot{File: "snponly.efi"}},
+//		{Archs: []iana.Arch{iana.INTEL_X86PC}, Boot: dhcp.Boot{File: "undionly.kpxe"}},
+//	}
+//	server := &dhcp.Server{
+//		Interface: "eth1",
+//		Handler:   &dhcp.BootPolicy{Next: pool, Boot: rules.Boot},
+//	}
+//	err := server.ListenAndServe()
+//
+// # Caveats
+//
+// Two DHCP servers that give addresses on one network disturb each other; call
+// [Probe] first, and set [Server.Interface].
+//
+// Replies to a client without an address are broadcast, also when it did not
+// ask for that; sending them to its hardware address is not done yet. Neither
+// are BOOTP, ProxyDHCP, rapid commit, option overload, several subnets on one
+// link, or a test (ping, ARP) whether an address is in use before it is
+// offered.
+//
+// The receiving interface is known, and broadcasts leave by it, where the
+// system has packet information for UDP sockets (Linux, the BSDs, macOS).
+// [Server.Interface] and [Probe] need Linux.
+//
+// A request is answered with at most what its option 57 allows, never less
+// than 548 bytes of message; option 57 is taken to count the IP and UDP
+// headers.
+package dhcp

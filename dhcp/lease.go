@@ -1,0 +1,109 @@
+package dhcp
+
+import (
+	"bytes"
+	"context"
+	"iter"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/insomniacslk/dhcp/iana"
+)
+
+// Lease is the binding of an address to a machine.
+type Lease struct {
+	// Addr is the address; a store has one lease for each.
+	Addr netip.Addr
+
+	// HardwareAddr is the machine: its ROM, iPXE, initramfs and system send
+	// different client identifiers, but one hardware address. It is nil for
+	// an address in quarantine (Declined).
+	HardwareAddr net.HardwareAddr
+
+	// Hostname is the name of the machine's reservation, or else the one it
+	// told last in option 12 if that is a host name: the claim of a client.
+	Hostname string
+
+	// ClientID is option 61 of the last request, at most 255 bytes of it, nil
+	// without one.
+	ClientID []byte
+
+	// UUID and Archs are what the machine's firmware told (options 97 and
+	// 93). They outlive requests of the system, which tells neither.
+	UUID  string
+	Archs iana.Archs
+
+	// Expires is when the lease ends; the zero time is never.
+	Expires time.Time
+
+	// Declined marks an address that a client found in use by a stranger. It
+	// is given to nobody until Expires.
+	Declined bool
+}
+
+// Active reports whether the address is the machine's at the time now: the
+// lease has not expired and is no quarantine.
+func (l Lease) Active(now time.Time) bool {
+	return !l.Declined && l.holds(now)
+}
+
+// holds reports whether the address is taken at the time now, by a machine or
+// by quarantine.
+func (l Lease) holds(now time.Time) bool {
+	return l.Expires.IsZero() || now.Before(l.Expires)
+}
+
+func (l Lease) heldBy(hw net.HardwareAddr) bool {
+	return !l.Declined && bytes.Equal(l.HardwareAddr, hw)
+}
+
+func (l Lease) clone() Lease {
+	l.HardwareAddr = bytes.Clone(l.HardwareAddr)
+	l.ClientID = bytes.Clone(l.ClientID)
+	l.Archs = slices.Clone(l.Archs)
+	return l
+}
+
+// LeaseStore keeps leases. Offers are not in it: they are held by the [Pool]
+// for some seconds only.
+//
+// All methods may be called concurrently, by several pools. Their checks and
+// changes are atomic, and a change that was reported done is seen by every
+// later call: that is what keeps an address from being given twice. Expired
+// leases stay in the store as long as there is room, so that a machine finds
+// its old address again. The slices of a Lease that a store returns belong to
+// the store and are not changed; those of a Lease that it is given it copies.
+//
+// Errors other than those named mean that the store is out of order; the
+// client is then not answered. [github.com/seed-3ec230fa/diskless/dhcp/dhcptest]
+// has a test of an implementation.
+type LeaseStore interface {
+	// Commit makes or renews the lease of l.Addr, with all of l as given. It
+	// is refused with [fs.ErrExist] while the address is leased to another
+	// hardware address or in quarantine, and with [syscall.ENOSPC] when
+	// there is no room for it.
+	Commit(ctx context.Context, l Lease) error
+
+	// Release ends the lease of addr now and keeps it as expired. It is
+	// refused with [fs.ErrNotExist] when hw has no active lease of addr.
+	Release(ctx context.Context, addr netip.Addr, hw net.HardwareAddr) error
+
+	// Decline puts addr in quarantine until the given time. It is refused
+	// with [fs.ErrExist] when the address is leased to another hardware
+	// address than hw, and with [syscall.ENOSPC].
+	Decline(ctx context.Context, addr netip.Addr, hw net.HardwareAddr, until time.Time) error
+
+	// LeaseByAddr returns what is known of addr: an active or expired lease
+	// or a quarantine, or [fs.ErrNotExist].
+	LeaseByAddr(ctx context.Context, addr netip.Addr) (Lease, error)
+
+	// LeasesByHardwareAddr returns the active and expired leases of hw, in
+	// any order; none is no error.
+	LeasesByHardwareAddr(ctx context.Context, hw net.HardwareAddr) ([]Lease, error)
+
+	// Leases iterates over everything in the store, in any order. Changes
+	// made meanwhile may or may not be seen. It ends after an error.
+	Leases(ctx context.Context) iter.Seq2[Lease, error]
+}

@@ -1,0 +1,333 @@
+package dhcp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/netip"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+)
+
+const (
+	defaultInFlight = 64
+
+	// maxDatagram bounds what is read of a datagram. DHCP messages stay below
+	// the MTU; a longer one is refused, not cut.
+	maxDatagram = 4096
+)
+
+// Server answers DHCPv4 requests. Its exported fields are set before it is
+// started and not changed afterwards; the server never writes to them.
+type Server struct {
+	// Addr is the UDP address that ListenAndServe listens on; empty is ":67".
+	Addr string
+
+	// Interface, when set, names the only network interface that is served:
+	// ListenAndServe binds its socket to it, and Serve ignores what came in
+	// by another one. On a machine in more than one network, set it.
+	Interface string
+
+	// Handler decides what clients are told. It is required.
+	Handler Handler
+
+	// Trace holds hooks for watching; nil for none.
+	Trace *Trace
+
+	// Logger gets a line per request at Debug, and at Warn what an operator
+	// must see; nil is [slog.Default].
+	Logger *slog.Logger
+
+	// MaxInFlight is how many requests are worked on at the same time; 0 is
+	// 64, -1 no limit. When all are busy the server stops reading, and the
+	// kernel's socket buffer holds or drops what comes; clients retry.
+	MaxInFlight int
+
+	mu      sync.Mutex
+	conns   map[net.PacketConn]struct{}
+	closing bool
+	wg      sync.WaitGroup // one for each Serve
+
+	ctxOnce sync.Once
+	ctx     context.Context // handlers'; cancelled by Close
+	cancel  context.CancelFunc
+
+	failures limiter
+}
+
+// ListenAndServe listens on Addr and serves requests until the server is shut
+// down or closed; see [Server.Serve]. Port 67 needs root or the capability
+// CAP_NET_BIND_SERVICE, Interface may need CAP_NET_RAW. The socket is not
+// shared: a port that another server of this machine uses is an error.
+func (s *Server) ListenAndServe() error {
+	addr := s.Addr
+	if addr == "" {
+		addr = fmt.Sprint(":", serverPort)
+	}
+	conn, err := listen(addr, s.Interface)
+	if err != nil {
+		return err
+	}
+	return s.Serve(conn)
+}
+
+// Serve answers the requests that arrive on conn, and closes it in the end.
+// It returns [ErrServerClosed] after [Server.Shutdown] or [Server.Close], and
+// otherwise the read error that ended it, always non-nil; errors that pass by
+// themselves (a link that is down, no buffer space) do not end it. A server
+// may serve several sockets.
+//
+// With a *[net.UDPConn] (network "udp4") the server learns for each request
+// the receiving interface and sends broadcasts out of the same one. With any
+// other conn [Request.Interface] is the one named by the field Interface, if
+// any, [Request.Local] is the conn's local address, and it is up to conn where
+// a broadcast goes.
+func (s *Server) Serve(conn net.PacketConn) error {
+	if s.Handler == nil {
+		return errors.Join(fmt.Errorf("dhcp: Server.Handler is nil: %w", fs.ErrInvalid), conn.Close())
+	}
+	s.mu.Lock()
+	if s.closing {
+		s.mu.Unlock()
+		return errors.Join(ErrServerClosed, conn.Close())
+	}
+	if s.conns == nil {
+		s.conns = make(map[net.PacketConn]struct{})
+	}
+	s.conns[conn] = struct{}{}
+	s.wg.Add(1)
+	s.mu.Unlock()
+
+	err := s.serve(newSocket(conn, s.Interface))
+
+	conn.Close()
+	s.mu.Lock()
+	delete(s.conns, conn)
+	if s.closing {
+		err = ErrServerClosed
+	}
+	s.mu.Unlock()
+	s.wg.Done()
+	return err
+}
+
+// serve reads until the socket fails or the server ends, and returns when
+// every request it read has been dealt with.
+func (s *Server) serve(sock *socket) error {
+	var inFlight sync.WaitGroup
+	defer inFlight.Wait()
+
+	var slots chan struct{}
+	if n := s.MaxInFlight; n >= 0 {
+		if n == 0 {
+			n = defaultInFlight
+		}
+		slots = make(chan struct{}, n)
+	}
+	// One byte more than is ever read: room for decode to end the options.
+	buffers := sync.Pool{New: func() any { return new([maxDatagram + 1]byte) }}
+	ctx := s.context()
+	var pause time.Duration
+
+	for {
+		if slots != nil {
+			slots <- struct{}{}
+		}
+		buf := buffers.Get().(*[maxDatagram + 1]byte)
+		n, from, err := sock.read(buf[:maxDatagram])
+		if err != nil {
+			if s.isClosing() || !temporary(err) {
+				return err
+			}
+			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+			s.logger().Warn("dhcp: cannot read, trying again", "err", err, "pause", pause)
+			select {
+			case <-time.After(pause):
+			case <-ctx.Done():
+			}
+			buffers.Put(buf)
+			if slots != nil {
+				<-slots
+			}
+			continue
+		}
+		pause = 0
+		inFlight.Add(1)
+		go func() {
+			defer inFlight.Done()
+			s.handle(ctx, sock, buf[:n+1], from)
+			buffers.Put(buf)
+			if slots != nil {
+				<-slots
+			}
+		}()
+	}
+}
+
+// replier sends a reply to where it belongs: a socket, or a test.
+type replier interface {
+	write(data []byte, to netip.AddrPort, request source) error
+}
+
+// handle deals with one datagram. The last byte of data is spare.
+func (s *Server) handle(ctx context.Context, out replier, data []byte, from source) {
+	if s.Interface != "" && from.link != nil && from.link.iface.Name != s.Interface {
+		return
+	}
+	msg, err := decode(data)
+	if err != nil {
+		s.Trace.malformed(from.peer, err)
+		s.logger().Debug("dhcp: malformed request", "peer", from.peer, "err", err)
+		return
+	}
+	r := &Request{DHCPv4: msg, Peer: from.peer, Local: from.local}
+	if from.link != nil {
+		r.Interface, r.addrs = from.link.iface, from.link.addrs
+	}
+	s.Trace.request(r)
+
+	reply, err := s.decide(ctx, r)
+	if reply == nil || err != nil {
+		s.noReply(r, err)
+		return
+	}
+	packet, left, err := encode(r, reply)
+	if err != nil {
+		s.noReply(r, err)
+		return
+	}
+	if len(left) > 0 {
+		s.logger().Warn("dhcp: reply is too long for the client, options left out",
+			"mac", r.ClientHWAddr, "options", fmt.Sprint(left), "bytes", len(packet))
+	}
+	to := destination(r, reply)
+	if err := out.write(packet, to, from); err != nil {
+		s.noReply(r, fmt.Errorf("dhcp: send reply to %v: %w", to, err))
+		return
+	}
+	s.Trace.reply(r, reply, to)
+	if log := s.logger(); log.Enabled(ctx, slog.LevelDebug) {
+		log.Debug("dhcp: replied", "type", r.MessageType().String(), "reply", reply.MessageType().String(),
+			"mac", r.ClientHWAddr, "addr", reply.YourIPAddr, "file", reply.BootFileName, "to", to)
+	}
+}
+
+// decide asks the handler; a panic in it costs this request only.
+func (s *Server) decide(ctx context.Context, r *Request) (reply *dhcpv4.DHCPv4, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.logger().Error("dhcp: handler panicked", "mac", r.ClientHWAddr, "panic", p, "stack", string(debug.Stack()))
+			reply, err = nil, fmt.Errorf("dhcp: handler panicked: %v", p)
+		}
+	}()
+	return s.Handler.ServeDHCP(ctx, r)
+}
+
+func (s *Server) noReply(r *Request, err error) {
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	s.Trace.noReply(r, err)
+	level := slog.LevelDebug
+	if err != nil && !errors.Is(err, ErrDrop) {
+		if ok, missed := s.failures.allow(time.Second); ok {
+			s.logger().Warn("dhcp: request not answered", "type", r.MessageType().String(), "mac", r.ClientHWAddr,
+				"peer", r.Peer, "err", err, "unlogged", missed)
+			return
+		}
+	}
+	if log := s.logger(); log.Enabled(context.Background(), level) {
+		log.Log(context.Background(), level, "dhcp: no reply", "type", r.MessageType().String(),
+			"mac", r.ClientHWAddr, "peer", r.Peer, "err", err)
+	}
+}
+
+// errNotRequest is for replies of other servers and the like.
+var errNotRequest = errors.New("dhcp: not a BOOTREQUEST")
+
+// decode parses a request of len(data)-1 bytes. The spare byte at the end
+// becomes an End option, since clients exist that leave it out and the codec
+// insists on it.
+func decode(data []byte) (*dhcpv4.DHCPv4, error) {
+	n := len(data) - 1
+	if n >= maxDatagram {
+		return nil, fmt.Errorf("dhcp: datagram of %d bytes or more", maxDatagram)
+	}
+	if n > 0 && dhcpv4.OpcodeType(data[0]) != dhcpv4.OpcodeBootRequest {
+		return nil, errNotRequest
+	}
+	data[n] = dhcpv4.OptionEnd.Code()
+	return dhcpv4.FromBytes(data)
+}
+
+// Shutdown stops reading, waits until every request that was read has been
+// answered and all sockets are closed, and returns nil; or, when ctx ends
+// first, its error. Afterwards the server cannot be started again.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.mu.Lock()
+	s.closing = true
+	for conn := range s.conns {
+		// Wakes the reader; replies are still sent. A conn without
+		// deadlines can only be woken by closing it.
+		if conn.SetReadDeadline(time.Unix(1, 0)) != nil {
+			conn.Close()
+		}
+	}
+	s.mu.Unlock()
+
+	done := make(chan struct{})
+	go func() { // ends with the last Serve
+		s.wg.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Close closes all sockets and cancels the contexts of the handlers at work.
+// It does not wait for them; the Serve calls do. Afterwards the server cannot
+// be started again.
+func (s *Server) Close() error {
+	s.context()
+	s.cancel()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closing = true
+	var errs []error
+	for conn := range s.conns {
+		if err := conn.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (s *Server) isClosing() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closing
+}
+
+func (s *Server) context() context.Context {
+	s.ctxOnce.Do(func() { s.ctx, s.cancel = context.WithCancel(context.Background()) })
+	return s.ctx
+}
+
+func (s *Server) logger() *slog.Logger { return orDefault(s.Logger) }
+
+func orDefault(l *slog.Logger) *slog.Logger {
+	if l == nil {
+		return slog.Default()
+	}
+	return l
+}

@@ -1,0 +1,197 @@
+package dhcp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/net/ipv4"
+)
+
+// source is where a datagram came from.
+type source struct {
+	peer, local netip.AddrPort
+	addr        net.Addr // peer in the conn's own type, for conns that are not UDP
+	link        *link    // nil when unknown
+}
+
+// link is a network interface with its IPv4 addresses at some moment.
+type link struct {
+	iface *net.Interface
+	addrs []netip.Addr
+	until time.Time
+}
+
+// socket reads and writes datagrams with as much knowledge of interfaces as
+// the conn allows. It is safe for concurrent use.
+type socket struct {
+	conn  net.PacketConn
+	udp   *net.UDPConn // nil when there is no packet info
+	local netip.AddrPort
+	name  string // the interface of a conn without packet info, or ""
+
+	mu    sync.Mutex
+	links map[int]*link
+}
+
+func newSocket(conn net.PacketConn, iface string) *socket {
+	s := &socket{conn: conn, local: addrPort(conn.LocalAddr()), name: iface, links: make(map[int]*link)}
+	if udp, ok := conn.(*net.UDPConn); ok {
+		// Not every system has it; what is left is a conn like any other.
+		if ipv4.NewPacketConn(udp).SetControlMessage(ipv4.FlagInterface|ipv4.FlagDst, true) == nil {
+			s.udp = udp
+		}
+	}
+	return s
+}
+
+func (s *socket) read(b []byte) (int, source, error) {
+	if s.udp == nil {
+		n, addr, err := s.conn.ReadFrom(b)
+		if err != nil {
+			return 0, source{}, err
+		}
+		from := source{peer: addrPort(addr), local: s.local, addr: addr}
+		if s.name != "" {
+			if iface, err := net.InterfaceByName(s.name); err == nil {
+				from.link = s.lookup(iface.Index)
+			}
+		}
+		return n, from, nil
+	}
+	var oob [128]byte
+	n, oobn, _, peer, err := s.udp.ReadMsgUDPAddrPort(b, oob[:])
+	if err != nil {
+		return 0, source{}, err
+	}
+	from := source{peer: netip.AddrPortFrom(peer.Addr().Unmap(), peer.Port()), local: s.local}
+	var cm ipv4.ControlMessage
+	if cm.Parse(oob[:oobn]) == nil {
+		if dst, ok := netip.AddrFromSlice(cm.Dst); ok {
+			from.local = netip.AddrPortFrom(dst.Unmap(), s.local.Port())
+		}
+		from.link = s.lookup(cm.IfIndex)
+	}
+	return n, from, nil
+}
+
+// write sends data, out of the interface that the request came in by.
+func (s *socket) write(data []byte, to netip.AddrPort, request source) error {
+	if s.udp == nil {
+		var addr net.Addr = net.UDPAddrFromAddrPort(to)
+		if to == request.peer && request.addr != nil {
+			addr = request.addr
+		}
+		_, err := s.conn.WriteTo(data, addr)
+		return err
+	}
+	var cm ipv4.ControlMessage
+	if to.Addr() == broadcastAddr && request.link != nil {
+		// Without it the routing table decides, which may well have
+		// another way for 255.255.255.255, or none.
+		cm.IfIndex = request.link.iface.Index
+	} else if request.link != nil && slices.Contains(request.link.addrs, request.local.Addr()) {
+		cm.Src = toIP(request.local.Addr()) // a client may insist on it
+	}
+	_, _, err := s.udp.WriteMsgUDPAddrPort(data, cm.Marshal(), to)
+	return err
+}
+
+// linkTTL is how long the addresses of an interface are believed.
+const linkTTL = 2 * time.Second
+
+// lookup returns the interface of that index, nil if it is gone. Asking the
+// kernel for each packet would cost more than the rest of the reply.
+func (s *socket) lookup(index int) *link {
+	now := time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if l := s.links[index]; l != nil && now.Before(l.until) {
+		return l
+	}
+	iface, err := net.InterfaceByIndex(index)
+	if err != nil {
+		delete(s.links, index)
+		return nil
+	}
+	l := &link{iface: iface, addrs: interfaceAddrs(iface), until: now.Add(linkTTL)}
+	s.links[index] = l
+	return l
+}
+
+// interfaceAddrs returns the interface's IPv4 addresses; never nil.
+func interfaceAddrs(iface *net.Interface) []netip.Addr {
+	list := []netip.Addr{}
+	addrs, err := iface.Addrs()
+	if err != nil {
+		return list
+	}
+	for _, a := range addrs {
+		if n, ok := a.(*net.IPNet); ok {
+			if addr := toAddr(n.IP); addr.Is4() {
+				list = append(list, addr)
+			}
+		}
+	}
+	return list
+}
+
+// addrPort converts an address of a packet conn; what is not UDP is the zero
+// value.
+func addrPort(a net.Addr) netip.AddrPort {
+	udp, ok := a.(*net.UDPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	ap := udp.AddrPort()
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+}
+
+// temporary tells read errors that pass from those that will not.
+func temporary(err error) bool {
+	for _, e := range []error{
+		os.ErrDeadlineExceeded, syscall.ENOBUFS, syscall.ENOMEM, syscall.ENETDOWN, syscall.ENETUNREACH,
+		syscall.EHOSTDOWN, syscall.EHOSTUNREACH, syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.EINTR, syscall.EAGAIN,
+	} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	var ne net.Error
+	return errors.As(err, &ne) && ne.Timeout()
+}
+
+// listen opens the server's socket and says what to do when that fails.
+func listen(addr, iface string) (net.PacketConn, error) {
+	var lc net.ListenConfig
+	if iface != "" {
+		if _, err := net.InterfaceByName(iface); err != nil {
+			return nil, fmt.Errorf("dhcp: interface %q: %w: name one that exists (ip link)", iface, err)
+		}
+		lc.Control = func(_, _ string, c syscall.RawConn) error {
+			var err error
+			if cerr := c.Control(func(fd uintptr) { err = bindToDevice(fd, iface) }); cerr != nil {
+				return cerr
+			}
+			return err
+		}
+	}
+	conn, err := lc.ListenPacket(context.Background(), "udp4", addr)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fmt.Errorf("dhcp: %w: another DHCP server runs on this machine: stop it (ss -ulpn shows it) or keep it and do not start this one", err)
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fmt.Errorf("dhcp: %w: run as root, or with the capabilities CAP_NET_BIND_SERVICE and CAP_NET_RAW", err)
+	case err != nil:
+		return nil, fmt.Errorf("dhcp: %w", err)
+	}
+	return conn, nil
+}
