@@ -1,0 +1,155 @@
+package nbd
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+)
+
+// rootHolder is who has a root: one boot, or, without a token, maintenance.
+type rootHolder struct {
+	token   string
+	devices map[*rootDevice]struct{} // guarded by root.sem
+
+	fenced atomic.Pointer[error]
+	// ops is held shared by each operation; fencing passes through it
+	// exclusively, and so waits for those in flight.
+	ops sync.RWMutex
+}
+
+func newHolder(token string) *rootHolder {
+	return &rootHolder{token: token, devices: make(map[*rootDevice]struct{})}
+}
+
+// fenced is what is left to do after a holder was fenced, without any lock.
+type fenced struct {
+	cause   error
+	devices []*rootDevice
+	after   func()
+}
+
+func (f fenced) disconnect() {
+	for _, d := range f.devices {
+		if d.cut != nil {
+			d.cut(f.cause)
+		}
+	}
+	if f.after != nil {
+		f.after()
+	}
+}
+
+// fence ends the holder's rights: when it returns, nothing of it is in flight
+// and nothing more is let through.
+func (rs *Roots) fence(r *root, cause error) fenced {
+	h := r.holder
+	if h == nil {
+		return fenced{}
+	}
+	h.fenced.Store(&cause)
+	h.ops.Lock()
+	h.ops.Unlock() //nolint:staticcheck // empty on purpose: the wait is all
+	r.holder = nil
+	f := fenced{cause: cause}
+	for d := range h.devices {
+		f.devices = append(f.devices, d)
+	}
+	if len(f.devices) > 0 {
+		rs.logger().Info("nbd: boot fenced off", "root", r.name, "connections", len(f.devices), "cause", cause)
+		if t := rs.Trace; t != nil && t.Fenced != nil {
+			f.after = func() { t.Fenced(r.name, len(f.devices), cause) }
+		}
+	}
+	return f
+}
+
+// rootDevice is one connection to a root.
+type rootDevice struct {
+	rs      *Roots
+	root    *root
+	holder  *rootHolder
+	overlay *Overlay
+	client  netip.AddrPort
+	cut     func(cause error)
+	closed  sync.Once
+}
+
+// attach opens a device for the root's holder.
+func (rs *Roots) attach(r *root, req *Request) *rootDevice {
+	d := &rootDevice{rs: rs, root: r, holder: r.holder, overlay: r.overlay, client: req.Client, cut: req.Disconnect}
+	r.holder.devices[d] = struct{}{}
+	rs.logger().Debug("nbd: root opened", "root", r.name, "client", d.who(), "connections", len(r.holder.devices))
+	return d
+}
+
+func (d *rootDevice) who() string {
+	if d.client.IsValid() {
+		return d.client.String()
+	}
+	return "a local client"
+}
+
+func (d *rootDevice) Size() int64        { return d.overlay.Size() }
+func (d *rootDevice) Features() Features { return d.overlay.Features() }
+
+// enter begins an operation; the caller unlocks holder.ops in any case.
+func (d *rootDevice) enter() error {
+	d.holder.ops.RLock()
+	if cause := d.holder.fenced.Load(); cause != nil {
+		return *cause
+	}
+	return nil
+}
+
+func (d *rootDevice) ReadAt(p []byte, off int64) (int, error) {
+	defer d.holder.ops.RUnlock()
+	if err := d.enter(); err != nil {
+		return 0, err
+	}
+	return d.overlay.ReadAt(p, off)
+}
+
+func (d *rootDevice) WriteAt(p []byte, off int64) (int, error) {
+	defer d.holder.ops.RUnlock()
+	if err := d.enter(); err != nil {
+		return 0, err
+	}
+	return d.overlay.WriteAt(p, off)
+}
+
+func (d *rootDevice) Sync() error {
+	defer d.holder.ops.RUnlock()
+	if err := d.enter(); err != nil {
+		return err
+	}
+	return d.overlay.Sync()
+}
+
+// Close ends the connection's part in the root. The root stays with its boot,
+// which may reconnect.
+func (d *rootDevice) Close() error {
+	d.closed.Do(func() {
+		r := d.root
+		_ = r.lock(context.Background()) // never fails: it cannot be cancelled
+		defer d.rs.put(r)
+		delete(d.holder.devices, d)
+		if r.holder == d.holder && len(d.holder.devices) == 0 {
+			d.rs.rest(r)
+		}
+	})
+	return nil
+}
+
+// rootInfo answers for a root that is only looked at: its value is the size.
+type rootInfo int64
+
+func (i rootInfo) Size() int64                        { return int64(i) }
+func (i rootInfo) Features() Features                 { return (*Overlay)(nil).Features() }
+func (i rootInfo) ReadAt([]byte, int64) (int, error)  { return 0, errRootInfo }
+func (i rootInfo) WriteAt([]byte, int64) (int, error) { return 0, errRootInfo }
+func (i rootInfo) Sync() error                        { return errRootInfo }
+
+var errRootInfo = fmt.Errorf("nbd: the root was only looked at: %w", fs.ErrPermission)

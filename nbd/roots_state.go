@@ -1,0 +1,387 @@
+package nbd
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/bits"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+const rootStateVersion = 1
+
+// rootState is root.json.
+type rootState struct {
+	Version int    `json:"version"`
+	Image   string `json:"image"`
+	Kind    Kind   `json:"kind"`
+	// Generation is the digest of the base; Overlay the directory. Both are
+	// "" after a reset.
+	Generation string `json:"generation,omitempty"`
+	Overlay    string `json:"overlay,omitempty"`
+	// Opened is the sequence number of the newest token opened, in base 36.
+	Opened   string    `json:"opened"`
+	OpenedAt time.Time `json:"openedAt"`
+	Created  time.Time `json:"created"`
+}
+
+func (s *rootState) opened() int64 {
+	seq, _ := parseSeq(s.Opened)
+	return seq
+}
+
+// kept reports whether there is data that no boot may throw away.
+func (s *rootState) kept() bool { return s.Kind == Kept && s.Overlay != "" }
+
+// conflict is what speaks against a boot with this image and kind on a root
+// that is kept.
+func (s *rootState) conflict(rootName, image string, kind Kind) error {
+	switch {
+	case kind != Kept:
+		return fmt.Errorf("nbd: root %s is kept and would lose its data as an ephemeral one: reset or delete it first, or boot it as kept: %w", rootName, fs.ErrPermission)
+	case image != s.Image:
+		return fmt.Errorf("nbd: root %s is kept over image %s, not %s: reset or delete it first, or boot it with its own image: %w", rootName, s.Image, image, fs.ErrPermission)
+	}
+	return nil
+}
+
+func (s *rootState) valid() error {
+	_, ok := parseSeq(s.Opened)
+	switch {
+	case s.Version != rootStateVersion:
+		return fmt.Errorf("it is of version %d, this program knows %d: %w", s.Version, rootStateVersion, fs.ErrInvalid)
+	case !validPart(s.Image, "."), !ok:
+		return fmt.Errorf("it has no image or no token: %w", fs.ErrInvalid)
+	case (s.Generation == "") != (s.Overlay == ""),
+		s.Generation != "" && (len(s.Generation) != maxGeneration || !validGeneration(s.Generation)),
+		s.Overlay != "" && !validPart(s.Overlay, ""):
+		return fmt.Errorf("its generation or its overlay is not one: %w", fs.ErrInvalid)
+	}
+	return nil
+}
+
+func (rs *Roots) rootDir(name string) string { return filepath.Join(rs.Dir, "roots", name) }
+func (rs *Roots) overlayDir(r *root) string {
+	return filepath.Join(rs.rootDir(r.name), r.state.Overlay)
+}
+func (rs *Roots) statePath(name string) string { return filepath.Join(rs.rootDir(name), "root.json") }
+func (rs *Roots) floorPath() string            { return filepath.Join(rs.Dir, "deleted.json") }
+func (rs *Roots) pinName(digest string) string {
+	return digest[:min(GenerationDigits, len(digest))] + ".img"
+}
+func (rs *Roots) stored() bool { return rs.Dir != "" }
+
+// pinPath is where a generation is linked, "" without Dir.
+func (rs *Roots) pinPath(digest string) string {
+	if !rs.stored() {
+		return ""
+	}
+	return filepath.Join(rs.Dir, "images", rs.pinName(digest))
+}
+
+// load reads Dir, once it works.
+func (rs *Roots) load() error {
+	rs.loadMu.Lock()
+	defer rs.loadMu.Unlock()
+	if rs.closed {
+		return errRootsClosed
+	}
+	if rs.loaded {
+		return nil
+	}
+	if rs.Images == nil {
+		return fmt.Errorf("nbd: roots: Images is not set: %w", fs.ErrInvalid)
+	}
+	rs.roots, rs.pins = make(map[string]*root), make(map[string]int)
+	if !rs.stored() {
+		rs.secret = make([]byte, 32)
+		rand.Read(rs.secret)
+		rs.loaded = true
+		return nil
+	}
+	err := rs.loadDir()
+	if err != nil {
+		if rs.lock != nil {
+			rs.lock.Close()
+			rs.lock = nil
+		}
+		return fmt.Errorf("nbd: roots in %s: %w", rs.Dir, err)
+	}
+	rs.loaded = true
+	return nil
+}
+
+func (rs *Roots) loadDir() error {
+	for _, dir := range []string{"roots", "images"} {
+		if err := os.MkdirAll(filepath.Join(rs.Dir, dir), 0o700); err != nil {
+			return err
+		}
+	}
+	if err := errors.Join(syncDir(rs.Dir), syncDir(filepath.Dir(filepath.Clean(rs.Dir)))); err != nil {
+		return err
+	}
+	var err error
+	if rs.lock, err = lockDir(rs.Dir); err != nil {
+		return err
+	}
+	if rs.secret, err = loadSecret(filepath.Join(rs.Dir, "secret")); err != nil {
+		return err
+	}
+	if rs.floor, err = loadFloor(rs.floorPath()); err != nil {
+		return err
+	}
+	if err := rs.sweepDeleted(); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(filepath.Join(rs.Dir, "roots"))
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if !e.IsDir() || !validPart(e.Name(), "") {
+			continue
+		}
+		r := &root{name: e.Name(), sem: make(chan struct{}, 1)}
+		empty, err := rs.loadRoot(r)
+		switch {
+		case err != nil:
+			r.bad = fmt.Errorf("nbd: root %s cannot be used, restore its files or delete it: %w", r.name, err)
+			rs.logger().Warn("nbd: root cannot be used", "root", r.name, "err", err)
+		case empty:
+			continue
+		}
+		rs.roots[r.name] = r
+		if r.state.Generation != "" {
+			rs.pins[r.state.Generation]++
+		}
+	}
+	return rs.sweepPins()
+}
+
+// loadRoot reads a root's state and removes what a crash left beside it.
+func (rs *Roots) loadRoot(r *root) (empty bool, err error) {
+	dir := rs.rootDir(r.name)
+	text, err := os.ReadFile(rs.statePath(r.name))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		// Either its first boot got no further than this, and nothing was
+		// ever written, or root.json was lost.
+		if err := rs.onlyEmptyOverlays(dir); err != nil {
+			return false, err
+		}
+		return true, os.RemoveAll(dir)
+	case err != nil:
+		return false, err
+	}
+	var state rootState
+	if err := json.Unmarshal(text, &state); err != nil {
+		return false, fmt.Errorf("root.json: %w", err)
+	}
+	if err := state.valid(); err != nil {
+		return false, fmt.Errorf("root.json: %w", err)
+	}
+	r.state = state
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return false, err
+	}
+	for _, e := range entries {
+		// Overlays are named like tokens; anything else is not ours to remove.
+		if _, ok := parseSeq(e.Name()); ok && e.IsDir() && e.Name() != state.Overlay {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(dir, e.Name())))
+		}
+	}
+	return false, err
+}
+
+func (rs *Roots) onlyEmptyOverlays(dir string) error {
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		if _, ok := parseSeq(e.Name()); !ok || !e.IsDir() {
+			if e.Name() == "root.json.new" {
+				continue
+			}
+			return fmt.Errorf("root.json is missing: %w", fs.ErrNotExist)
+		}
+		if used, err := overlayUsage(filepath.Join(dir, e.Name())); used > 0 || err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("root.json is missing, and there is data: %w", errors.Join(fs.ErrNotExist, err))
+		}
+	}
+	return err
+}
+
+// overlayUsage counts the bytes stored in an overlay that is not open.
+func overlayUsage(dir string) (int64, error) {
+	text, err := os.ReadFile(filepath.Join(dir, overlayMapName))
+	if err != nil || len(text) < mapPageBytes {
+		return 0, err
+	}
+	var blocks int64
+	for text = text[mapPageBytes:]; len(text) >= 8; text = text[8:] {
+		blocks += int64(bits.OnesCount64(binary.LittleEndian.Uint64(text)))
+	}
+	return blocks * overlayBlock, nil
+}
+
+func loadSecret(path string) ([]byte, error) {
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		secret := make([]byte, 32)
+		rand.Read(secret)
+		return secret, writeFileAtomic(path, []byte(hex.EncodeToString(secret)+"\n"), 0o600)
+	}
+	if err != nil {
+		return nil, err
+	}
+	secret, err := hex.DecodeString(strings.TrimSpace(string(text)))
+	if err != nil || len(secret) < 16 {
+		return nil, fmt.Errorf("%s is not at least 32 hexadecimal digits: remove it, and all machines must boot again: %w", path, fs.ErrInvalid)
+	}
+	return secret, nil
+}
+
+type floorState struct {
+	NewestToken string `json:"newestToken"`
+}
+
+func loadFloor(path string) (int64, error) {
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	var state floorState
+	err = json.Unmarshal(text, &state)
+	seq, ok := parseSeq(state.NewestToken)
+	if err != nil || !ok {
+		return 0, fmt.Errorf("%s is damaged: remove it when no machine runs on a deleted root: %w", path, fs.ErrInvalid)
+	}
+	return seq, nil
+}
+
+// raiseFloor makes sure that tokens up to seq make no new root.
+func (rs *Roots) raiseFloor(seq int64) error {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	if seq <= rs.floor {
+		return nil
+	}
+	if rs.stored() {
+		if err := writeJSON(rs.floorPath(), floorState{formatSeq(seq)}); err != nil {
+			return err
+		}
+	}
+	rs.floor = seq
+	return nil
+}
+
+func writeJSON(path string, v any) error {
+	text, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	return writeFileAtomic(path, append(text, '\n'), 0o600)
+}
+
+// save makes a root's new state durable, and then current.
+func (rs *Roots) save(r *root, state rootState) error {
+	state.Version = rootStateVersion
+	if rs.stored() {
+		if err := writeJSON(rs.statePath(r.name), state); err != nil {
+			return fmt.Errorf("nbd: root %s: %w", r.name, err)
+		}
+	}
+	r.state = state
+	return nil
+}
+
+// pin links a generation into Dir and counts the root that uses it.
+func (rs *Roots) pin(file *imageFile) error {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	if rs.pins[file.digest]++; !rs.stored() {
+		return nil
+	}
+	path := rs.pinPath(file.digest)
+	if _, err := os.Stat(path); err == nil {
+		return nil
+	}
+	was, err := file.stat()
+	if err != nil {
+		return err
+	}
+	if err := os.Link(file.f.Name(), path); err != nil {
+		return err
+	}
+	info, err := os.Stat(path)
+	if err == nil && !statID(info).sameFile(was) {
+		err = fmt.Errorf("%s was replaced a moment ago", file.f.Name())
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(path))
+	}
+	// The link moved the ctime; the content need not be read again for that.
+	if now := statID(info); was == file.seen() && was.Mtime == now.Mtime && was.Size == now.Size {
+		file.setSeen(now)
+		rs.Images.digester.move(was, now, file.digest, rs.Images.Cache)
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// unpin removes the link when no root uses the generation any more.
+func (rs *Roots) unpin(digest string) {
+	if digest == "" {
+		return
+	}
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	if rs.pins[digest]--; rs.pins[digest] > 0 {
+		return
+	}
+	delete(rs.pins, digest)
+	if rs.stored() {
+		if err := os.Remove(rs.pinPath(digest)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			rs.logger().Warn("nbd: link to an image is left behind", "err", err)
+		}
+	}
+}
+
+// sweepPins removes links that a crash left behind.
+func (rs *Roots) sweepPins() error {
+	dir := filepath.Join(rs.Dir, "images")
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	used := make(map[string]bool)
+	for digest := range rs.pins {
+		used[rs.pinName(digest)] = true
+	}
+	for _, r := range rs.roots {
+		if r.bad != nil {
+			return nil // it may need one of them
+		}
+	}
+	for _, e := range entries {
+		generation, isLink := strings.CutSuffix(e.Name(), ".img")
+		if isLink && validGeneration(generation) && !used[e.Name()] {
+			err = errors.Join(err, os.Remove(filepath.Join(dir, e.Name())))
+		}
+	}
+	return err
+}
+
+// acquireBase returns the exact generation with a reference.
+func (rs *Roots) acquireBase(ctx context.Context, image, generation string) (*imageFile, error) {
+	return rs.Images.acquire(ctx, image, generation, rs.pinPath(generation))
+}
