@@ -101,6 +101,13 @@ func (m *Machines) Validate() error {
 	return nil
 }
 
+// Find returns the machine in List that c is, or nil. It is no request of the
+// machine's: nothing is noted.
+func (m *Machines) Find(c Client) *Machine {
+	m.once.Do(m.index)
+	return m.find(c)
+}
+
 // Seen lists the unknown machines, the latest first.
 func (m *Machines) Seen() []Sighting { return m.seen.list() }
 
