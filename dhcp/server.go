@@ -70,7 +70,7 @@ func (s *Server) ListenAndServe() error {
 	if addr == "" {
 		addr = fmt.Sprint(":", serverPort)
 	}
-	conn, err := listen(addr, s.Interface)
+	conn, err := Listen(addr, s.Interface)
 	if err != nil {
 		return err
 	}

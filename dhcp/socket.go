@@ -169,8 +169,10 @@ func temporary(err error) bool {
 	return errors.As(err, &ne) && ne.Timeout()
 }
 
-// listen opens the server's socket and says what to do when that fails.
-func listen(addr, iface string) (net.PacketConn, error) {
+// Listen opens a socket for a [Server], bound to the interface unless that is
+// "": for a caller that wants to know that it has the port before it serves.
+// addr is as in Server.Addr. Its errors say what to do.
+func Listen(addr, iface string) (net.PacketConn, error) {
 	var lc net.ListenConfig
 	if iface != "" {
 		if _, err := net.InterfaceByName(iface); err != nil {
