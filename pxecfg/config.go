@@ -248,7 +248,8 @@ type Target struct {
 	Prefix string
 	// BaseURL is the URL of the tree, if the loader can use it. iPXE then
 	// loads everything from there; without it iPXE gets absolute paths,
-	// relative to the host that the script came from.
+	// relative to the host that the script came from. GRUB uses only its
+	// path, on the device that it was started from.
 	BaseURL string
 	// Client is the machine it is for. GRUB's BOOTIF= needs its MAC.
 	Client Client

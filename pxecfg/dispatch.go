@@ -3,7 +3,6 @@ package pxecfg
 import (
 	"bytes"
 	"fmt"
-	"strings"
 )
 
 // writeDispatcher writes a script that finds out who the machine is and asks
@@ -36,7 +35,7 @@ func (v *view) writeDispatcher(b *bytes.Buffer, r *request, cfg *Config, c Clien
 func (v *view) dispatchGRUB(b *bytes.Buffer, r *request, cfg *Config, c Client) error {
 	// Two words, of which the second must not be quoted away. A file that is
 	// not there leaves an error message, and the script goes on.
-	fmt.Fprintf(b, "configfile %s$net_default_mac\n", grubQuote("/"+strings.TrimPrefix(r.prefix, "/")+"grub.cfg-"))
+	fmt.Fprintf(b, "configfile %s$net_default_mac\n", grubQuote(v.root+"/"+r.prefix+"grub.cfg-"))
 	if cfg == nil {
 		b.WriteString("echo \"The boot server has nothing for this machine: MAC $net_default_mac\"\nsleep 5\nexit\n")
 		return nil

@@ -34,7 +34,7 @@ func Explain(ctx context.Context, src Source, c Client) []Step {
 		switch {
 		case err == nil:
 			step.Hit, step.Why = true, cfg.summary()
-		case errors.Is(err, errShortened):
+		case errors.Is(err, errShortened), errors.Is(err, errFallback):
 			step.Why = err.Error()
 		case errors.Is(err, fs.ErrNotExist):
 			step.Why = "the source has nothing for it"
@@ -49,7 +49,10 @@ func Explain(ctx context.Context, src Source, c Client) []Step {
 	return steps
 }
 
-var errShortened = errors.New("a shortened address names no machine, and the whole one was not configured")
+var (
+	errShortened = errors.New("a shortened address names no machine, and the whole one was not configured")
+	errFallback  = errors.New("only the fallback for unknown machines, which is kept for the last name")
+)
 
 func explainName(ctx context.Context, src Source, c Client, name string) (*Config, error) {
 	r, ok := parseRequest(name)
@@ -59,7 +62,11 @@ func explainName(ctx context.Context, src Source, c Client, name string) (*Confi
 	if r.ladder != "" {
 		return nil, errShortened
 	}
-	return askByName(ctx, src, &r, r.client(c.IP))
+	cfg, err := ask(ctx, src, r.client(c.IP))
+	if err == nil && cfg.Fallback && r.specific() {
+		return nil, errFallback
+	}
+	return cfg, err
 }
 
 // summary says in one line what a Config boots.

@@ -132,7 +132,11 @@ func grubQuote(s string) string {
 // on a network device made from a URL.
 func (t Target) grub(p string) (name, reason string) {
 	if !isURL(p) {
-		return "/" + treePath(p), ""
+		base, err := url.Parse(t.BaseURL)
+		if err != nil {
+			return "", "the base URL is not a URL"
+		}
+		return strings.TrimSuffix(base.Path, "/") + "/" + treePath(p), ""
 	}
 	u, reason := parseURL(p)
 	if reason != "" {

@@ -70,7 +70,7 @@ func (t *Tree) serve(w http.ResponseWriter, r *http.Request, s *Sent) {
 		httpError(w, err)
 		return
 	}
-	v.root = cmpURL(t.BaseURL, requestRoot(r))
+	v.host, v.root = requestRoot(r)
 	if s.Name == "" || !fs.ValidPath(s.Name) {
 		httpError(w, fs.ErrNotExist)
 		return
@@ -101,21 +101,23 @@ func (t *Tree) viewHTTP(ctx context.Context, peer netip.Addr, q url.Values) (*vi
 	if err != nil {
 		return v, err
 	}
+	// The UUID decides only in the absence of a MAC: firmware exists that has
+	// one for DHCP and another for SMBIOS.
+	same := sameMAC(asked.MAC, lease.MAC) || len(asked.MAC) == 0 && sameUUID(asked.UUID, lease.UUID)
+	other := len(asked.MAC) > 0 || asked.UUID != "" && lease.UUID != ""
 	switch {
-	case !known || t.TrustQuery:
-		// Empty values leave a client about whom nothing is known, who then
-		// gets what unknown machines get and not the dispatcher again.
-		if v.known = true; sameMAC(asked.MAC, lease.MAC) || len(asked.MAC) == 0 && sameUUID(asked.UUID, lease.UUID) {
-			asked = merge(lease, asked)
-		} else {
-			asked.Peer = peer
-		}
-	case len(asked.MAC) > 0 && !sameMAC(asked.MAC, lease.MAC),
-		asked.UUID != "" && lease.UUID != "" && !sameUUID(asked.UUID, lease.UUID):
-		return v, &refusal{errNotYours}
-	default:
+	case known && (same || !other && !t.TrustQuery):
 		asked = merge(lease, asked)
+	case known && !t.TrustQuery:
+		return v, &refusal{errNotYours}
+	case t.TrustQuery:
+		asked.Peer = peer
+	default:
+		asked.IP = peer
 	}
+	// Also with empty values: the client then gets what unknown machines get,
+	// and never a dispatcher again.
+	v.known = true
 	v.client = asked
 	return v, nil
 }
@@ -201,29 +203,22 @@ func serveFile(w http.ResponseWriter, r *http.Request, f fs.File) {
 	http.ServeContent(w, r, info.Name(), info.ModTime(), rs)
 }
 
-// requestRoot is the URL of the tree as this request has it, if a handler in
-// front has not hidden it.
-func requestRoot(r *http.Request) string {
-	if r.Host == "" {
-		return ""
+// requestRoot is where the tree is as this request has it: the host, and the
+// path that a handler in front (http.StripPrefix) took away.
+func requestRoot(r *http.Request) (host, root string) {
+	if r.Host != "" {
+		scheme := "http"
+		if r.TLS != nil {
+			scheme = "https"
+		}
+		host = scheme + "://" + r.Host
 	}
-	scheme := "http"
-	if r.TLS != nil {
-		scheme = "https"
-	}
-	u := url.URL{Scheme: scheme, Host: r.Host}
 	if orig, err := url.ParseRequestURI(r.RequestURI); err == nil {
-		// What http.StripPrefix took away.
-		u.Path = strings.TrimSuffix(orig.Path, "/"+strings.TrimPrefix(r.URL.Path, "/"))
+		if p, ok := strings.CutSuffix(orig.Path, "/"+strings.TrimPrefix(r.URL.Path, "/")); ok {
+			root = (&url.URL{Path: p}).EscapedPath()
+		}
 	}
-	return u.String()
-}
-
-func cmpURL(configured, derived string) string {
-	if configured != "" {
-		return configured
-	}
-	return derived
+	return host, root
 }
 
 type refusal struct{ error }

@@ -18,8 +18,8 @@ import (
 // a common file system with kernels, initrds and loaders. It is served over
 // TFTP through [Tree.For] and over HTTP as an [net/http.Handler].
 //
-// These names are rendered, in any directory, and hide those of Files as long
-// as Source has a configuration:
+// These names are rendered, in any directory, and hide those of Files while
+// Source has a configuration for the machine:
 //
 //	pxelinux.cfg/...          the names of Client.Names
 //	grub.cfg, grub.cfg-...    the names of Client.GRUBNames and GRUBAliases
@@ -123,8 +123,9 @@ type view struct {
 	ctx    context.Context
 	client Client
 	known  bool
-	http   bool   // dispatchers use the query
-	root   string // URL of the tree, for PXELINUX over HTTP
+	http   bool
+	host   string // of an HTTP request: http://host:port
+	root   string // of an HTTP request: path of the tree
 }
 
 // Open implements fs.FS.
@@ -134,20 +135,21 @@ func (v *view) Open(name string) (fs.File, error) {
 	}
 	f, c, err := v.render(name)
 	switch {
-	case err == nil:
-		v.tree.rendered(v.ctx, c, f)
-		return f, nil
-	case !errors.Is(err, fs.ErrNotExist):
+	case err != nil:
 		v.tree.failed(v.ctx, c, name, err)
 		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
+	case f != nil:
+		v.tree.rendered(v.ctx, c, f)
+		return f, nil
 	case v.tree.Files == nil:
 		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
 	}
 	return v.tree.Files.Open(name)
 }
 
-// render returns fs.ErrNotExist if the name is not a rendered one or the
-// client has nothing there.
+// render returns no file if the name is not a rendered one or there is nothing
+// for the client there. An error is a failure whatever it wraps, so that a
+// missing image does not pass for a missing file.
 func (v *view) render(name string) (*file, Client, error) {
 	c := v.client
 	extra := v.tree.Extra[name]
@@ -156,46 +158,40 @@ func (v *view) render(name string) (*file, Client, error) {
 	}
 	if extra != nil {
 		data, err := extra(v.ctx, c)
-		if err == nil && len(data) == 0 {
-			err = fs.ErrNotExist
+		if errors.Is(err, fs.ErrNotExist) || err == nil && len(data) == 0 {
+			return nil, c, nil // PXELINUX, for one, takes empty for missing
 		}
 		return newFile(name, data, false), c, err
 	}
 	r, ok := parseRequest(name)
 	if !ok || v.tree.Source == nil {
-		return nil, c, fs.ErrNotExist
+		return nil, c, nil
 	}
-	var cfg *Config
-	var err error
-	dispatch := false
-	if v.known {
-		if !r.belongsTo(c) {
-			return nil, c, fs.ErrNotExist
-		}
-		cfg, err = ask(v.ctx, v.tree.Source, c)
-	} else {
-		peer := c.IP
-		if c = r.client(peer); r.ladder != "" && !r.belongsTo(c) {
-			return nil, c, fs.ErrNotExist
-		}
-		cfg, err = askByName(v.ctx, v.tree.Source, &r, c)
-		if !r.specific() && r.format != formatPXELINUX && (errors.Is(err, fs.ErrNotExist) || err == nil && cfg.Fallback) {
-			dispatch, err = true, nil
-		}
+	if !v.known {
+		c = r.client(c.IP)
 	}
-	if err != nil {
+	if (v.known || r.ladder != "") && !r.belongsTo(c) {
+		return nil, c, nil
+	}
+	cfg, err := ask(v.ctx, v.tree.Source, c)
+	absent := errors.Is(err, fs.ErrNotExist)
+	if err != nil && !absent {
 		return nil, c, err
 	}
 	var b bytes.Buffer
-	if dispatch {
-		err = v.writeDispatcher(&b, &r, cfg, c)
-	} else {
-		err = v.write(&b, &r, cfg, c)
+	switch generic := !r.specific() && r.ladder == ""; {
+	case !v.known && generic && r.format != formatPXELINUX && (absent || cfg.Fallback):
+		if err := v.writeDispatcher(&b, &r, cfg, c); err != nil {
+			return nil, c, err
+		}
+		return newFile(name, b.Bytes(), true), c, nil
+	case absent, !v.known && !generic && cfg.Fallback: // a later name may say more
+		return nil, c, nil
 	}
-	if err != nil {
+	if err := v.write(&b, &r, cfg, c); err != nil {
 		return nil, c, err
 	}
-	return newFile(name, b.Bytes(), dispatch), c, nil
+	return newFile(name, b.Bytes(), false), c, nil
 }
 
 func (v *view) write(w io.Writer, r *request, cfg *Config, c Client) error {
@@ -210,8 +206,16 @@ func (v *view) write(w io.Writer, r *request, cfg *Config, c Client) error {
 }
 
 func (v *view) target(r *request, c Client) Target {
-	target := Target{Prefix: r.prefix, BaseURL: v.tree.BaseURL, Client: c}
-	if r.format == formatPXELINUX {
+	target := Target{Prefix: r.prefix, Client: c}
+	switch {
+	case r.format == formatIPXE && v.tree.BaseURL != "":
+		target.BaseURL = v.tree.BaseURL
+	case r.format == formatPXELINUX && v.http:
+		target.BaseURL = v.tree.BaseURL
+		if target.BaseURL == "" {
+			target.BaseURL = v.host + v.root
+		}
+	case v.http:
 		target.BaseURL = v.root
 	}
 	return target
@@ -226,16 +230,6 @@ func (r *request) client(peer netip.Addr) Client {
 	c := r.named
 	c.Peer = peer
 	return c
-}
-
-// askByName asks for a machine of which only the requested name and the
-// address of the peer are known.
-func askByName(ctx context.Context, src Source, r *request, c Client) (*Config, error) {
-	cfg, err := ask(ctx, src, c)
-	if err == nil && cfg.Fallback && (r.specific() || r.ladder != "") {
-		return nil, fs.ErrNotExist // a later name may say more
-	}
-	return cfg, err
 }
 
 // belongsTo tells whether a name is one of a known client's own.

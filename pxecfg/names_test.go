@@ -1,0 +1,170 @@
+package pxecfg
+
+import (
+	"encoding/json"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+type vectorClient struct {
+	MAC, IP, UUID, Opt209 string
+	HT                    uint8
+}
+
+func (v vectorClient) client(t testing.TB) Client {
+	mac, err := net.ParseMAC(v.MAC)
+	require.NoError(t, err)
+	return Client{UUID: v.UUID, HardwareType: v.HT, MAC: mac, IP: netip.MustParseAddr(v.IP), ConfigFile: v.Opt209}
+}
+
+func loadJSON(t testing.TB, name string, v any) {
+	data, err := os.ReadFile("testdata/" + name)
+	require.NoError(t, err)
+	require.NoError(t, json.Unmarshal(data, v))
+}
+
+func TestNamesVectors(t *testing.T) {
+	type row struct {
+		Client vectorClient
+		Files  []string
+	}
+	var v struct {
+		PXELINUX, GRUB []row
+		Prefix         []struct {
+			BootFile string `json:"boot_file"`
+			Prefix   string
+		} `json:"pxelinux_prefix"`
+		UUIDs []struct{ Wire, DMIDecode string } `json:"uuid_wire_to_dmidecode"`
+	}
+	loadJSON(t, "config_lookup.json", &v)
+	require.Len(t, v.PXELINUX, 9)
+	require.Len(t, v.GRUB, 4)
+	for _, r := range v.PXELINUX {
+		require.Equal(t, r.Files, r.Client.client(t).Names())
+	}
+	for _, r := range v.GRUB {
+		require.Equal(t, r.Files, r.Client.client(t).GRUBNames())
+	}
+	require.Len(t, v.Prefix, 8)
+	for _, r := range v.Prefix {
+		require.Equal(t, r.Prefix, Prefix(r.BootFile), r.BootFile)
+	}
+	require.Len(t, v.UUIDs, 2)
+	for _, r := range v.UUIDs {
+		require.Equal(t, r.DMIDecode, SwapUUID(r.Wire))
+		require.Equal(t, r.Wire, SwapUUID(r.DMIDecode))
+		require.True(t, sameUUID(r.Wire, r.DMIDecode))
+		require.Equal(t, uuidKey(r.Wire), uuidKey(r.DMIDecode))
+	}
+}
+
+func TestNamesOfAPoorClient(t *testing.T) {
+	require.Equal(t, []string{"pxelinux.cfg/default"}, Client{}.Names())
+	require.Equal(t, []string{"grub.cfg"}, Client{}.GRUBNames())
+	require.Empty(t, Client{}.GRUBAliases())
+	six := Client{IP: netip.MustParseAddr("2001:db8::1")}
+	require.Equal(t, []string{"pxelinux.cfg/default"}, six.Names(), "PXELINUX has no IPv6")
+	require.Equal(t, []string{"grub.cfg-2001-db8-0-0-0-0-0-1", "grub.cfg"}, six.GRUBNames())
+	require.Equal(t, Client{IP: netip.MustParseAddr("192.0.2.1")}.Names(), Client{IP: netip.MustParseAddr("::ffff:192.0.2.1")}.Names())
+	require.Len(t, Client{UUID: "not-a-uuid"}.Names(), 1)
+	require.Equal(t, "pxelinux.cfg/44454c4c-4200-1035-8052-b4c04f4d4e31", Client{UUID: "44454C4C-4200-1035-8052-B4C04F4D4E31"}.Names()[0])
+}
+
+func TestParseName(t *testing.T) {
+	mac := func(s string) net.HardwareAddr { m, err := net.ParseMAC(s); require.NoError(t, err); return m }
+	const uuid = "44454c4c-4200-1035-8052-b4c04f4d4e31"
+	for name, want := range map[string]Client{
+		"pxelinux.cfg/01-52-54-00-12-34-56":                {HardwareType: 1, MAC: mac("52:54:00:12:34:56")},
+		"ltsp/amd64/pxelinux.cfg/01-52-54-00-AB-34-56":     {HardwareType: 1, MAC: mac("52:54:00:ab:34:56")},
+		"ltsp/my_pxelinux.cfg/C0A800C9":                    {IP: netip.MustParseAddr("192.168.0.201")},
+		"pxelinux.cfg/20-00-25-90-aa-bb-cc-dd-ee":          {HardwareType: 0x20, MAC: mac("00:25:90:aa:bb:cc:dd:ee")},
+		"pxelinux.cfg/" + uuid:                             {UUID: uuid},
+		"grub/grub.cfg-" + uuid:                            {UUID: uuid},
+		"grub/grub.cfg-01-52-54-00-12-34-56":               {HardwareType: 1, MAC: mac("52:54:00:12:34:56")},
+		"grub/grub.cfg-52:54:00:12:34:56":                  {MAC: mac("52:54:00:12:34:56")},
+		"grub.cfg-52-54-00-12-34-56":                       {MAC: mac("52:54:00:12:34:56")},
+		"grub.cfg-C0000201":                                {IP: netip.MustParseAddr("192.0.2.1")},
+		"grub.cfg-fe80-0-0-0-5054-ff-fe12-3456":            {IP: netip.MustParseAddr("fe80::5054:ff:fe12:3456")},
+		"mac-52-54-00-12-34-56.ipxe":                       {MAC: mac("52:54:00:12:34:56")},
+		"x/uuid-4c4c4544-0042-3510-8052-b4c04f4d4e31.ipxe": {UUID: uuid},
+		"x/uuid-4C4C4544-0042-3510-8052-B4C04F4D4E31.ipxe": {UUID: uuid},
+		"grub/x86_64-efi/grub.cfg-01-52-54-00-12-34-56":    {HardwareType: 1, MAC: mac("52:54:00:12:34:56")},
+	} {
+		got, ok := ParseName(name)
+		require.True(t, ok, name)
+		require.Equal(t, want, got, name)
+	}
+	for _, name := range []string{
+		"", ".", "pxelinux.cfg", "pxelinux.cfg/", "pxelinux.cfg/default", "pxelinux.cfg/C0A8", "pxelinux.cfg/c0a800c9",
+		"pxelinux.cfg/C0A800C9F", "pxelinux.cfg/01-52-54-00-12-34", "pxelinux.cfg/00-52-54-00-12-34-56",
+		"pxelinux.cfg/52-54-00-12-34-56", "pxelinux.cfg/01-52-54-00-12-34-5g", "pxelinux.cfg/01:52:54:00:12:34:56",
+		"pxelinux.cfg/sub/01-52-54-00-12-34-56", "grub.cfg", "grub.cfg-", "grub.cfg-x:y", "grub.cfg-1-2-3-4-5-6-7-g",
+		"boot.ipxe", "autoexec.ipxe", "mac-.ipxe", "mac-525400123456.ipxe", "uuid-.ipxe", "other.ipxe", "vmlinuz",
+	} {
+		_, ok := ParseName(name)
+		require.False(t, ok, name)
+	}
+}
+
+// FuzzParseName goes both ways: what a name says gives back the name.
+func FuzzParseName(f *testing.F) {
+	for _, s := range []string{
+		"pxelinux.cfg/01-52-54-00-12-34-56", "pxelinux.cfg/C0A800C9", "a/pxelinux.cfg/default",
+		"grub/grub.cfg-52:54:00:12:34:56", "grub.cfg-fe80-0-0-0-5054-ff-fe12-3456", "pxelinux.cfg/C0A",
+		"mac-52-54-00-12-34-56.ipxe", "pxelinux.cfg/b8945908-d6a6-41a9-611d-74a6ab80b83d", "grub.cfg-0000.0000.0000",
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, name string) {
+		c, ok := ParseName(name)
+		if !ok {
+			require.Equal(t, Client{}, c)
+			return
+		}
+		own := append(c.Names(), append(c.GRUBNames(), c.GRUBAliases()...)...)
+		hit := false
+		for _, n := range own {
+			back, ok := ParseName(n)
+			if !ok {
+				continue
+			}
+			hit = true
+			if back.HardwareType == 0 || c.HardwareType == 0 { // an alias says less
+				back.HardwareType = c.HardwareType
+			}
+			require.Equal(t, c, back, "%q from %q", n, name)
+		}
+		require.True(t, hit, "no own name of %q can be read: %q", name, own)
+	})
+}
+
+func BenchmarkNames(b *testing.B) {
+	c := Client{UUID: "b8945908-d6a6-41a9-611d-74a6ab80b83d", MAC: net.HardwareAddr{0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd}, IP: netip.MustParseAddr("192.0.2.91")}
+	b.ReportAllocs()
+	for b.Loop() {
+		if len(c.Names()) != 11 {
+			b.Fatal("names")
+		}
+	}
+}
+
+func BenchmarkParseName(b *testing.B) {
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, ok := ParseName("ltsp/pxelinux.cfg/01-88-99-aa-bb-cc-dd"); !ok {
+			b.Fatal("name")
+		}
+	}
+}
+
+func TestClientString(t *testing.T) {
+	require.Equal(t, "unknown client", Client{}.String())
+	c := Client{MAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}, Hostname: "node01", IP: netip.MustParseAddr("192.0.2.1")}
+	require.Equal(t, "02:00:00:00:00:01 node01 192.0.2.1", c.String())
+	require.True(t, strings.HasSuffix(Client{UUID: "u", Peer: netip.MustParseAddr("192.0.2.9")}.String(), "from 192.0.2.9"))
+}
