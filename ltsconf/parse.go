@@ -26,10 +26,9 @@ type Parser struct {
 	// Compatible makes the parser read as getltscfg does: a syntax error ends
 	// the reading, what came before it counts, and [File.Problems] lists what
 	// is wrong. Then Parse fails only when the input cannot be read or is too
-	// large. Where getltscfg crashes (an include of a missing file, or an
-	// include without a path in place of a section name) the reading ends as
-	// at a syntax error; where it never ends (LIKE in a circle) each section
-	// counts once.
+	// large. Where getltscfg crashes (an include of a missing file) the
+	// reading ends as at a syntax error; where it never ends (LIKE in a
+	// circle) each section counts once.
 	Compatible bool
 
 	// MaxSize limits the input, included files counted in, in bytes:
@@ -121,11 +120,11 @@ type parser struct {
 	keyID  map[string]int32
 	seen   []seenKey // by key: where the current section has it
 	likes  []like
-	used   lineRef   // where the last setting ended
-	budget int64     // bytes that included files may still have; -1: any
-	opened []string  // paths of included files
-	done   bool      // nothing is read any more
-	err    error     // not a mistake in the input
+	used   lineRef  // where the last setting ended
+	budget int64    // bytes that included files may still have; -1: any
+	opened []string // paths of included files
+	done   bool     // nothing is read any more
+	err    error    // not a mistake in the input
 }
 
 type (

@@ -50,10 +50,9 @@ type scanner struct {
 	file      int32
 	line      int32
 	lineStart int
-	bol       bool // at the beginning of a line: an include may follow
+	bol       bool   // at the beginning of a line: an include may follow
 	lastLine  int    // no newline follows this offset; -1: not known yet
-	lastWord  string // text of the last word, see include
-	hasWord   bool
+	lastWord  string // see include
 	stray     []byte
 
 	complain func(t token, format string, args ...any)
@@ -172,7 +171,7 @@ func (s *scanner) quoted(t token, start int) token {
 	if len(b) > 1 { // a NUL right after the quote leaves less
 		t.text = string(b[1 : len(b)-1])
 	}
-	s.lastWord, s.hasWord = t.text, true
+	s.lastWord = t.text
 	return t
 }
 
@@ -194,7 +193,7 @@ func (s *scanner) word(t token, start int, bol bool) (token, bool) {
 		b, t.col = b[1:], t.col+1
 	}
 	t.kind, t.text = tokWord, string(trim(b))
-	s.lastWord, s.hasWord = t.text, true
+	s.lastWord = t.text
 	return t, true
 }
 
@@ -233,19 +232,16 @@ func (s *scanner) include(t token, start, path int) token {
 	}
 	b := trim(s.check(t, start, s.buf[path:s.pos]))
 	if len(b) == 0 {
-		// getltscfg takes the directive for a word here, without giving it a
-		// text: it gets the one of the word before.
+		// getltscfg takes the directive for a word, without giving it a text:
+		// it has the one of the word before.
 		s.complain(t, "include needs a path")
 		t.kind, t.text = tokWord, s.lastWord
-		if !s.hasWord {
-			t.kind = tokEnd
-		}
 		return t
 	}
 	if len(b) > 1 && b[0] == '"' && b[len(b)-1] == '"' {
 		b = trim(b[1 : len(b)-1])
 	}
 	t.kind, t.text = tokInclude, string(b)
-	s.lastWord, s.hasWord = t.text, true
+	s.lastWord = t.text
 	return t
 }

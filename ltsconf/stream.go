@@ -14,7 +14,7 @@ type stream struct {
 	buf     []byte // loaded, from all files
 	rest    []byte // of the current file, not loaded yet
 	starts  []int  // where each file starts in buf
-	inPlace   bool   // rest follows buf in memory: loading is re-slicing
+	inPlace bool   // rest follows buf in memory: loading is re-slicing
 	bufSize int
 	eof     bool // a read found nothing: no file is opened any more
 }
