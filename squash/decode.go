@@ -41,10 +41,18 @@ type zstdDecoder struct{ d *zstd.Decoder }
 
 func (z zstdDecoder) decode(dst, src []byte) ([]byte, error) {
 	out, err := z.d.DecodeAll(src, dst[:0])
-	if errors.Is(err, zstd.ErrDecoderSizeExceeded) {
+	if errors.Is(err, zstd.ErrDecoderSizeExceeded) || len(out) > cap(dst) {
 		return nil, errTooLong
 	}
-	return out, err
+	if err != nil {
+		return nil, err
+	}
+	// The library may have moved to memory of its own.
+	dst = dst[:len(out)]
+	if len(out) > 0 && &out[0] != &dst[0] {
+		copy(dst, out)
+	}
+	return dst, nil
 }
 
 // zlibDecoder keeps its readers: each has 40 KB of tables.

@@ -188,6 +188,9 @@ func (s *scanner) inode(name string, fi fs.FileInfo) (*inode, error) {
 		}
 		s.prog.Total += ino.size
 	case kindSymlink:
+		if _, ok := s.src.(fs.ReadLinkFS); !ok {
+			return nil, entryError(name, fmt.Errorf("the source has symbolic links but is no fs.ReadLinkFS: %w", fs.ErrInvalid))
+		}
 		target, err := fs.ReadLink(s.src, name)
 		if err != nil {
 			return nil, wrapPath(name, err)

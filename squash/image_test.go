@@ -1,0 +1,141 @@
+package squash_test
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-3ec230fa/diskless/squash"
+)
+
+func TestFakeTreeComesBack(t *testing.T) {
+	src := fakeTree()
+	image := open(t, buildBytes(t, src, nil))
+	want, got := describe(t, src), describe(t, image)
+	// A MapFS has a root without time or mode of its own.
+	require.Equal(t, "dr-xr-xr-x 0:0 mtime 0", got["."])
+	want["."] = got["."]
+	requireSame(t, want, got)
+	require.NoError(t, fstest.TestFS(image, "etc/passwd", "usr/bin/su", "dev/console", "lib/module-599-with-a-rather-long-name.ko"))
+}
+
+func TestTortureTree(t *testing.T) {
+	need(t, "root")
+	for _, block := range []int{4096, 131072, 1 << 20} {
+		root := torture(t, block)
+		want := describe(t, os.DirFS(root))
+		file := filepath.Join(t.TempDir(), "image.squashfs")
+		require.NoError(t, squash.BuildFile(t.Context(), file, os.DirFS(root), &squash.Options{BlockSize: block}))
+		f, err := os.Open(file)
+		require.NoError(t, err)
+		defer f.Close()
+		image, err := squash.Open(f)
+		require.NoError(t, err)
+
+		t.Run("Open", func(t *testing.T) {
+			requireSame(t, want, describe(t, image))
+		})
+		t.Run("kernel", func(t *testing.T) {
+			requireSame(t, want, describe(t, os.DirFS(mount(t, file))))
+		})
+		t.Run("unsquashfs", func(t *testing.T) {
+			need(t, "unsquashfs")
+			dest := filepath.Join(t.TempDir(), "out")
+			out := run(t, "unsquashfs", "-strict-errors", "-quiet", "-no-progress", "-d", dest, file)
+			require.NotContains(t, out, "error")
+			requireSame(t, want, describe(t, os.DirFS(dest)))
+		})
+		t.Run("again", func(t *testing.T) {
+			// An image is a source like any other, and its image is the same.
+			again := buildBytes(t, image, &squash.Options{BlockSize: block})
+			was, err := os.ReadFile(file)
+			require.NoError(t, err)
+			require.True(t, string(was) == string(again), "the image of the image differs")
+		})
+	}
+}
+
+// Images of the reference writer, with extended attributes and every inode
+// type, hold for us what they hold for the kernel.
+func TestMksquashfs(t *testing.T) {
+	need(t, "root", "mksquashfs")
+	root := torture(t, 4096)
+	require.NoError(t, unix.Lsetxattr(filepath.Join(root, "suid"), "user.comment", []byte("x"), 0))
+	require.NoError(t, unix.Lsetxattr(filepath.Join(root, "null"), "trusted.a", []byte("x"), 0))
+	require.NoError(t, unix.Lsetxattr(filepath.Join(root, "fifo"), "trusted.a", []byte("x"), 0))
+	require.NoError(t, unix.Lsetxattr(filepath.Join(root, "dangling"), "trusted.a", []byte("x"), 0))
+	require.NoError(t, unix.Lsetxattr(filepath.Join(root, "sub"), "user.d", []byte("x"), 0))
+	// mksquashfs makes hard-linked symbolic links two files.
+	require.NoError(t, os.Remove(filepath.Join(root, "rel2")))
+	require.NoError(t, os.Chtimes(root, time.Unix(1580608922, 0), time.Unix(1580608922, 0)))
+	want := describe(t, os.DirFS(root))
+	for _, args := range [][]string{
+		{"-comp", "gzip"},
+		{"-comp", "zstd"},
+		{"-comp", "zstd", "-b", "1M", "-Xcompression-level", "3"},
+		{"-comp", "gzip", "-b", "4096", "-no-fragments"},
+		{"-comp", "gzip", "-always-use-fragments", "-no-exports"},
+		{"-comp", "zstd", "-noI", "-noD", "-noF", "-no-xattrs"},
+		{"-comp", "gzip", "-Xcompression-level", "1", "-Xwindow-size", "8", "-Xstrategy", "filtered"},
+	} {
+		t.Run(strings.Join(args, ""), func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "image")
+			run(t, "mksquashfs", append([]string{root, file, "-no-progress", "-quiet"}, args...)...)
+			f, err := os.Open(file)
+			require.NoError(t, err)
+			defer f.Close()
+			image, err := squash.Open(f)
+			require.NoError(t, err)
+			require.Equal(t, args[1], image.Info().Compressor)
+			requireSame(t, want, describe(t, image))
+		})
+	}
+	for _, comp := range []string{"xz", "lz4", "lzo"} {
+		t.Run(comp, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "image")
+			run(t, "mksquashfs", filepath.Join(root, "order"), file, "-no-progress", "-quiet", "-comp", comp)
+			f, err := os.Open(file)
+			require.NoError(t, err)
+			defer f.Close()
+			_, err = squash.Open(f)
+			require.ErrorIs(t, err, errors.ErrUnsupported)
+			require.ErrorContains(t, err, comp)
+		})
+	}
+}
+
+// mount mounts an image with the kernel, in a mount namespace that ends with
+// its one process, and returns a path into it.
+func mount(t testing.TB, image string) string {
+	t.Helper()
+	need(t, "root", "mount", "unshare", "sh")
+	dir := t.TempDir()
+	// The mount lives as long as the process, which waits for its stdin.
+	unshare, err := lookTool("unshare")
+	require.NoError(t, err)
+	cmd := exec.Command(unshare, "--mount", "--propagation", "private", "sh", "-c", `mount -t squashfs -o loop,ro "$1" "$2" && echo mounted && read x`, "sh", image, dir)
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	stdin, err := cmd.StdinPipe()
+	require.NoError(t, err)
+	stdout, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() {
+		_ = stdin.Close()
+		_ = cmd.Wait() // sh's read failed, as it should
+	})
+	b := make([]byte, 8)
+	n, _ := stdout.Read(b)
+	require.Equal(t, "mounted\n", string(b[:n]), "%s", &stderr)
+	return filepath.Join("/proc", strconv.Itoa(cmd.Process.Pid), "root", dir)
+}

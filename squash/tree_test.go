@@ -1,0 +1,231 @@
+package squash_test
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-3ec230fa/diskless/squash"
+)
+
+func noise(seed uint64, n int) []byte {
+	r := rand.New(rand.NewPCG(seed, 1))
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte(r.Uint32())
+	}
+	return b
+}
+
+func text(n int) []byte {
+	return []byte(strings.Repeat("a line that compresses well\n", n/28+1)[:n])
+}
+
+// describe renders a tree as one line a name: everything that an image must
+// keep. Hard links appear as the first name of the file.
+func describe(t testing.TB, fsys fs.FS) map[string]string {
+	t.Helper()
+	out := map[string]string{}
+	first := map[string]string{}
+	require.NoError(t, fs.WalkDir(fsys, ".", func(name string, de fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		fi, err := de.Info()
+		if err != nil {
+			return err
+		}
+		var st squash.Stat
+		switch s := fi.Sys().(type) {
+		case *squash.Stat:
+			st = *s
+		case *syscall.Stat_t:
+			st = squash.Stat{Uid: s.Uid, Gid: s.Gid, Major: unix.Major(s.Rdev), Minor: unix.Minor(s.Rdev),
+				Nlink: uint32(s.Nlink), Ino: s.Ino, Dev: s.Dev}
+		}
+		line := fmt.Sprintf("%v %d:%d mtime %d", fi.Mode(), st.Uid, st.Gid, fi.ModTime().Unix())
+		if fi.Mode().Type()&fs.ModeDevice != 0 {
+			line += fmt.Sprintf(" dev %d:%d", st.Major, st.Minor)
+		}
+		if !fi.IsDir() {
+			key := fmt.Sprint(st.Dev, st.Ino)
+			if st.Nlink > 1 && first[key] != "" {
+				line += " = " + first[key]
+			}
+			first[key] = name
+			line += fmt.Sprintf(" links %d", max(st.Nlink, 1))
+		}
+		switch {
+		case fi.Mode()&fs.ModeSymlink != 0:
+			target, err := fs.ReadLink(fsys, name)
+			if err != nil {
+				return err
+			}
+			line += " -> " + target
+		case fi.Mode().IsRegular():
+			f, err := fsys.Open(name)
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			h := sha256.New()
+			n, err := io.Copy(h, f)
+			if err != nil {
+				return err
+			}
+			line += fmt.Sprintf(" %d bytes %x", n, h.Sum(nil)[:8])
+			if n != fi.Size() {
+				line += fmt.Sprintf(" but size %d", fi.Size())
+			}
+		}
+		out[name] = line
+		return nil
+	}))
+	return out
+}
+
+// requireSame compares two trees name by name, for messages that can be read.
+func requireSame(t testing.TB, want, got map[string]string) {
+	t.Helper()
+	require.NotEmpty(t, want)
+	for _, name := range slices.Sorted(maps.Keys(want)) {
+		require.Equal(t, want[name], got[name], "%s", name)
+	}
+	require.Len(t, got, len(want))
+}
+
+// torture makes a tree on disk, as root, with every feature that a root image
+// has. The block size is what the odd sizes stand around.
+func torture(t testing.TB, block int) string {
+	t.Helper()
+	root := filepath.Join(t.TempDir(), "tree")
+	at := func(elem ...string) string { return filepath.Join(append([]string{root}, elem...)...) }
+	mkdir := func(name string) { t.Helper(); require.NoError(t, os.MkdirAll(at(name), 0o755)) }
+	put := func(name string, b []byte) { t.Helper(); require.NoError(t, os.WriteFile(at(name), b, 0o644)) }
+	mkdir(".")
+	require.NoError(t, unix.Mknod(at("null"), unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))))
+	require.NoError(t, unix.Mknod(at("bigdev"), unix.S_IFCHR|0o600, int(unix.Mkdev(300, 70000))))
+	require.NoError(t, unix.Mknod(at("maxdev"), unix.S_IFBLK|0o660, int(unix.Mkdev(4095, 1048575))))
+	require.NoError(t, unix.Mkfifo(at("fifo"), 0o622))
+	require.NoError(t, unix.Mknod(at("socket"), unix.S_IFSOCK|0o755, 0))
+	require.NoError(t, os.Symlink("null", at("rel")))
+	require.NoError(t, os.Symlink("/nonexistent/target", at("dangling")))
+	require.NoError(t, os.Symlink(strings.Repeat("y", 4095), at("longlink")))
+	mkdir("sub")
+	put("h1", []byte("linked"))
+	put("h0big", text(3*block+5))
+	for _, l := range [][2]string{{"h1", "h2"}, {"h1", "sub/h3"}, {"h0big", "sub/big"}, {"fifo", "fifo2"}, {"null", "null2"}, {"rel", "rel2"}, {"socket", "sub/socket2"}} {
+		require.NoError(t, os.Link(at(l[0]), at(l[1])))
+	}
+
+	put("empty", nil)
+	mkdir("emptydir")
+	mkdir("emptydir2")
+	for _, n := range []int{1, block - 1, block, block + 1, 2 * block, 2*block + 1, 5*block - 1} {
+		put(fmt.Sprintf("noise%d", n), noise(uint64(n), n))
+		put(fmt.Sprintf("text%d", n), text(n))
+		put(fmt.Sprintf("zero%d", n), make([]byte, n))
+	}
+	hole := append(noise(7, block), make([]byte, 2*block)...)
+	put("hole", append(hole, noise(8, 1000)...))
+	sparse, err := os.Create(at("sparse"))
+	require.NoError(t, err)
+	_, err = sparse.WriteAt([]byte("end"), 600*int64(block)+10) // more than a group of words
+	require.NoError(t, err)
+	require.NoError(t, sparse.Close())
+
+	for name, mode := range map[string]uint32{"suid": 0o4755, "sgid": 0o2755, "noperm": 0, "all": 0o7777} {
+		put(name, []byte(name))
+		require.NoError(t, unix.Chmod(at(name), mode))
+	}
+	mkdir("sticky")
+	require.NoError(t, unix.Chmod(at("sticky"), 0o1777))
+	for _, id := range []int{1, 1000, 65534, 65536, 100000, 4294967294} {
+		name := fmt.Sprintf("u%d", id)
+		put(name, nil)
+		require.NoError(t, os.Lchown(at(name), id, id%4000000000+1))
+	}
+	require.NoError(t, os.Lchown(at("rel"), 7, 8))
+
+	mkdir("d257")
+	for i := range 257 {
+		put(fmt.Sprintf("d257/e%03d", i), nil)
+	}
+	mkdir("many")
+	for i := range 3000 {
+		put(fmt.Sprintf("many/file%05d_with_a_long_enough_name", i), fmt.Append(nil, i))
+	}
+	require.NoError(t, os.Link(at("h1"), at("many/link")))
+	deep := strings.Repeat("deep/", 60)
+	mkdir(deep)
+	put(deep+"leaf", []byte("leaf"))
+	put(strings.Repeat("n", 255), []byte("long"))
+	for _, n := range []string{"A", "a", "B", "_", "-", ".x", "a.b", "a-b", "a b", "é", "~", "new\nline", "\x01ctl", "ünï→"} {
+		mkdir("order")
+		put("order/"+n, []byte(n))
+	}
+
+	require.NoError(t, filepath.WalkDir(root, func(p string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		ts := []unix.Timespec{{Sec: 1580608922, Nsec: 5e8}, {Sec: 1580608922, Nsec: 5e8}}
+		return unix.UtimesNanoAt(unix.AT_FDCWD, p, ts, unix.AT_SYMLINK_NOFOLLOW)
+	}))
+	for name, sec := range map[string]int64{"empty": 0, "suid": 4102444800, "sticky": 1<<32 - 1} {
+		require.NoError(t, os.Chtimes(at(name), time.Unix(sec, 0), time.Unix(sec, 0)))
+	}
+	return root
+}
+
+// fakeTree is a tree that tells its owners, devices and links itself, so that
+// nobody needs to be root.
+func fakeTree() fstest.MapFS {
+	t0 := time.Unix(1580608922, 0)
+	m := fstest.MapFS{}
+	add := func(name string, mode fs.FileMode, data []byte, st *squash.Stat) {
+		f := &fstest.MapFile{Data: data, Mode: mode, ModTime: t0}
+		if st != nil {
+			f.Sys = st
+		}
+		m[name] = f
+	}
+	const dirMode = fs.ModeDir | 0o755
+	add("dev", dirMode, nil, nil)
+	add("dev/console", fs.ModeDevice|fs.ModeCharDevice|0o600, nil, &squash.Stat{Major: 5, Minor: 1})
+	add("dev/sda", fs.ModeDevice|0o660, nil, &squash.Stat{Gid: 6, Major: 8, Minor: 0})
+	add("dev/big", fs.ModeDevice|0o660, nil, &squash.Stat{Major: 300, Minor: 70000})
+	add("etc", dirMode, nil, nil)
+	add("etc/passwd", 0o644, []byte("root:x:0:0:::\n"), nil)
+	add("etc/shadow", 0o640, []byte("root:*:\n"), &squash.Stat{Gid: 42})
+	add("bin", fs.ModeSymlink|0o777, []byte("usr/bin"), nil)
+	add("usr", dirMode, nil, nil)
+	add("usr/bin", dirMode, nil, nil)
+	add("usr/bin/su", fs.ModeSetuid|0o755, text(300000), &squash.Stat{Ino: 77, Nlink: 2})
+	add("usr/bin/su2", fs.ModeSetuid|0o755, text(300000), &squash.Stat{Ino: 77, Nlink: 2})
+	add("usr/bin/sh", fs.ModeSymlink|0o777, []byte("/usr/bin/su"), nil)
+	add("usr/noise", 0o600, noise(1, 131073), &squash.Stat{Uid: 4294967294, Gid: 100000})
+	add("tmp", fs.ModeDir|fs.ModeSticky|0o777, nil, nil)
+	add("run", dirMode, nil, nil)
+	add("run/fifo", fs.ModeNamedPipe|0o600, nil, nil)
+	add("run/socket", fs.ModeSocket|0o600, nil, nil)
+	add("lib", dirMode, nil, nil)
+	for i := range 600 {
+		add(fmt.Sprintf("lib/module-%03d-with-a-rather-long-name.ko", i), 0o644, fmt.Append(nil, i), nil)
+	}
+	return m
+}
