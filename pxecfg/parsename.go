@@ -140,11 +140,11 @@ func (r *request) parseIPXE(id string) bool {
 	return false
 }
 
-// parseHyphenated reads aa-bb-cc-..., 6 to 20 bytes (the room of net.ParseMAC;
-// 8 is InfiniBand's short form).
+// parseHyphenated reads aa-bb-cc-..., of the lengths that net.ParseMAC knows:
+// Ethernet, EUI-64, InfiniBand.
 func parseHyphenated(s string) (net.HardwareAddr, bool) {
 	n := (len(s) + 1) / 3
-	if n < 6 || n > 20 || len(s) != 3*n-1 {
+	if n != 6 && n != 8 && n != 20 || len(s) != 3*n-1 {
 		return nil, false
 	}
 	mac := make(net.HardwareAddr, n)
