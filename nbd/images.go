@@ -225,7 +225,8 @@ func (im *Images) current(ctx context.Context, name string) (*imageFile, error) 
 		file.release()
 		return nil, errImagesClosed
 	}
-	if e.newest.seen() != file.seen() { // another one may have been faster
+	// Another one may have been faster, or Add have moved the image.
+	if e.path == path && e.newest.seen() != file.seen() {
 		e.install(file.retain())
 	}
 	return file, nil
@@ -336,6 +337,7 @@ func (im *Images) acquirePinned(ctx context.Context, name, generation, path stri
 		file.release()
 		return other, nil
 	}
+	e.sweep()
 	e.open[file.digest] = file
 	return file, nil
 }

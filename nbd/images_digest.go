@@ -137,9 +137,6 @@ func hashFile(ctx context.Context, file *imageFile, id fileID) (string, error) {
 func (d *digester) move(from, to fileID, digest, cache string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.known == nil {
-		d.known = make(map[fileID]string)
-	}
 	delete(d.known, from)
 	d.known[to] = digest
 	saveDigests(cache, d.known)

@@ -137,6 +137,7 @@ type Roots struct {
 	roots map[string]*root
 	pins  map[string]int // roots on each digest, with Dir
 	floor int64          // tokens up to here open only roots that exist
+	bad   bool           // a root could not be read: no link is removed, it may need it
 }
 
 // RootsTrace has hooks for the stages of a boot; any may be nil. They are
@@ -144,8 +145,9 @@ type Roots struct {
 type RootsTrace struct {
 	// Minted is called when Boot made a new token.
 	Minted func(n Name, k Kind)
-	// Opened is called when a device was opened on a root, first by a boot
-	// (fresh: its root began clean) and again by each further connection.
+	// Opened is called when a device was opened on a root. first: it is the
+	// first of a boot, and fresh: the root began clean with it. Both are
+	// false for further connections and for those without a token.
 	Opened func(n Name, client netip.AddrPort, first, fresh bool)
 	// Fenced is called when the connections of a root's boot were cut off.
 	Fenced func(root string, connections int, cause error)

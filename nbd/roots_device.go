@@ -24,14 +24,14 @@ func newHolder(token string) *rootHolder {
 	return &rootHolder{token: token, devices: make(map[*rootDevice]struct{})}
 }
 
-// fenced is what is left to do after a holder was fenced, without any lock.
-type fenced struct {
+// cutOff is what is left to do after a holder was fenced, without any lock.
+type cutOff struct {
 	cause   error
 	devices []*rootDevice
 	after   func()
 }
 
-func (f fenced) disconnect() {
+func (f cutOff) disconnect() {
 	for _, d := range f.devices {
 		if d.cut != nil {
 			d.cut(f.cause)
@@ -44,16 +44,17 @@ func (f fenced) disconnect() {
 
 // fence ends the holder's rights: when it returns, nothing of it is in flight
 // and nothing more is let through.
-func (rs *Roots) fence(r *root, cause error) fenced {
+func (rs *Roots) fence(r *root, cause error) cutOff {
 	h := r.holder
 	if h == nil {
-		return fenced{}
+		return cutOff{}
 	}
 	h.fenced.Store(&cause)
 	h.ops.Lock()
-	h.ops.Unlock() //nolint:staticcheck // empty on purpose: the wait is all
+	//lint:ignore SA2001 empty on purpose: the wait is all
+	h.ops.Unlock()
 	r.holder = nil
-	f := fenced{cause: cause}
+	f := cutOff{cause: cause}
 	for d := range h.devices {
 		f.devices = append(f.devices, d)
 	}

@@ -43,7 +43,7 @@ func (rs *Roots) openBoot(ctx context.Context, n Name, req *Request) (Device, er
 	if err != nil {
 		return nil, err
 	}
-	var cut fenced
+	var cut cutOff
 	defer cut.disconnect() // after put: a connection that ends comes back here to close its device
 	defer rs.put(r)
 	if err := rs.admit(r, n, seq, kind); err != nil {
@@ -61,10 +61,9 @@ func (rs *Roots) openBoot(ctx context.Context, n Name, req *Request) (Device, er
 	if err != nil {
 		return nil, err
 	}
-	first := len(r.holder.devices) == 0 && !same
 	d := rs.attach(r, req)
 	if t := rs.Trace; t != nil && t.Opened != nil {
-		t.Opened(n, req.Client, first, first && r.state.Overlay == r.state.Opened)
+		t.Opened(n, req.Client, !same, !same && r.state.Overlay == r.state.Opened)
 	}
 	return d, nil
 }
@@ -119,7 +118,7 @@ func (rs *Roots) look(ctx context.Context, image, generation string) (Device, er
 
 // take gives the root to a newer boot. It returns the connections to cut, also
 // with an error.
-func (rs *Roots) take(ctx context.Context, r *root, n Name, seq int64, kind Kind) (cut fenced, err error) {
+func (rs *Roots) take(ctx context.Context, r *root, n Name, seq int64, kind Kind) (cut cutOff, err error) {
 	kept := r.state.kept()
 	generation := n.Generation
 	if kept {
@@ -129,9 +128,7 @@ func (rs *Roots) take(ctx context.Context, r *root, n Name, seq int64, kind Kind
 	if err != nil {
 		return cut, err // before anybody was harmed
 	}
-	if r.holder != nil {
-		cut = rs.fence(r, fmt.Errorf("nbd: root %s: boot %s opened it: %w", r.name, n.Boot, ErrFenced))
-	}
+	cut = rs.fence(r, fmt.Errorf("nbd: root %s: boot %s opened it: %w", r.name, n.Boot, ErrFenced))
 	state := r.state
 	state.Image, state.Kind, state.Opened, state.OpenedAt = n.Image, kind, formatSeq(seq), rs.now().UTC()
 	if state.Created.IsZero() {
@@ -161,10 +158,14 @@ func (rs *Roots) takeKept(ctx context.Context, r *root, state rootState, base *i
 		base.release()
 		return err
 	}
-	if r.base != nil {
-		r.base.release()
+	if r.overlay != nil { // in memory, over the base it has
+		base.release()
+	} else {
+		if r.base != nil {
+			r.base.release()
+		}
+		r.base = base
 	}
-	r.base = base
 	return rs.ensureOverlay(ctx, r)
 }
 
@@ -268,10 +269,9 @@ func (rs *Roots) openAsIs(ctx context.Context, n Name, req *Request) (Device, er
 	if err := rs.hold(ctx, r, ""); err != nil {
 		return nil, err
 	}
-	first := len(r.holder.devices) == 0
 	d := rs.attach(r, req)
 	if t := rs.Trace; t != nil && t.Opened != nil {
-		t.Opened(n, req.Client, first, false)
+		t.Opened(n, req.Client, false, false)
 	}
 	return d, nil
 }
@@ -343,7 +343,7 @@ func (rs *Roots) rest(r *root) {
 		// A machine that comes back must not find older blocks than it left:
 		// this overlay stays open, read-only, until the next boot.
 		rs.logger().Warn("nbd: root cannot be flushed: check the disk, then boot the machine again", "root", r.name, "err", err)
-		if r.holder != nil && r.holder.fenced.Load() == nil {
+		if r.holder != nil {
 			return
 		}
 	}

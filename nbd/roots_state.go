@@ -155,6 +155,7 @@ func (rs *Roots) loadDir() error {
 		case err != nil:
 			r.bad = fmt.Errorf("nbd: root %s cannot be used, restore its files or delete it: %w", r.name, err)
 			rs.logger().Warn("nbd: root cannot be used", "root", r.name, "err", err)
+			rs.bad = true
 		case empty:
 			continue
 		}
@@ -349,7 +350,7 @@ func (rs *Roots) unpin(digest string) {
 		return
 	}
 	delete(rs.pins, digest)
-	if rs.stored() {
+	if rs.stored() && !rs.bad {
 		if err := os.Remove(rs.pinPath(digest)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			rs.logger().Warn("nbd: link to an image is left behind", "err", err)
 		}
@@ -358,6 +359,9 @@ func (rs *Roots) unpin(digest string) {
 
 // sweepPins removes links that a crash left behind.
 func (rs *Roots) sweepPins() error {
+	if rs.bad {
+		return nil
+	}
 	dir := filepath.Join(rs.Dir, "images")
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -366,11 +370,6 @@ func (rs *Roots) sweepPins() error {
 	used := make(map[string]bool)
 	for digest := range rs.pins {
 		used[rs.pinName(digest)] = true
-	}
-	for _, r := range rs.roots {
-		if r.bad != nil {
-			return nil // it may need one of them
-		}
 	}
 	for _, e := range entries {
 		generation, isLink := strings.CutSuffix(e.Name(), ".img")

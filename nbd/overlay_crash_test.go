@@ -1,0 +1,413 @@
+package nbd
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// The crash test records what a stored overlay does to its directory, replays
+// every prefix of that as a loss of power could have left it, and opens what
+// is there. What no sync protects may be lost, reordered or torn.
+
+// sparseBytes is a file's content.
+type sparseBytes struct {
+	pages map[int64][]byte
+	size  int64
+}
+
+func newSparse() *sparseBytes { return &sparseBytes{pages: make(map[int64][]byte)} }
+
+func (s *sparseBytes) clone() *sparseBytes {
+	c := &sparseBytes{pages: make(map[int64][]byte, len(s.pages)), size: s.size}
+	for i, p := range s.pages {
+		c.pages[i] = bytes.Clone(p)
+	}
+	return c
+}
+
+func (s *sparseBytes) ReadAt(p []byte, off int64) (n int, err error) {
+	for n < len(p) && off < s.size {
+		m := min(int64(len(p)-n), 4096-off%4096, s.size-off)
+		if page := s.pages[off/4096]; page != nil {
+			copy(p[n:n+int(m)], page[off%4096:])
+		} else {
+			clear(p[n : n+int(m)])
+		}
+		n, off = n+int(m), off+m
+	}
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+func (s *sparseBytes) WriteAt(p []byte, off int64) (n int, err error) {
+	s.size = max(s.size, off+int64(len(p)))
+	for n < len(p) {
+		if s.pages[off/4096] == nil {
+			s.pages[off/4096] = make([]byte, 4096)
+		}
+		m := copy(s.pages[off/4096][off%4096:], p[n:])
+		n, off = n+m, off+int64(m)
+	}
+	return n, nil
+}
+
+func (s *sparseBytes) truncate(size int64) {
+	for i, page := range s.pages {
+		if i*4096 >= size {
+			delete(s.pages, i)
+		} else if (i+1)*4096 > size {
+			clear(page[size-i*4096:])
+		}
+	}
+	s.size = size
+}
+
+// crashOp is one recorded step.
+type crashOp struct {
+	kind     string // write, truncate, sync, link, rename, syncdir, or a mark of the test
+	file     int
+	off      int64
+	data     []byte
+	from, to string
+}
+
+// crashDir is an overlayDir that records.
+type crashDir struct {
+	files []*sparseBytes
+	names map[string]int
+	log   []crashOp
+
+	phase string // what the test is doing
+	skip  string // the sync that is taken out
+	syncs map[string]int
+}
+
+func newCrashDir() *crashDir {
+	return &crashDir{names: make(map[string]int), syncs: make(map[string]int)}
+}
+
+func (d *crashDir) record(op crashOp) { d.log = append(d.log, op) }
+
+// allowed counts a sync by phase, file and, in the creation, order, and says
+// whether it is done.
+func (d *crashDir) allowed(what string) bool {
+	label := d.phase + " " + what
+	d.syncs[label]++
+	if d.phase == "create" {
+		label = fmt.Sprintf("%s %d", label, d.syncs[label])
+		d.syncs[label]++
+	}
+	return label != d.skip
+}
+
+func (d *crashDir) open(name string, create bool) (overlayFile, error) {
+	i, ok := d.names[name]
+	if !ok {
+		if !create {
+			return nil, fs.ErrNotExist
+		}
+		i = len(d.files)
+		d.files = append(d.files, newSparse())
+		d.names[name] = i
+		d.record(crashOp{kind: "link", file: i, to: name})
+	}
+	f := &crashFile{dir: d, i: i, name: name}
+	if create && ok {
+		return f, f.truncate(0)
+	}
+	return f, nil
+}
+
+func (d *crashDir) rename(from, to string) error {
+	d.record(crashOp{kind: "rename", file: d.names[from], from: from, to: to})
+	d.names[to] = d.names[from]
+	delete(d.names, from)
+	return nil
+}
+
+func (d *crashDir) sync() error {
+	if d.allowed("directory") {
+		d.record(crashOp{kind: "syncdir"})
+	}
+	return nil
+}
+
+func (d *crashDir) close() error { return nil }
+
+type crashFile struct {
+	dir  *crashDir
+	i    int
+	name string
+}
+
+func (f *crashFile) content() *sparseBytes                         { return f.dir.files[f.i] }
+func (f *crashFile) size() (int64, error)                          { return f.content().size, nil }
+func (f *crashFile) close() error                                  { return nil }
+func (f *crashFile) ReadAt(p []byte, off int64) (n int, err error) { return f.content().ReadAt(p, off) }
+
+func (f *crashFile) WriteAt(p []byte, off int64) (n int, err error) {
+	f.dir.record(crashOp{kind: "write", file: f.i, off: off, data: bytes.Clone(p)})
+	return f.content().WriteAt(p, off)
+}
+
+func (f *crashFile) truncate(size int64) error {
+	f.dir.record(crashOp{kind: "truncate", file: f.i, off: size})
+	f.content().truncate(size)
+	return nil
+}
+
+func (f *crashFile) sync() error {
+	name := f.name
+	for n, i := range f.dir.names {
+		if i == f.i {
+			name = n // it may have been renamed
+		}
+	}
+	if f.dir.allowed(name) {
+		f.dir.record(crashOp{kind: "sync", file: f.i})
+	}
+	return nil
+}
+
+// after makes what a loss of power after the first n steps may leave.
+func (d *crashDir) after(n int, rng *rand.Rand) *crashDir {
+	c := newCrashDir()
+	pending := make(map[int][]crashOp)
+	var dirPending []crashOp
+	apply := func(op crashOp) {
+		for len(c.files) <= op.file {
+			c.files = append(c.files, newSparse())
+		}
+		switch op.kind {
+		case "write":
+			_, _ = c.files[op.file].WriteAt(op.data, op.off)
+		case "truncate":
+			c.files[op.file].truncate(op.off)
+		case "link", "rename":
+			c.names[op.to] = op.file
+			delete(c.names, op.from)
+		}
+	}
+	for _, op := range d.log[:n] {
+		switch op.kind {
+		case "write", "truncate":
+			pending[op.file] = append(pending[op.file], op)
+		case "link", "rename":
+			dirPending = append(dirPending, op)
+		case "sync":
+			for _, p := range pending[op.file] {
+				apply(p)
+			}
+			delete(pending, op.file)
+		case "syncdir":
+			for _, p := range dirPending {
+				apply(p)
+			}
+			dirPending = nil
+		}
+	}
+	for _, p := range dirPending {
+		if rng.IntN(2) == 0 {
+			apply(p)
+		}
+	}
+	for _, file := range slices.Sorted(maps.Keys(pending)) {
+		ops := pending[file]
+		keep := rng.IntN(3) // lose nearly all, half, or nearly nothing
+		rng.Shuffle(len(ops), func(i, j int) { ops[i], ops[j] = ops[j], ops[i] })
+		for _, p := range ops {
+			if rng.IntN(10) >= []int{1, 5, 9}[keep] {
+				continue
+			}
+			if p.kind == "write" && rng.IntN(3) == 0 { // torn, at any byte
+				a := rng.IntN(len(p.data) + 1)
+				b := a + rng.IntN(len(p.data)-a+1)
+				p.off, p.data = p.off+int64(a), p.data[a:b]
+			}
+			apply(p)
+		}
+	}
+	for len(c.files) < len(d.files) {
+		c.files = append(c.files, newSparse())
+	}
+	return c
+}
+
+// rampBase is a large base with no zero byte in it.
+type rampBase int64
+
+func (r rampBase) ReadAt(p []byte, off int64) (int, error) {
+	for i := range p {
+		p[i] = byte(1 + (off+int64(i))%251)
+	}
+	return len(p), nil
+}
+func (r rampBase) Size() int64        { return int64(r) }
+func (r rampBase) Features() Features { return Features{} }
+
+// crashBase needs two pages of map.
+const crashBase = rampBase(mapPageWords*64*overlayBlock + 5*overlayBlock + 700)
+
+// crashWork writes, flushes and resets at random, around both ends of the base
+// and the border between the pages of the map, and leaves marks in the log.
+func crashWork(t *testing.T, seed uint64, skip string) *crashDir {
+	d := newCrashDir()
+	d.skip, d.phase = skip, "create"
+	s, err := openFileStore(d, int64(crashBase), "id")
+	require.NoError(t, err)
+	o := &Overlay{base: crashBase, size: int64(crashBase), store: s}
+	rng := rand.New(rand.NewPCG(seed, 1))
+	for range 25 {
+		switch rng.IntN(8) {
+		case 0, 1:
+			d.phase = "flush"
+			require.NoError(t, o.Sync())
+			d.record(crashOp{kind: "flushed"})
+		case 2:
+			d.phase = "reset"
+			d.record(crashOp{kind: "reset begins"})
+			require.NoError(t, o.Reset())
+			d.record(crashOp{kind: "reset"})
+		default:
+			spot := []int64{0, mapPageWords * 64 * overlayBlock, int64(crashBase)}[rng.IntN(3)]
+			off := max(0, spot-4*overlayBlock+rng.Int64N(8)*512)
+			n := min(1+rng.Int64N(3*overlayBlock), int64(crashBase)-off)
+			data := make([]byte, n)
+			for i := range data {
+				data[i] = byte(rng.Uint32() | 1)
+			}
+			d.record(crashOp{kind: "wrote", off: off, data: data})
+			_, err := o.WriteAt(data, off)
+			require.NoError(t, err)
+		}
+	}
+	return d
+}
+
+// checkCrash opens what is left of the first n steps and compares every block
+// that was ever written with what may be there: the flushed bytes, or those of
+// a later write; while a reset is under way, or all of that or the base.
+func checkCrash(d *crashDir, n int, rng *rand.Rand) error {
+	flushed, spots := newSparse(), map[int64]bool{}
+	var current, later []crashOp
+	resetting := false
+	for _, op := range d.log[:n] {
+		switch op.kind {
+		case "wrote":
+			current, later = append(current, op), append(later, op)
+			for b := op.off / overlayBlock; b <= (op.off+int64(len(op.data))-1)/overlayBlock; b++ {
+				spots[b] = true
+			}
+		case "flushed":
+			later = nil
+			flushed = newSparse()
+			for _, w := range current {
+				for i, c := range w.data { // zero is "not written"
+					_, _ = flushed.WriteAt([]byte{c}, w.off+int64(i))
+				}
+			}
+		case "reset begins":
+			resetting = true
+		case "reset":
+			resetting, current, later, flushed = false, nil, nil, newSparse()
+		}
+	}
+	left := d.after(n, rng)
+	s, err := openFileStore(left, int64(crashBase), "id")
+	if err != nil {
+		return fmt.Errorf("it does not open: %w", err)
+	}
+	o := &Overlay{base: crashBase, size: int64(crashBase), store: s}
+	o.used.Store(s.count())
+	isBase, isKept := true, true
+	var firstBad error
+	for _, b := range slices.Sorted(maps.Keys(spots)) {
+		off := b * overlayBlock
+		size := min(overlayBlock, int64(crashBase)-off)
+		got, base, want := make([]byte, size), make([]byte, size), make([]byte, size)
+		if _, err := o.ReadAt(got, off); err != nil {
+			return err
+		}
+		_, _ = crashBase.ReadAt(base, off)
+		_, _ = flushed.ReadAt(want, off)
+		for i, c := range want {
+			if c == 0 {
+				want[i] = base[i]
+			}
+		}
+		isBase = isBase && bytes.Equal(got, base)
+		for i := range got {
+			ok := got[i] == want[i]
+			for _, w := range later {
+				at := off + int64(i) - w.off
+				ok = ok || at >= 0 && at < int64(len(w.data)) && w.data[at] == got[i]
+			}
+			if !ok {
+				isKept = false
+				firstBad = fmt.Errorf("block %d, byte %d is %d, flushed was %d, base is %d", b, i, got[i], want[i], base[i])
+				break
+			}
+		}
+	}
+	if isKept || resetting && isBase {
+		return nil
+	}
+	return firstBad
+}
+
+// crashes counts the states after a loss of power that are wrong.
+func crashes(t *testing.T, skip string, stopAtFirst bool) (states int, bad error) {
+	for seed := range uint64(6) {
+		d := crashWork(t, seed, skip)
+		for n := range len(d.log) + 1 {
+			for try := range uint64(4) {
+				states++
+				rng := rand.New(rand.NewPCG(seed, uint64(n)*100+try))
+				if err := checkCrash(d, n, rng); err != nil {
+					bad = fmt.Errorf("seed %d, after step %d, try %d: %w", seed, n, try, err)
+					if stopAtFirst {
+						return states, bad
+					}
+				}
+			}
+		}
+	}
+	return states, bad
+}
+
+// TestOverlaySurvivesPowerLoss proves the order of writes and syncs.
+func TestOverlaySurvivesPowerLoss(t *testing.T) {
+	states, bad := crashes(t, "", true)
+	require.NoError(t, bad)
+	t.Logf("%d states opened", states)
+}
+
+// TestOverlayNeedsEverySync takes the syncs out one at a time: the test above
+// must notice each.
+func TestOverlayNeedsEverySync(t *testing.T) {
+	for _, label := range []string{
+		"create map.new 1", "create directory 1", "create directory 2",
+		"flush data", "flush map", "reset map.new", "reset directory",
+	} {
+		t.Run(label, func(t *testing.T) {
+			seen := 0
+			for seed := range uint64(6) {
+				seen += crashWork(t, seed, label).syncs[label]
+			}
+			require.NotZero(t, seen, "there is no such sync any more")
+			_, bad := crashes(t, label, true)
+			require.Error(t, bad, "it is not needed, or the test does not see it")
+			t.Log(bad)
+		})
+	}
+}

@@ -1,0 +1,368 @@
+package nbd
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// bytesBase is a read-only device in memory that counts on nobody writing.
+type bytesBase []byte
+
+func (b bytesBase) ReadAt(p []byte, off int64) (int, error) {
+	return bytes.NewReader(b).ReadAt(p, off)
+}
+func (b bytesBase) Size() int64        { return int64(len(b)) }
+func (b bytesBase) Features() Features { return Features{MultiConn: true} }
+
+func randomBytes(seed uint64, n int) []byte {
+	rng := rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8)})
+	p := make([]byte, n)
+	_, _ = rng.Read(p)
+	return p
+}
+
+// overlayKinds runs a test over each store.
+func overlayKinds(t *testing.T, test func(t *testing.T, open func(base Device) *Overlay)) {
+	t.Run("memory", func(t *testing.T) { test(t, NewOverlay) })
+	t.Run("file", func(t *testing.T) {
+		test(t, func(base Device) *Overlay {
+			o, err := OpenOverlay(base, filepath.Join(t.TempDir(), "o"), "id")
+			require.NoError(t, err)
+			t.Cleanup(func() { require.NoError(t, o.Close()) })
+			return o
+		})
+	})
+}
+
+// TestOverlayModel writes and reads pieces of any offset and length, and
+// compares with a plain slice.
+func TestOverlayModel(t *testing.T) {
+	for _, size := range []int{1, 512, 4096, 4097, 3*chunkBytes + 5*4096 + 1536} {
+		overlayKinds(t, func(t *testing.T, open func(base Device) *Overlay) {
+			base := randomBytes(1, size)
+			pristine := bytes.Clone(base)
+			model := bytes.Clone(base)
+			o := open(bytesBase(base))
+			rng := rand.New(rand.NewPCG(2, uint64(size)))
+			for i := range 1500 {
+				off := rng.IntN(size)
+				n := min(size-off, 1+rng.IntN([]int{700, 9000, 600000}[rng.IntN(3)]))
+				if rng.IntN(2) == 0 { // as file systems do
+					off, n = off&^511, min(size-off&^511, (n+511)&^511)
+				}
+				switch {
+				case i == 1000:
+					require.NoError(t, o.Reset())
+					require.Zero(t, o.Usage())
+					copy(model, base)
+				case rng.IntN(2) == 0:
+					p := randomBytes(uint64(i), n)
+					m, err := o.WriteAt(p, int64(off))
+					require.NoError(t, err)
+					require.Equal(t, n, m)
+					copy(model[off:], p)
+				default:
+					p := make([]byte, n)
+					_, err := o.ReadAt(p, int64(off))
+					require.NoError(t, err)
+					require.True(t, bytes.Equal(model[off:off+n], p), "read %d at %d", n, off)
+				}
+				if rng.IntN(100) == 0 {
+					require.NoError(t, o.Sync())
+				}
+			}
+			all := make([]byte, size+10)
+			n, err := o.ReadAt(all, 0)
+			require.ErrorIs(t, err, io.EOF)
+			require.True(t, bytes.Equal(model, all[:n]))
+			require.True(t, bytes.Equal(pristine, base), "the base was written to")
+			require.LessOrEqual(t, o.Usage(), int64(size+overlayBlock))
+		})
+	}
+}
+
+func TestOverlayBounds(t *testing.T) {
+	overlayKinds(t, func(t *testing.T, open func(base Device) *Overlay) {
+		o := open(bytesBase(make([]byte, 10000)))
+		_, err := o.WriteAt(make([]byte, 2), 9999)
+		require.ErrorIs(t, err, syscall.ENOSPC)
+		_, err = o.WriteAt(make([]byte, 2), 1<<62)
+		require.ErrorIs(t, err, syscall.ENOSPC)
+		_, err = o.WriteAt(nil, -1)
+		require.ErrorIs(t, err, fs.ErrInvalid)
+		_, err = o.ReadAt(make([]byte, 1), -1)
+		require.ErrorIs(t, err, fs.ErrInvalid)
+		_, err = o.ReadAt(make([]byte, 1), 10000)
+		require.ErrorIs(t, err, io.EOF)
+		require.Zero(t, o.Usage())
+		require.Equal(t, Features{Write: true, Flush: true, MultiConn: true}, o.Features())
+	})
+}
+
+// TestOverlayQuota: what does not fit is refused and changes nothing; what is
+// stored already can still be written.
+func TestOverlayQuota(t *testing.T) {
+	overlayKinds(t, func(t *testing.T, open func(base Device) *Overlay) {
+		base := randomBytes(3, 10*overlayBlock)
+		o := open(bytesBase(base))
+		o.Quota = 2 * overlayBlock
+		_, err := o.WriteAt([]byte("one"), 100)
+		require.NoError(t, err)
+		_, err = o.WriteAt([]byte("two"), 5*overlayBlock)
+		require.NoError(t, err)
+		_, err = o.WriteAt([]byte("three"), 7*overlayBlock)
+		require.ErrorIs(t, err, syscall.ENOSPC)
+		n, err := o.WriteAt(make([]byte, 3*overlayBlock), 0)
+		require.ErrorIs(t, err, syscall.ENOSPC)
+		require.Zero(t, n)
+		_, err = o.WriteAt([]byte("ONE"), 100)
+		require.NoError(t, err)
+		require.EqualValues(t, 2*overlayBlock, o.Usage())
+		copy(base[100:], "ONE")
+		copy(base[5*overlayBlock:], "two")
+		got := make([]byte, len(base))
+		_, err = o.ReadAt(got, 0)
+		require.NoError(t, err)
+		require.True(t, bytes.Equal(base, got))
+	})
+}
+
+// TestOverlayConcurrent: neighbours write parts of the same blocks, each its
+// own bytes; none may lose what another wrote.
+func TestOverlayConcurrent(t *testing.T) {
+	overlayKinds(t, func(t *testing.T, open func(base Device) *Overlay) {
+		const writers, piece, rounds = 8, 512, 40
+		size := writers * piece * 100
+		o := open(bytesBase(randomBytes(4, size)))
+		var wg sync.WaitGroup
+		for w := range writers {
+			wg.Go(func() {
+				p, q := make([]byte, piece), make([]byte, piece)
+				rng := rand.New(rand.NewPCG(5, uint64(w)))
+				for range rounds {
+					for range 20 {
+						off := int64((rng.IntN(100)*writers + w) * piece)
+						for i := range p {
+							p[i] = byte(w)
+						}
+						if _, err := o.WriteAt(p, off); err != nil {
+							t.Error(err)
+						}
+						if _, err := o.ReadAt(q, off); err != nil || !bytes.Equal(p, q) {
+							t.Error("a finished write was not seen", err)
+						}
+					}
+					if err := o.Sync(); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		require.NotZero(t, o.Usage())
+	})
+}
+
+func TestOverlayKeepsWhatWasFlushed(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "o")
+	base := bytesBase(randomBytes(6, 1<<20+100))
+	o, err := OpenOverlay(base, dir, "gen1")
+	require.NoError(t, err)
+	_, err = o.WriteAt([]byte("kept"), 1<<20)
+	require.NoError(t, err)
+	_, err = OpenOverlay(base, dir, "gen1")
+	if err == nil {
+		t.Skip("this system has no lock for directories")
+	}
+	require.ErrorIs(t, err, syscall.EBUSY)
+	require.NoError(t, o.Close())
+	_, err = o.ReadAt(make([]byte, 1), 0)
+	require.ErrorIs(t, err, fs.ErrClosed)
+	_, err = o.WriteAt(make([]byte, 1), 0)
+	require.ErrorIs(t, err, fs.ErrClosed)
+
+	o, err = OpenOverlay(base, dir, "gen1")
+	require.NoError(t, err)
+	p := make([]byte, 4)
+	_, err = o.ReadAt(p, 1<<20)
+	require.NoError(t, err)
+	require.Equal(t, "kept", string(p))
+	require.EqualValues(t, overlayBlock, o.Usage())
+	require.NoError(t, o.Close())
+
+	used, err := overlayUsage(dir)
+	require.NoError(t, err)
+	require.EqualValues(t, overlayBlock, used)
+}
+
+// TestOverlayRefuses: whatever does not fit together is refused, and left as
+// it is.
+func TestOverlayRefuses(t *testing.T) {
+	base := bytesBase(make([]byte, 1<<20))
+	for what, harm := range map[string]func(dir string) error{
+		"map lost":        func(dir string) error { return os.Remove(filepath.Join(dir, "map")) },
+		"data lost":       func(dir string) error { return os.Remove(filepath.Join(dir, "data")) },
+		"data cut":        func(dir string) error { return os.Truncate(filepath.Join(dir, "data"), 5) },
+		"map cut":         func(dir string) error { return os.Truncate(filepath.Join(dir, "map"), 4096) },
+		"map empty":       func(dir string) error { return os.Truncate(filepath.Join(dir, "map"), 0) },
+		"map header":      func(dir string) error { return poke(filepath.Join(dir, "map"), 30, 0xff) },
+		"map magic":       func(dir string) error { return poke(filepath.Join(dir, "map"), 0, 'x') },
+		"bit past base":   func(dir string) error { return poke(filepath.Join(dir, "map"), 4096+256/8, 1) },
+		"bit past data":   func(dir string) error { return poke(filepath.Join(dir, "map"), 4096+255/8, 0x80) },
+		"not a directory": func(dir string) error { return errors.Join(os.RemoveAll(dir), os.WriteFile(dir, nil, 0o600)) },
+	} {
+		t.Run(what, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "o")
+			o, err := OpenOverlay(base, dir, "gen1")
+			require.NoError(t, err)
+			_, err = o.WriteAt([]byte("x"), 4096)
+			require.NoError(t, err)
+			require.NoError(t, o.Close())
+			require.NoError(t, harm(dir))
+			for range 2 {
+				_, err = OpenOverlay(base, dir, "gen1")
+				require.Error(t, err)
+				t.Log(err)
+			}
+		})
+	}
+	dir := filepath.Join(t.TempDir(), "o")
+	o, err := OpenOverlay(base, dir, "gen1")
+	require.NoError(t, err)
+	require.NoError(t, o.Close())
+	_, err = OpenOverlay(base, dir, "gen2")
+	require.ErrorIs(t, err, fs.ErrInvalid)
+	_, err = OpenOverlay(base[512:], dir, "gen1")
+	require.ErrorIs(t, err, fs.ErrInvalid)
+	_, err = OpenOverlay(base, filepath.Join(dir, "no", "parent"), "gen1")
+	require.ErrorIs(t, err, fs.ErrNotExist)
+}
+
+func poke(path string, off int64, b byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt([]byte{b}, off)
+	return errors.Join(err, f.Close())
+}
+
+// failingBase fails reads on demand.
+type failingBase struct {
+	bytesBase
+	err error
+}
+
+func (b *failingBase) ReadAt(p []byte, off int64) (int, error) {
+	if b.err != nil {
+		return 0, b.err
+	}
+	return b.bytesBase.ReadAt(p, off)
+}
+
+func TestOverlayBaseFails(t *testing.T) {
+	overlayKinds(t, func(t *testing.T, open func(base Device) *Overlay) {
+		base := &failingBase{bytesBase: randomBytes(7, 3*overlayBlock)}
+		o := open(base)
+		base.err = syscall.EIO
+		_, err := o.WriteAt([]byte("x"), 10) // cannot be merged
+		require.ErrorIs(t, err, syscall.EIO)
+		require.Zero(t, o.Usage())
+		_, err = o.WriteAt(make([]byte, overlayBlock), overlayBlock) // need not be
+		require.NoError(t, err)
+		base.err = io.EOF // shorter than it said
+		_, err = o.ReadAt(make([]byte, 1), 0)
+		require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+		base.err = nil
+		got := make([]byte, 2*overlayBlock)
+		_, err = o.ReadAt(got, 0)
+		require.NoError(t, err)
+		require.True(t, bytes.Equal(got[:overlayBlock], base.bytesBase[:overlayBlock]))
+		require.True(t, bytes.Equal(got[overlayBlock:], make([]byte, overlayBlock)))
+	})
+}
+
+func TestOverlayReadDoesNotAllocate(t *testing.T) {
+	overlayKinds(t, func(t *testing.T, open func(base Device) *Overlay) {
+		o := open(zeroBase(1 << 20))
+		_, err := o.WriteAt(make([]byte, 5000), 3000)
+		require.NoError(t, err)
+		p := make([]byte, 64<<10)
+		require.Zero(t, testing.AllocsPerRun(100, func() { _, _ = o.ReadAt(p, 0) }))
+	})
+}
+
+// zeroBase is a base of zeroes.
+type zeroBase int64
+
+func (z zeroBase) ReadAt(p []byte, off int64) (int, error) { clear(p); return len(p), nil }
+func (z zeroBase) Size() int64                             { return int64(z) }
+func (z zeroBase) Features() Features                      { return Features{} }
+
+// FuzzOverlayMap opens an overlay whose map is anything.
+func FuzzOverlayMap(f *testing.F) {
+	const size = 40 * overlayBlock
+	s := &fileStore{baseSize: size, id: "id"}
+	f.Add([]byte{}, []byte{})
+	f.Add(s.header(), make([]byte, mapPageBytes))
+	f.Add(s.header(), bytes.Repeat([]byte{0xff}, mapPageBytes))
+	f.Fuzz(func(t *testing.T, header, words []byte) {
+		dir := t.TempDir()
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "map"), append(header[:len(header):len(header)], words...), 0o600))
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "data"), make([]byte, size), 0o600))
+		o, err := OpenOverlay(zeroBase(size), dir, "id")
+		if err != nil {
+			return
+		}
+		_, err = o.ReadAt(make([]byte, size), 0)
+		require.NoError(t, err)
+		require.LessOrEqual(t, o.Usage(), int64(size))
+		require.NoError(t, o.Close())
+	})
+}
+
+func BenchmarkOverlay(b *testing.B) {
+	const size = 256 << 20
+	for _, kind := range []string{"memory", "file"} {
+		for _, op := range []string{"read", "write"} {
+			b.Run(kind+"/"+op+"4k", func(b *testing.B) {
+				o := NewOverlay(zeroBase(size))
+				if kind == "file" {
+					var err error
+					o, err = OpenOverlay(zeroBase(size), filepath.Join(b.TempDir(), "o"), "")
+					require.NoError(b, err)
+				}
+				defer o.Close()
+				p := make([]byte, 4096)
+				rng := rand.New(rand.NewPCG(1, 2))
+				for range 2000 {
+					_, _ = o.WriteAt(p, rng.Int64N(size/4096)*4096)
+				}
+				b.ReportAllocs()
+				b.SetBytes(4096)
+				for b.Loop() {
+					off := rng.Int64N(size/4096) * 4096
+					var err error
+					if op == "read" {
+						_, err = o.ReadAt(p, off)
+					} else {
+						_, err = o.WriteAt(p, off)
+					}
+					if err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
+	}
+}
