@@ -18,11 +18,16 @@ import (
 )
 
 // pose is what makes iPXE a plain PXE client: its own user class is covered by
-// another, and the boot file is taken over TFTP.
+// another, and the boot file is taken over TFTP. The cover is taken away
+// again, since an NBP would find it in the DHCP answer that iPXE hands on.
 const pose = `#!ipxe
 set net0/user-class plain
-dhcp net0 && chain tftp://${next-server}/${filename}
+dhcp net0 || goto failed
+clear net0/user-class
+chain tftp://${next-server}/${filename} || goto failed
+:failed
 echo No bootable device
+poweroff
 `
 
 // Running is a machine that was started. Its methods may be called
