@@ -9,8 +9,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -303,10 +305,14 @@ func (c *Config) setDefaults() {
 	}
 	if c.HTTP != nil {
 		setDefault(&c.HTTP.Listen, ":8080")
+		if c.Server.Address.IsValid() {
+			setDefault(&c.HTTP.URL, fmt.Sprintf("http://%s:%d", c.Server.Address, port(c.HTTP.Listen)))
+		}
 	}
 	if c.NBD != nil {
 		setDefault(&c.NBD.Listen, ":10809")
 		setDefault(&c.NBD.Address, c.Server.Address)
+		setDefault(&c.NBD.Port, port(c.NBD.Listen))
 	}
 	for i := range c.Entries {
 		setDefault(&c.Entries[i].Root, RootImage)
@@ -318,6 +324,14 @@ func (c *Config) setDefaults() {
 		setDefault(&m.Root, m.Name)
 		setDefault(&m.Loader, c.Loader)
 	}
+}
+
+// port is the port of an address to listen on, 0 if it has none (which the
+// checks report).
+func port(listen string) int {
+	_, text, _ := net.SplitHostPort(listen)
+	n, _ := strconv.Atoi(text)
+	return n
 }
 
 // at is the position of a field, given by its address.

@@ -1,0 +1,139 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/seed-3ec230fa/diskless/internal/app"
+	"github.com/seed-3ec230fa/diskless/internal/config"
+)
+
+// admin talks to a running server over its Unix socket.
+type admin struct{ file, socket string }
+
+func (a *admin) add(cmd *cobra.Command) {
+	cmd.PersistentFlags().StringVarP(&a.file, "config", "c", "/etc/diskless/diskless.yaml", "the server's configuration `file`")
+	cmd.PersistentFlags().StringVar(&a.socket, "socket", "", "the server's admin `socket` (default: as the configuration says)")
+}
+
+func (a *admin) call(ctx context.Context, method, path string, out any) error {
+	socket := a.socket
+	if socket == "" {
+		cfg, err := config.Load(a.file)
+		if err != nil {
+			return fmt.Errorf("configuration:\n%w", err)
+		}
+		if socket = cfg.Server.Admin; socket == "" {
+			return fmt.Errorf("%s sets neither server.state nor server.admin, so its server takes no commands", a.file)
+		}
+	}
+	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+	}}}
+	req, err := http.NewRequestWithContext(ctx, method, "http://diskless"+path, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return fmt.Errorf("no server answers on %s; is `diskless serve` running, and may you open its socket? (%w)", socket, err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		text, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
+		return fmt.Errorf("%s", strings.TrimSpace(string(text)))
+	}
+	if out == nil {
+		return nil
+	}
+	return json.NewDecoder(resp.Body).Decode(out)
+}
+
+func machinesCommand() *cobra.Command {
+	var a admin
+	cmd := &cobra.Command{
+		Use:   "machines",
+		Short: "List the machines that asked to boot and that nobody configured",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var list []app.Stranger
+			if err := a.call(cmd.Context(), http.MethodGet, "/machines", &list); err != nil {
+				return err
+			}
+			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
+			fmt.Fprintln(w, "MAC\tUUID\tARCHITECTURE\tADDRESS\tLAST SEEN\tREQUESTS")
+			for _, s := range list {
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\n", dash(s.MAC), dash(s.UUID), dash(s.Arch), dash(s.Addr), s.Last.Format(time.DateTime), s.Count)
+			}
+			return w.Flush()
+		},
+	}
+	a.add(cmd)
+	return cmd
+}
+
+func rootsCommand() *cobra.Command {
+	var a admin
+	cmd := &cobra.Command{
+		Use:   "roots",
+		Short: "List the writable roots, and reset or delete one",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var list []app.Root
+			if err := a.call(cmd.Context(), http.MethodGet, "/roots", &list); err != nil {
+				return err
+			}
+			return printRoots(cmd.OutOrStdout(), list)
+		},
+	}
+	cmd.AddCommand(
+		&cobra.Command{
+			Use:   "reset ROOT",
+			Short: "Throw a root's changes away: the next boot begins clean, on the newest image",
+			Long: `reset throws away everything that was written to a root. A machine that has
+it open is cut off at once; its next boot begins clean, on the newest image.`,
+			Args: cobra.ExactArgs(1),
+			RunE: func(cmd *cobra.Command, args []string) error {
+				return a.call(cmd.Context(), http.MethodPost, "/roots/"+url.PathEscape(args[0])+"/reset", nil)
+			},
+		},
+		&cobra.Command{
+			Use:   "delete ROOT",
+			Short: "Remove a root with its changes",
+			Args:  cobra.ExactArgs(1),
+			RunE: func(cmd *cobra.Command, args []string) error {
+				return a.call(cmd.Context(), http.MethodDelete, "/roots/"+url.PathEscape(args[0]), nil)
+			},
+		},
+	)
+	a.add(cmd)
+	return cmd
+}
+
+func dash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+// printRoots writes a table of roots.
+func printRoots(out io.Writer, list []app.Root) error {
+	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(w, "ROOT\tIMAGE\tGENERATION\tKIND\tBYTES STORED\tOPEN BY\tPROBLEM")
+	for _, r := range list {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%s\t%s\n", r.Name, r.Image, dash(r.Generation), r.Kind, r.Stored,
+			dash(strings.Join(r.Clients, ", ")), dash(r.Error))
+	}
+	return w.Flush()
+}

@@ -1,0 +1,131 @@
+package app
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/seed-3ec230fa/diskless/nbd"
+)
+
+// Stranger is a machine that asked to boot and that nobody configured.
+type Stranger struct {
+	MAC   string    `json:"mac,omitempty"`
+	UUID  string    `json:"uuid,omitempty"`
+	Arch  string    `json:"arch,omitempty"`
+	Addr  string    `json:"addr,omitempty"`
+	First time.Time `json:"first"`
+	Last  time.Time `json:"last"`
+	Count int       `json:"count"`
+}
+
+// Strangers lists the machines that nobody configured, the latest first.
+func (a *App) Strangers() []Stranger {
+	list := []Stranger{}
+	for _, s := range a.machines.Seen() {
+		x := Stranger{MAC: s.Client.MAC.String(), UUID: s.Client.UUID, First: s.First, Last: s.Last, Count: s.Count}
+		if s.Client.ArchKnown {
+			x.Arch = s.Client.Arch.String()
+		}
+		if s.Client.IP.IsValid() {
+			x.Addr = s.Client.IP.String()
+		}
+		list = append(list, x)
+	}
+	return list
+}
+
+// Root is a writable root as the commands show it.
+type Root struct {
+	Name       string    `json:"name"`
+	Image      string    `json:"image"`
+	Generation string    `json:"generation,omitempty"`
+	Kind       string    `json:"kind"`
+	Stored     int64     `json:"stored"` // bytes
+	Clients    []string  `json:"clients"`
+	Opened     time.Time `json:"opened,omitzero"`
+	Error      string    `json:"error,omitempty"`
+}
+
+func rootList(infos []nbd.RootInfo) []Root {
+	list := []Root{}
+	for _, i := range infos {
+		r := Root{Name: i.Name, Image: i.Image, Generation: i.Generation, Kind: i.Kind.String(), Stored: i.Usage, Opened: i.OpenedAt}
+		for _, c := range i.Clients {
+			r.Clients = append(r.Clients, c.String())
+		}
+		if i.Err != nil {
+			r.Error = i.Err.Error()
+		}
+		list = append(list, r)
+	}
+	return list
+}
+
+// adminHandler is what the commands of the binary talk to, over a Unix socket
+// that only the server's user can open.
+func (a *App) adminHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET "+healthzAt, a.healthz)
+	mux.HandleFunc("GET /machines", func(w http.ResponseWriter, _ *http.Request) { reply(w, a.Strangers(), nil) })
+	if a.Roots == nil {
+		return mux
+	}
+	mux.HandleFunc("GET /roots", func(w http.ResponseWriter, r *http.Request) {
+		list, err := a.Roots.List(r.Context())
+		reply(w, rootList(list), err)
+	})
+	mux.HandleFunc("POST /roots/{root}/reset", func(w http.ResponseWriter, r *http.Request) {
+		reply(w, nil, a.Roots.Reset(r.Context(), r.PathValue("root")))
+	})
+	mux.HandleFunc("DELETE /roots/{root}", func(w http.ResponseWriter, r *http.Request) {
+		reply(w, nil, a.Roots.Delete(r.Context(), r.PathValue("root")))
+	})
+	return mux
+}
+
+func reply(w http.ResponseWriter, v any, err error) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		http.Error(w, err.Error(), http.StatusNotFound)
+	case err != nil:
+		http.Error(w, err.Error(), http.StatusConflict)
+	default:
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(v)
+	}
+}
+
+// listenAdmin opens the Unix socket for commands. A socket that a server left
+// behind when it was killed is replaced; one that answers is another server's.
+func listenAdmin(path string) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
+		return nil, fmt.Errorf("server.admin: %w", err)
+	}
+	l, err := net.Listen("unix", path)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		if c, dialErr := net.DialTimeout("unix", path, time.Second); dialErr == nil {
+			_ = c.Close()
+			return nil, fmt.Errorf("server.admin: another diskless serves %s; give this one a server.state of its own", path)
+		}
+		if err := os.Remove(path); err != nil {
+			return nil, fmt.Errorf("server.admin: %w", err)
+		}
+		l, err = net.Listen("unix", path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("server.admin: %w", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		_ = l.Close()
+		return nil, fmt.Errorf("server.admin: %w", err)
+	}
+	return l, nil
+}

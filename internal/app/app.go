@@ -1,0 +1,232 @@
+// Package app composes the packages of this module into the server that the
+// diskless binary runs: it turns a configuration into handlers, listens, and
+// ties what the servers see to the machine it happened to.
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/seed-3ec230fa/diskless/dhcp"
+	"github.com/seed-3ec230fa/diskless/internal/config"
+	"github.com/seed-3ec230fa/diskless/internal/timeline"
+	"github.com/seed-3ec230fa/diskless/nbd"
+	"github.com/seed-3ec230fa/diskless/pxecfg"
+	"github.com/seed-3ec230fa/diskless/tftp"
+)
+
+// App is a configured server. Make it with New, run it once with Run.
+type App struct {
+	// Timeline gets an event for each stage of each machine's boot.
+	Timeline timeline.Timeline
+	// Roots are the writable roots, for commands. Nil without the NBD role.
+	Roots *nbd.Roots
+	// Ready, when set, is called once all roles accept requests.
+	Ready func()
+
+	cfg      *config.Config
+	log      *slog.Logger
+	machines *pxecfg.Machines
+	images   *nbd.Images
+	pool     *dhcp.Pool
+	loaders  loaderFS
+	dirs     []*tftp.DirFS
+	tree     *pxecfg.Tree
+}
+
+// Sockets are listeners made elsewhere: by a test, a demo or a service
+// manager. What is nil is opened as the configuration says.
+type Sockets struct {
+	DHCP, TFTP net.PacketConn
+	HTTP, NBD  net.Listener
+}
+
+const shutdownTime = 10 * time.Second // for what is in flight
+
+// New makes a server from a configuration. It reads every image once, which
+// takes about a second per gigabyte the first time.
+func New(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *App, err error) {
+	a := &App{cfg: cfg, log: log, loaders: findLoaders("/")}
+	a.Timeline.Logger = log
+	defer func() {
+		if err != nil {
+			a.close()
+		}
+	}()
+	if err := a.openTree(); err != nil {
+		return nil, err
+	}
+	if err := a.openImages(ctx); err != nil {
+		return nil, err
+	}
+	if err := a.openMachines(); err != nil {
+		return nil, err
+	}
+	if cfg.ServesDHCP() {
+		a.pool = a.newPool()
+		if err := a.pool.Validate(); err != nil {
+			return nil, fmt.Errorf("dhcp: %w", err)
+		}
+		if err := a.requireLoaders(); err != nil {
+			return nil, err
+		}
+	}
+	return a, nil
+}
+
+// Run serves until ctx is done, then lets what is in flight end. It returns
+// nil after an orderly end, and the error of the first role that fails.
+func (a *App) Run(ctx context.Context, s Sockets) error {
+	defer a.close()
+	if err := a.listen(ctx, &s); err != nil {
+		s.close()
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	role := func(name string, serve func() error, shutdown func(context.Context) error) {
+		group.Go(func() error {
+			if err := serve(); !isClosed(err) {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			return nil
+		})
+		group.Go(func() error {
+			<-ctx.Done()
+			stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTime)
+			defer cancel()
+			if err := shutdown(stop); err != nil {
+				a.log.Warn("did not end in time; connections were cut", "role", name, "err", err)
+			}
+			return nil
+		})
+	}
+	if s.DHCP != nil {
+		srv := a.dhcpServer()
+		role("dhcp", func() error { return srv.Serve(s.DHCP) }, closeAfter(srv.Shutdown, srv.Close))
+	}
+	if s.TFTP != nil {
+		srv := a.tftpServer()
+		role("tftp", func() error { return srv.Serve(s.TFTP) }, closeAfter(srv.Shutdown, srv.Close))
+	}
+	if s.HTTP != nil {
+		srv := a.httpServer()
+		role("http", func() error { return srv.Serve(s.HTTP) }, closeAfter(srv.Shutdown, srv.Close))
+	}
+	if s.NBD != nil {
+		srv := a.nbdServer()
+		role("nbd", func() error { return srv.Serve(s.NBD) }, closeAfter(srv.Shutdown, srv.Close))
+	}
+	if path := a.cfg.Server.Admin; path != "" {
+		l, err := listenAdmin(path)
+		if err != nil {
+			s.close()
+			return err
+		}
+		srv := &http.Server{Handler: a.adminHandler(), ReadHeaderTimeout: 10 * time.Second}
+		role("admin", func() error { return srv.Serve(l) }, closeAfter(srv.Shutdown, srv.Close))
+	}
+	if a.Ready != nil {
+		a.Ready()
+	}
+	return group.Wait()
+}
+
+// closeAfter cuts what a graceful end did not end in time.
+func closeAfter(shutdown func(context.Context) error, cut func() error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		err := shutdown(ctx)
+		if err != nil {
+			_ = cut()
+		}
+		return err
+	}
+}
+
+func isClosed(err error) bool {
+	return err == nil || errors.Is(err, dhcp.ErrServerClosed) || errors.Is(err, tftp.ErrServerClosed) ||
+		errors.Is(err, nbd.ErrServerClosed) || errors.Is(err, http.ErrServerClosed)
+}
+
+// openImages registers the images, and the roots over them.
+func (a *App) openImages(ctx context.Context) error {
+	if !a.cfg.ServesNBD() {
+		return nil
+	}
+	a.images = &nbd.Images{Logger: a.log}
+	a.Roots = &nbd.Roots{Images: a.images, Logger: a.log}
+	if state := a.cfg.Server.State; state != "" {
+		a.images.Cache = filepath.Join(state, "digests.json")
+		a.Roots.Dir = filepath.Join(state, "nbd")
+	}
+	for _, i := range a.cfg.Images {
+		if err := a.images.Add(ctx, i.Name, i.File); err != nil {
+			return fmt.Errorf("image %s: %w", i.Name, err)
+		}
+	}
+	if a.cfg.Server.State == "" {
+		for _, e := range a.cfg.Entries {
+			if e.Root == config.RootKept {
+				a.log.Warn("kept roots are in memory and will be gone when this server stops; set server.state", "entry", e.Name)
+				break
+			}
+		}
+	}
+	return nil
+}
+
+func (a *App) close() {
+	for _, d := range a.dirs {
+		_ = d.Close()
+	}
+	if a.images != nil {
+		_ = a.images.Close()
+	}
+}
+
+// client says who is at an address: the machine that has the lease. Without a
+// lease nothing but the address is known.
+func (a *App) client(ctx context.Context, addr netip.Addr) (pxecfg.Client, error) {
+	if a.pool == nil {
+		return pxecfg.Client{}, fs.ErrNotExist
+	}
+	lease, err := a.pool.LeaseByAddr(ctx, addr)
+	if err != nil {
+		return pxecfg.Client{}, err
+	}
+	c := pxecfg.Client{UUID: lease.UUID, MAC: lease.HardwareAddr, IP: addr, Hostname: lease.Hostname}
+	if len(lease.Archs) > 0 {
+		c.Arch, c.ArchKnown = lease.Archs[0], true
+	}
+	return c, nil
+}
+
+// who is the client as the timeline names it.
+func (a *App) who(c pxecfg.Client) timeline.Who {
+	w := timeline.Who{MAC: c.MAC.String(), Addr: c.IP}
+	if m := a.machine(c); m != nil {
+		w.Name = m.Name
+		if w.MAC == "" {
+			w.MAC = m.MAC.String()
+		}
+	}
+	return w
+}
+
+// peer is who for an address.
+func (a *App) peer(ctx context.Context, addr netip.Addr) timeline.Who {
+	c, err := a.client(ctx, addr)
+	if err != nil {
+		c = pxecfg.Client{IP: addr}
+	}
+	return a.who(c)
+}

@@ -1,0 +1,137 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"net/netip"
+
+	"github.com/insomniacslk/dhcp/iana"
+
+	"github.com/seed-3ec230fa/diskless/dhcp"
+	"github.com/seed-3ec230fa/diskless/internal/config"
+	"github.com/seed-3ec230fa/diskless/pxecfg"
+)
+
+// loopback in a configuration, for demos, serves loopback.
+func (a *App) newPool() *dhcp.Pool {
+	d := a.cfg.DHCP
+	p := &dhcp.Pool{
+		Prefix: d.Subnet.Prefix, ServerID: a.cfg.Server.Address.Addr, Router: d.Router.Addr,
+		Domain: d.Domain, LeaseTime: d.Lease.Duration, Logger: a.log,
+	}
+	for _, r := range d.Ranges {
+		p.Ranges = append(p.Ranges, dhcp.Range{First: r.From, Last: r.To})
+	}
+	for _, s := range d.DNS {
+		p.DNS = append(p.DNS, s.Addr)
+	}
+	for _, m := range a.cfg.Machines {
+		if m.MAC.HardwareAddr != nil {
+			p.Reservations = append(p.Reservations, dhcp.Reservation{
+				HardwareAddr: m.MAC.HardwareAddr, Addr: m.Address.Addr, Hostname: m.Name,
+			})
+		}
+	}
+	return p
+}
+
+// bootFile says what a client loads next.
+func (a *App) bootFile(ctx context.Context, r *dhcp.Request) (dhcp.Boot, error) {
+	c := pxecfg.Client{UUID: r.UUID(), MAC: r.ClientHWAddr, HardwareType: uint8(r.HWType)}
+	c.Arch, c.ArchKnown = r.Arch()
+	b := dhcp.Boot{NextServer: a.nextServer()}
+	loader := a.cfg.Loader
+	m := a.machine(c)
+	switch {
+	case m != nil:
+		loader = m.Loader
+		b.Hostname = m.Name
+	case a.cfg.Unknown == config.UnknownDeny:
+		// Asking notes the stranger, so that the administrator finds it.
+		_, err := a.machines.Config(ctx, c)
+		if err == nil {
+			err = fs.ErrNotExist
+		}
+		return dhcp.Boot{}, err
+	}
+	if !r.Platform().WantsFile() {
+		return b, nil
+	}
+	file, err := a.loaderFor(loader, r.Platform(), c.Arch)
+	if err != nil {
+		return dhcp.Boot{}, err
+	}
+	b.File = file
+	return b, nil
+}
+
+func (a *App) nextServer() netip.Addr {
+	if a.cfg.TFTP != nil {
+		return a.cfg.TFTP.Address.Addr
+	}
+	return a.cfg.Server.Address.Addr
+}
+
+// script is where iPXE finds its script.
+func (a *App) script() string {
+	if a.cfg.HTTP != nil {
+		return a.cfg.HTTP.URL + "/" + bootIPXE
+	}
+	return bootIPXE // over TFTP, from next-server
+}
+
+// loaderFor chooses the program for a platform. iPXE is loaded once: when it
+// asks for a boot file itself, it gets its script.
+func (a *App) loaderFor(want config.Loader, platform dhcp.Platform, arch iana.Arch) (string, error) {
+	bios := arch == iana.INTEL_X86PC
+	efi := arch == iana.EFI_BC || arch == iana.EFI_X86_64 || arch == iana.EFI_X86_64_HTTP
+	switch {
+	case !bios && !efi:
+		// Logged by the policy, once for each machine.
+		return "", fmt.Errorf("%w: no loader here for architecture %s; serve one with a boot rule of package dhcp", fs.ErrNotExist, arch)
+	case platform == dhcp.PlatformHTTP && a.cfg.HTTP == nil:
+		return "", fmt.Errorf("%w: firmware asks for HTTP boot, but there is no http section", fs.ErrNotExist)
+	case platform == dhcp.PlatformHTTP:
+		// GRUB's search for its configuration works over TFTP only.
+		return a.cfg.HTTP.URL + "/" + snponly, nil
+	case want == config.LoaderPXELINUX && bios:
+		return pxelinux, nil
+	case want == config.LoaderGRUB && efi:
+		return grubEFI, nil
+	case platform == dhcp.PlatformIPXE:
+		return a.script(), nil
+	case bios:
+		return undionly, nil
+	default:
+		return snponly, nil
+	}
+}
+
+// requireLoaders checks that what bootFile can answer is there to be loaded.
+func (a *App) requireLoaders() error {
+	if !a.cfg.ServesTFTP() {
+		return nil
+	}
+	wanted := map[config.Loader]bool{}
+	if a.cfg.Unknown != config.UnknownDeny {
+		wanted[a.cfg.Loader] = true
+	}
+	for _, m := range a.cfg.Machines {
+		wanted[m.Loader] = true
+	}
+	var names []string
+	if wanted[config.LoaderIPXE] || wanted[config.LoaderPXELINUX] || wanted[config.LoaderGRUB] {
+		names = append(names, undionly, snponly)
+	}
+	if wanted[config.LoaderPXELINUX] {
+		names = append(names, pxelinux, ldlinux)
+	}
+	if wanted[config.LoaderGRUB] {
+		names = append(names, grubEFI)
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	return a.loaders.require(a.tree.Files, names...)
+}

@@ -1,0 +1,115 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+
+	"github.com/seed-3ec230fa/diskless/internal/config"
+	"github.com/seed-3ec230fa/diskless/nbd"
+	"github.com/seed-3ec230fa/diskless/pxecfg"
+)
+
+// machineSource is what a configured machine boots.
+type machineSource struct {
+	app *App
+	*config.Machine
+}
+
+// Config implements pxecfg.Source.
+func (s machineSource) Config(ctx context.Context, _ pxecfg.Client) (*pxecfg.Config, error) {
+	if s.Entry == config.UnknownLocal {
+		return pxecfg.LocalDisk(), nil
+	}
+	return s.app.entry(ctx, s.Entry, s.Machine)
+}
+
+// openMachines makes the source of all boot configurations.
+func (a *App) openMachines() error {
+	a.machines = &pxecfg.Machines{Logger: a.log}
+	for i := range a.cfg.Machines {
+		m := &a.cfg.Machines[i]
+		a.machines.List = append(a.machines.List, pxecfg.Machine{
+			MAC: m.MAC.HardwareAddr, UUID: m.UUID, IP: m.Address.Addr, Source: machineSource{a, m},
+		})
+	}
+	switch a.cfg.Unknown {
+	case config.UnknownDeny:
+	case config.UnknownLocal:
+		a.machines.Unknown = pxecfg.LocalDisk()
+	default:
+		a.machines.Unknown = pxecfg.SourceFunc(func(ctx context.Context, _ pxecfg.Client) (*pxecfg.Config, error) {
+			return a.entry(ctx, a.cfg.Unknown, nil)
+		})
+	}
+	return a.machines.Validate()
+}
+
+// machine returns the configured machine that c is, or nil.
+func (a *App) machine(c pxecfg.Client) *config.Machine {
+	if m := a.machines.Find(c); m != nil {
+		return m.Source.(machineSource).Machine
+	}
+	return nil
+}
+
+// entry is what an entry of the configuration offers a machine; m is nil for a
+// machine that nobody configured.
+func (a *App) entry(ctx context.Context, name string, m *config.Machine) (*pxecfg.Config, error) {
+	e, ok := a.cfg.EntryByName(name)
+	if !ok {
+		return nil, fmt.Errorf("there is no entry %q", name) // checked when it was loaded
+	}
+	out := pxecfg.Entry{Label: e.Name, Title: e.Title, Kernel: e.Kernel, Initrd: e.Initrd, Args: e.Args}
+	if m != nil && m.MAC.HardwareAddr != nil {
+		out.SysAppend = 2 // BOOTIF=: the initramfs uses the card that booted
+	}
+	if e.Image != "" {
+		export, err := a.export(ctx, e, m)
+		if err != nil {
+			return nil, fmt.Errorf("entry %s: %w", e.Name, err)
+		}
+		out.Root = a.root(e, export)
+	}
+	return &pxecfg.Config{Entries: []pxecfg.Entry{out}}, nil
+}
+
+// export is the name under which a machine finds its root. Where the roots
+// are ours it names the exact generation, and for a writable one the boot.
+func (a *App) export(ctx context.Context, e config.Entry, m *config.Machine) (string, error) {
+	if a.images == nil {
+		return e.Image, nil
+	}
+	if e.Root == config.RootImage {
+		g, err := a.images.Current(ctx, e.Image)
+		return g.Name().String(), err
+	}
+	kind := nbd.Ephemeral
+	if e.Root == config.RootKept {
+		kind = nbd.Kept
+	}
+	name, err := a.Roots.Boot(ctx, e.Image, m.Root, kind)
+	return name.String(), err
+}
+
+func (a *App) root(e config.Entry, export string) pxecfg.Root {
+	server, port := a.cfg.NBD.Address.Addr, uint16(a.cfg.NBD.Port)
+	readOnly := e.Root == config.RootImage
+	if e.Initramfs == config.Dracut {
+		return pxecfg.NBDDracut{Server: server, Port: port, Export: export, ReadOnly: readOnly}
+	}
+	return pxecfg.NBDInitramfsTools{Server: server, Port: port, Export: export, ReadOnly: readOnly}
+}
+
+// mayOpen says whether the peer may open this root. Where leases are known a
+// peer opens only its own; elsewhere the token in the name is what protects.
+func (a *App) mayOpen(ctx context.Context, root string, peer netip.Addr) error {
+	c, err := a.client(ctx, peer)
+	if err != nil {
+		return nil
+	}
+	if m := a.machine(c); m == nil || m.Root != root {
+		return fmt.Errorf("%s has the lease of %s, whose root is not %s", peer, c, root)
+	}
+	return nil
+}

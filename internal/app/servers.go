@@ -1,0 +1,199 @@
+package app
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"github.com/seed-3ec230fa/diskless/dhcp"
+	"github.com/seed-3ec230fa/diskless/internal/timeline"
+	"github.com/seed-3ec230fa/diskless/ltsconf"
+	"github.com/seed-3ec230fa/diskless/nbd"
+	"github.com/seed-3ec230fa/diskless/pxecfg"
+	"github.com/seed-3ec230fa/diskless/tftp"
+)
+
+// openTree makes the boot tree: rendered files over the configured directories
+// over the distribution's loaders.
+func (a *App) openTree() error {
+	var mounts []tftp.Mount
+	for _, m := range a.cfg.Files {
+		d, err := tftp.Dir(m.Dir, a.log)
+		if err != nil {
+			return fmt.Errorf("files: %w", err)
+		}
+		a.dirs = append(a.dirs, d)
+		mounts = append(mounts, tftp.Mount{Path: m.Path, FS: d})
+	}
+	mounts = append(mounts, tftp.Mount{FS: a.loaders})
+	a.tree = &pxecfg.Tree{
+		Source: pxecfg.SourceFunc(func(ctx context.Context, c pxecfg.Client) (*pxecfg.Config, error) {
+			return a.machines.Config(ctx, c)
+		}),
+		Lookup: a.client,
+		Files:  tftp.Union(mounts...),
+		Logger: a.log,
+		Trace:  &pxecfg.Trace{Sent: a.httpSent},
+	}
+	if a.cfg.HTTP != nil {
+		a.tree.BaseURL = a.cfg.HTTP.URL
+	}
+	if a.cfg.LTSConf != "" {
+		if _, err := ltsconf.ParseFile(a.cfg.LTSConf); err != nil {
+			return err
+		}
+		a.tree.Extra = map[string]func(context.Context, pxecfg.Client) ([]byte, error){"lts.conf": a.ltsConf}
+	}
+	return nil
+}
+
+// ltsConf is the lts.conf of one machine: resolved, so that it holds nothing
+// of another's. The file is read anew, so that an edit counts at once.
+func (a *App) ltsConf(_ context.Context, c pxecfg.Client) ([]byte, error) {
+	f, err := ltsconf.ParseFile(a.cfg.LTSConf)
+	if err != nil {
+		return nil, err
+	}
+	who := ltsconf.Client{Hostname: c.Hostname, IP: c.IP, MAC: c.MAC}
+	if m := a.machine(c); m != nil {
+		who.Hostname = m.Name
+	}
+	var out bytes.Buffer
+	if _, err := ltsconf.Collect(f.Resolve(who)).WriteTo(&out); err != nil {
+		return nil, err
+	}
+	return out.Bytes(), nil
+}
+
+func (a *App) dhcpServer() *dhcp.Server {
+	return &dhcp.Server{
+		Interface: a.cfg.DHCP.Interface,
+		Handler:   &dhcp.BootPolicy{Next: a.pool, Boot: a.bootFile, Logger: a.log},
+		Logger:    a.log,
+		Trace: &dhcp.Trace{Reply: func(r *dhcp.Request, reply *dhcpv4.DHCPv4, _ netip.AddrPort) {
+			if reply.MessageType() != dhcpv4.MessageTypeAck {
+				return
+			}
+			addr, _ := netip.AddrFromSlice(reply.YourIPAddr.To4())
+			what := addr.String()
+			if file := bootFileName(reply); file != "" {
+				what += " -> " + file
+			}
+			a.Timeline.Add(timeline.Event{
+				Who:   a.who(pxecfg.Client{MAC: r.ClientHWAddr, UUID: r.UUID(), IP: addr}),
+				Stage: "dhcp", What: what,
+			})
+		}},
+	}
+}
+
+func bootFileName(m *dhcpv4.DHCPv4) string {
+	if name := m.BootFileNameOption(); name != "" {
+		return name
+	}
+	return m.BootFileName
+}
+
+func (a *App) tftpServer() *tftp.Server {
+	return &tftp.Server{
+		Logger: a.log,
+		Handler: tftp.FSFunc(func(ctx context.Context, r *tftp.Request) (fs.FS, error) {
+			c, err := a.client(ctx, r.Peer.Addr())
+			if err != nil {
+				c = pxecfg.Client{IP: r.Peer.Addr()}
+			}
+			return a.tree.For(ctx, c), nil
+		}),
+		Trace: &tftp.Trace{Done: func(r *tftp.Request, res tftp.Result) {
+			if res.Probe || errors.Is(res.Err, fs.ErrNotExist) {
+				return // misses are how a loader walks its ladder of names
+			}
+			who := a.peer(context.Background(), r.Peer.Addr())
+			if named, ok := pxecfg.ParseName(r.Name); ok && who.Name == "" && who.MAC == "" {
+				named.IP = r.Peer.Addr() // no lease of ours: who it says it is
+				who = a.who(named)
+			}
+			a.Timeline.Add(timeline.Event{
+				Who: who, Stage: "tftp", What: r.Name,
+				Bytes: res.Bytes, Took: res.Duration, Err: res.Err,
+			})
+		}},
+	}
+}
+
+func (a *App) httpServer() *http.Server {
+	mux := http.NewServeMux()
+	mux.Handle("/", a.tree)
+	mux.HandleFunc("GET "+healthzAt, a.healthz)
+	return &http.Server{
+		Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
+	}
+}
+
+func (a *App) httpSent(ctx context.Context, s pxecfg.Sent) {
+	if s.Status >= 400 || s.Method == http.MethodHead {
+		return
+	}
+	who := a.who(s.Client)
+	if who.MAC == "" && who.Name == "" && s.Peer.IsValid() {
+		who = a.peer(ctx, s.Peer)
+	}
+	a.Timeline.Add(timeline.Event{Who: who, Stage: "http", What: s.Name, Bytes: s.Bytes, Took: s.Duration})
+}
+
+// healthz answers 200 as long as this process serves: a role that fails ends it.
+func (a *App) healthz(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(map[string]any{"status": "ok", "roles": map[string]bool{
+		"dhcp": a.cfg.ServesDHCP(), "tftp": a.cfg.ServesTFTP(), "http": a.cfg.ServesHTTP(), "nbd": a.cfg.ServesNBD(),
+	}})
+}
+
+// exports is the NBD handler: the roots, each for its own machine.
+type exports struct{ app *App }
+
+// OpenNBD implements nbd.Handler.
+func (e exports) OpenNBD(ctx context.Context, r *nbd.Request) (nbd.Device, error) {
+	if name, err := nbd.ParseName(r.Export); err == nil && name.Root != "" {
+		if err := e.app.mayOpen(ctx, name.Root, r.Client.Addr()); err != nil {
+			return nil, fmt.Errorf("%w: %w", fs.ErrPermission, err)
+		}
+	}
+	return e.app.Roots.OpenNBD(ctx, r)
+}
+
+// ListNBD implements nbd.Lister. Only images are listed: the names of roots
+// tell who is here.
+func (e exports) ListNBD(ctx context.Context, r *nbd.Request) ([]nbd.ExportInfo, error) {
+	return e.app.images.ListNBD(ctx, r)
+}
+
+func (a *App) nbdServer() *nbd.Server {
+	opened := func(c nbd.ConnInfo, o nbd.OpenInfo, err error) {
+		if o.Purpose != nbd.PurposeGo {
+			return
+		}
+		a.Timeline.Add(timeline.Event{
+			Who: a.peer(context.Background(), c.Client.Addr()), Stage: "nbd", What: o.Export, Err: err,
+		})
+	}
+	return &nbd.Server{
+		Handler: exports{a}, Logger: a.log,
+		Trace: &nbd.Trace{
+			ExportOpened:  func(c nbd.ConnInfo, o nbd.OpenInfo) { opened(c, o, nil) },
+			ExportRefused: opened,
+			ConnClosed: func(c nbd.ConnInfo, s nbd.ConnStats, cause error) {
+				a.log.Debug("nbd connection closed", "client", c.Client, "export", s.Export,
+					"read", s.BytesRead, "written", s.BytesWritten, "cause", cause)
+			},
+		},
+	}
+}
