@@ -57,7 +57,11 @@ func describe(t testing.TB, fsys fs.FS) map[string]string {
 			st = squash.Stat{Uid: s.Uid, Gid: s.Gid, Major: unix.Major(s.Rdev), Minor: unix.Minor(s.Rdev),
 				Nlink: uint32(s.Nlink), Ino: s.Ino, Dev: s.Dev}
 		}
-		line := fmt.Sprintf("%v %d:%d mtime %d", fi.Mode(), st.Uid, st.Gid, fi.ModTime().Unix())
+		mtime := fi.ModTime()
+		if mtime.IsZero() {
+			mtime = time.Unix(0, 0) // no time
+		}
+		line := fmt.Sprintf("%v %d:%d mtime %d", fi.Mode(), st.Uid, st.Gid, mtime.Unix())
 		if fi.Mode().Type()&fs.ModeDevice != 0 {
 			line += fmt.Sprintf(" dev %d:%d", st.Major, st.Minor)
 		}
