@@ -112,6 +112,7 @@ type Pool struct {
 	reserved map[netip.Addr]net.HardwareAddr
 	size     uint64 // addresses in Ranges
 
+	machines  keyLock
 	offers    offers
 	search    searchState
 	exhausted limiter
@@ -138,6 +139,10 @@ func (p *Pool) ServeDHCP(ctx context.Context, r *Request) (*dhcpv4.DHCPv4, error
 		c.server, _ = netip.AddrFromSlice(sid)
 		c.serverSet = true
 	}
+	// One message of a machine at a time: of two DISCOVERs that came at once,
+	// the second sees what the first was offered.
+	defer p.machines.lock(string(hw))()
+
 	onLink := r.onLink(p.Prefix) && !p.fromElsewhere(c)
 	switch t := r.MessageType(); {
 	case t == dhcpv4.MessageTypeDiscover && onLink:

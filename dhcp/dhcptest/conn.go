@@ -1,6 +1,7 @@
 package dhcptest
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"os"
@@ -81,7 +82,11 @@ func (c *conn) WriteTo(b []byte, addr net.Addr) (int, error) {
 		return 0, c.error("write", net.ErrClosed)
 	default:
 	}
-	to := addr.(*net.UDPAddr).AddrPort()
+	udp, ok := addr.(*net.UDPAddr)
+	if !ok {
+		return 0, c.error("write", errors.ErrUnsupported)
+	}
+	to := netip.AddrPortFrom(udp.AddrPort().Addr().Unmap(), udp.AddrPort().Port())
 	everyone := to.Addr() == netip.AddrFrom4([4]byte{255, 255, 255, 255})
 	c.network.mu.Lock()
 	defer c.network.mu.Unlock()
