@@ -73,6 +73,23 @@ func (d *DirFS) Open(name string) (fs.File, error) {
 	return f, nil
 }
 
+// ReadLink and Lstat make DirFS an [fs.ReadLinkFS]: they look at links without
+// following the last one, and refuse nothing that lies in the tree.
+func (d *DirFS) ReadLink(name string) (string, error) {
+	if !fs.ValidPath(name) {
+		return "", &fs.PathError{Op: "readlink", Path: name, Err: fs.ErrInvalid}
+	}
+	return d.root.Readlink(name)
+}
+
+// Lstat describes a file or a link.
+func (d *DirFS) Lstat(name string) (fs.FileInfo, error) {
+	if !fs.ValidPath(name) {
+		return nil, &fs.PathError{Op: "lstat", Path: name, Err: fs.ErrInvalid}
+	}
+	return d.root.Lstat(name)
+}
+
 var errSpecial = fmt.Errorf("not a regular file: %w", fs.ErrPermission)
 
 func (d *DirFS) servable(name string, info fs.FileInfo) error {

@@ -78,30 +78,22 @@ func (e *engine) stop() {
 	<-e.stopped
 }
 
-func (e *engine) lookup(key string) *transfer {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.running[key]
-}
-
 // read is pin's handler, on a goroutine of the transfer.
 func (e *engine) read(key string, rf io.ReaderFrom) error {
-	t := e.lookup(key)
+	e.mu.Lock()
+	t := e.running[key]
+	e.mu.Unlock()
 	t.send(rf)
 	close(t.finished)
 	return nil // whatever there was to say has been sent
 }
 
-// OnSuccess and OnFailure are pin's hooks.
-func (e *engine) OnSuccess(st pin.TransferStats) { e.count(st) }
-
+// OnFailure is pin's hook. Without a name it is about the last request, for
+// which pin got no socket, on the goroutine that reads the requests.
 func (e *engine) OnFailure(st pin.TransferStats, err error) {
-	if st.Filename != "" {
-		e.count(st)
+	if st.Filename != "" { // on the goroutine of a transfer
 		return
 	}
-	// Without a name it is about the last request, for which pin got no
-	// socket, and on the goroutine that reads the requests.
 	if t := e.current; t != nil {
 		e.current = nil
 		t.err, t.unsent = err, true
@@ -109,11 +101,8 @@ func (e *engine) OnFailure(st pin.TransferStats, err error) {
 	}
 }
 
-func (e *engine) count(st pin.TransferStats) {
-	if t := e.lookup(st.Filename); t != nil {
-		t.resent = max(0, st.DatagramsSent-st.DatagramsAcked)
-	}
-}
+// OnSuccess is pin's other hook.
+func (e *engine) OnSuccess(pin.TransferStats) {}
 
 // ReadFrom hands pin the next request. What is set here holds for it alone:
 // pin copies its settings into the transfer before it reads again.

@@ -12,7 +12,10 @@ import (
 // [fs.ValidPath]; the rules are those of [Request.Name]. What cannot be one is
 // fs.ErrPermission, whose code 2 tells the client not to try again.
 func cleanName(raw string) (string, error) {
-	s := strings.TrimRight(raw, "\xff")
+	s := raw
+	for strings.HasSuffix(s, "\xff") { // TrimRight takes every broken byte for this one
+		s = s[:len(s)-1]
+	}
 	if !utf8.ValidString(s) {
 		return "", fmt.Errorf("name %q is not UTF-8: %w", raw, fs.ErrPermission)
 	}

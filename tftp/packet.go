@@ -76,9 +76,7 @@ func parseRRQ(b []byte) (q rrq, ok bool, refusal *Error) {
 }
 
 // encode writes the request that the engine gets to see: the file is a key of
-// ours, the options are those that we grant, with their final values. The
-// engine answers the value "0" of tsize by leaving the option out, so that an
-// empty file's size is written differently.
+// ours, the options are those that we grant, with their final values.
 func (q *rrq) encode(key string, size int64) []byte {
 	b := append([]byte{0, opRRQ}, key...)
 	if q.netascii {
@@ -87,11 +85,7 @@ func (q *rrq) encode(key string, size int64) []byte {
 		b = append(b, "\x00octet\x00"...)
 	}
 	if q.tsize {
-		v := strconv.FormatInt(size, 10)
-		if size == 0 {
-			v = "00"
-		}
-		b = append(append(append(b, "tsize\x00"...), v...), 0)
+		b = append(strconv.AppendInt(append(b, "tsize\x00"...), size, 10), 0)
 	}
 	if q.blksize != 0 {
 		b = append(strconv.AppendInt(append(b, "blksize\x00"...), int64(q.blksize), 10), 0)

@@ -110,6 +110,9 @@ func (s *Server) serve(l *listener, p route, q rrq, r *Request, tk *ticket) (res
 		}
 		res.BlockSize = q.blksize
 	}
+	if f.Size() == 0 { // nothing to tell; curl takes a size of 0 for an error
+		q.tsize = false
+	}
 	res.Size, res.TSize = f.Size(), q.tsize
 
 	t := &transfer{

@@ -112,6 +112,7 @@ func (t *transfer) backoff(attempt int) time.Duration {
 	// engine itself has waited one.
 	select {
 	case <-time.After(t.timeout * (1<<min(attempt, 3) - 1)):
+		t.resent++
 		return 0
 	case <-t.ctx.Done():
 		panic(giveUp{context.Cause(t.ctx)})

@@ -116,6 +116,47 @@ func (u union) ReadDir(name string) ([]fs.DirEntry, error) {
 	return d.ReadDir(-1)
 }
 
+// ReadLink returns the target of a link in the first tree that has the name.
+func (u union) ReadLink(name string) (string, error) {
+	return ask(u, "readlink", name, func(fsys fs.FS, sub string) (string, error) {
+		if fsys == nil {
+			return "", &fs.PathError{Op: "readlink", Path: name, Err: fs.ErrInvalid}
+		}
+		return fs.ReadLink(fsys, sub)
+	})
+}
+
+// Lstat describes a file or a link of the first tree that has the name.
+func (u union) Lstat(name string) (fs.FileInfo, error) {
+	return ask(u, "lstat", name, func(fsys fs.FS, sub string) (fs.FileInfo, error) {
+		if sub == "." {
+			return fs.Stat(u, name) // a directory, under its name here
+		}
+		return fs.Lstat(fsys, sub)
+	})
+}
+
+// ask puts a question about name to the trees in order. For a directory above
+// a mount the tree is nil and the name is ".".
+func ask[T any](u union, op, name string, question func(fs.FS, string) (T, error)) (v T, err error) {
+	if !fs.ValidPath(name) {
+		return v, &fs.PathError{Op: op, Path: name, Err: fs.ErrInvalid}
+	}
+	for _, m := range u {
+		sub, above, ok := m.in(name)
+		if above != "" {
+			return question(nil, ".")
+		}
+		if !ok {
+			continue
+		}
+		if v, err = question(m.FS, sub); !errors.Is(err, fs.ErrNotExist) {
+			return v, err
+		}
+	}
+	return v, notExist(name)
+}
+
 // list merges the listings of all trees.
 func (u union) list(name string) []fs.DirEntry {
 	var all []fs.DirEntry
