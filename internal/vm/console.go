@@ -22,12 +22,13 @@ var (
 var hopeless = regexp.MustCompile(`Kernel panic - not syncing|^DISKLESS failed=|^No bootable device|No bootable option or device was found`)
 
 // maxConsole bounds what is kept of a machine that writes without end.
-const maxConsole = 32 << 20
+const maxConsole = 16 << 20
 
 // console is a machine's serial console: the lines so far, and how far Expect
 // has read them.
 type console struct {
-	line func(string)
+	line  func(string)
+	limit int // maxConsole
 
 	mu      sync.Mutex
 	lines   []string
@@ -96,7 +97,7 @@ func (c *console) add(line string) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.size += len(line) + 1; c.size > maxConsole {
+	if c.size += len(line) + 1; c.size > c.limit {
 		return
 	}
 	c.lines = append(c.lines, line)
@@ -129,8 +130,8 @@ func (c *console) expect(ctx context.Context, pattern string) (string, error) {
 		switch {
 		case closed:
 			return "", c.failed(pattern, ErrStopped)
-		case size > maxConsole:
-			return "", c.failed(pattern, fmt.Errorf("the console has said more than %d bytes", maxConsole))
+		case size > c.limit:
+			return "", c.failed(pattern, fmt.Errorf("the console has said more than %d bytes", c.limit))
 		}
 		select {
 		case <-ctx.Done():

@@ -51,7 +51,7 @@ type Running struct {
 // ctx is done.
 func Start(ctx context.Context, m Machine) (*Running, error) {
 	r := &Running{machine: m, done: make(chan struct{})}
-	r.console.line, r.console.changed = m.Line, make(chan struct{})
+	r.console = console{line: m.Line, limit: maxConsole, changed: make(chan struct{})}
 	if err := r.start(ctx); err != nil {
 		return nil, fmt.Errorf("machine %s: %w", m.Name, err)
 	}
