@@ -92,3 +92,10 @@ func mapASCII(s string, lo, hi byte) string {
 	}
 	return s
 }
+
+func lower(c byte) byte {
+	if c >= 'A' && c <= 'Z' {
+		return c | 0x20
+	}
+	return c
+}

@@ -30,19 +30,20 @@ func (ps *patterns) add(name string, section int32) {
 	ps.byPrefix[name[:n]] = append(ps.byPrefix[name[:n]], pattern{name, section})
 }
 
-// first returns the first section in the file that matches the folded
-// identifier id; one with that very name does not count.
+// first returns the first section in the file that matches id; one with that
+// very name does not count.
 func (ps *patterns) first(id string) (int32, bool) {
+	folded := fold(id)
 	best, found := int32(0), false
 	for n := range min(len(id), maxPrefix) + 1 {
 		if !ps.lengths[n] {
 			continue
 		}
-		for _, p := range ps.byPrefix[id[:n]] {
+		for _, p := range ps.byPrefix[folded[:n]] {
 			if found && p.section > best {
 				break
 			}
-			if p.name != id && match(p.name, id) {
+			if p.name != folded && match(p.name, id) {
 				best, found = p.section, true
 				break
 			}
@@ -51,8 +52,7 @@ func (ps *patterns) first(id string) (int32, bool) {
 	return best, found
 }
 
-// match is fnmatch(3) without flags, in the C locale, on two folded strings.
-// A star needs only its last position remembered, so that the time is bounded
+// match is fnmatch(3) with FNM_CASEFOLD, in the C locale; p is folded. A star needs only its last position remembered, so that the time is bounded
 // by the product of the lengths.
 func match(p, s string) bool {
 	i, j := 0, 0
@@ -81,7 +81,8 @@ func match(p, s string) bool {
 }
 
 // matchOne matches c with the start of p and returns how much of p that took.
-func matchOne(p string, c byte) (int, bool) {
+func matchOne(p string, char byte) (int, bool) {
+	c := lower(char)
 	if p == "" {
 		return 0, false
 	}
@@ -91,7 +92,7 @@ func matchOne(p string, c byte) (int, bool) {
 	case '\\':
 		return 2, len(p) > 1 && p[1] == c
 	case '[':
-		if n, ok := matchSet(p, c); n > 0 {
+		if n, ok := matchSet(p, char); n > 0 {
 			return n, ok
 		}
 	}
@@ -100,7 +101,8 @@ func matchOne(p string, c byte) (int, bool) {
 
 // matchSet matches c with the bracket expression at the start of p. Its
 // length is 0 when no bracket closes it: then [ is an ordinary character.
-func matchSet(p string, c byte) (n int, matched bool) {
+func matchSet(p string, char byte) (n int, matched bool) {
+	c := lower(char)
 	i, negated := 1, false
 	if i < len(p) && (p[i] == '!' || p[i] == '^') {
 		i, negated = i+1, true
@@ -112,7 +114,10 @@ func matchSet(p string, c byte) (n int, matched bool) {
 		if p[i] == ']' && !first {
 			return i + 1, matched != negated
 		}
-		if in, n := matchClass(p[i:], c); n > 0 {
+		if in, known, n := matchClass(p[i:], char); n > 0 {
+			if !known && !matched {
+				return n, false // whatever else is in the set
+			}
 			matched = matched || in
 			i += n
 			continue
@@ -128,38 +133,49 @@ func matchSet(p string, c byte) (n int, matched bool) {
 	}
 }
 
+// setChar returns the character at the start of p, within a set, and its
+// length.
 func setChar(p string) (byte, int) {
-	if p[0] == '\\' && len(p) > 1 {
+	switch {
+	case p[0] == '\\' && len(p) > 1:
 		return p[1], 2
+	case len(p) >= len("[=a=]") && p[0] == '[' && (p[1] == '=' || p[1] == '.') && p[3] == p[1] && p[4] == ']':
+		return p[2], len("[=a=]")
 	}
 	return p[0], 1
 }
 
-// matchClass matches c with a class such as [:digit:] at the start of p,
-// which has length n; 0 when there is none.
-func matchClass(p string, c byte) (in bool, n int) {
+// matchClass matches c, in its own case, with a class such as [:digit:] at the
+// start of p, which has length n; 0 when there is none.
+func matchClass(p string, c byte) (in, known bool, n int) {
 	rest, ok := strings.CutPrefix(p, "[:")
 	if !ok {
-		return false, 0
+		return false, false, 0
 	}
 	name, _, ok := strings.Cut(rest, ":]")
-	if !ok {
-		return false, 0
+	if !ok || strings.ContainsFunc(name, func(r rune) bool { return r < 'a' || r > 'z' }) {
+		return false, false, 0
 	}
+	known = true
 	lower := c >= 'a' && c <= 'z'
+	alpha := lower || c >= 'A' && c <= 'Z'
 	digit := c >= '0' && c <= '9'
 	graph := c > ' ' && c < 0x7f
 	switch name {
-	case "alpha", "lower", "upper":
+	case "alpha":
+		in = alpha
+	case "lower":
 		in = lower
+	case "upper":
+		in = alpha && !lower
 	case "digit":
 		in = digit
 	case "alnum":
-		in = lower || digit
+		in = alpha || digit
 	case "xdigit":
-		in = digit || c >= 'a' && c <= 'f'
+		in = digit || alpha && c|0x20 <= 'f'
 	case "punct":
-		in = graph && !lower && !digit
+		in = graph && !alpha && !digit
 	case "graph":
 		in = graph
 	case "print":
@@ -171,7 +187,7 @@ func matchClass(p string, c byte) (in bool, n int) {
 	case "cntrl":
 		in = c < ' ' || c == 0x7f
 	default:
-		return false, 0
+		known = false
 	}
-	return in, len("[:") + len(name) + len(":]")
+	return in, known, len("[:") + len(name) + len(":]")
 }

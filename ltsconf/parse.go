@@ -300,10 +300,10 @@ func (p *parser) include(t token) {
 	switch last := s.starts[len(s.starts)-1]; {
 	case s.eof:
 		p.complain(t, "an include at the end of the file needs a newline after it, or clients ignore it")
-	case len(s.rest) > 0:
-		p.complain(t, "clients lose what follows the first %d bytes of a file with an include; make the file smaller or do without", len(s.buf)-last)
 	case s.pos < last:
 		p.complain(t, "a second include in one file: clients read only the last")
+	case len(s.rest) > 0:
+		p.complain(t, "clients lose what follows the first %d bytes of a file with an include; make the file smaller or do without", len(s.buf)-last)
 	}
 	name := fsName(t.text)
 	if slices.Contains(p.opened, name) {

@@ -20,11 +20,11 @@ type Client struct {
 	MAC net.HardwareAddr
 }
 
-// ids returns the names that sections are looked for under, folded.
+// ids returns the names that sections are looked for under.
 func (c Client) ids() []string {
 	ids := make([]string, 0, 3)
 	if c.Hostname != "" {
-		ids = append(ids, fold(c.Hostname))
+		ids = append(ids, c.Hostname)
 	}
 	if ip := c.IP.Unmap(); ip.Is4() {
 		ids = append(ids, ip.String())
@@ -136,7 +136,7 @@ func (f *File) chain(c Client) *chain {
 	ids := c.ids()
 	var roots []int32
 	for _, id := range ids {
-		if s, ok := f.index[id]; ok {
+		if s, ok := f.index[fold(id)]; ok {
 			roots = append(roots, s)
 			ch.follow(s)
 			break
