@@ -133,7 +133,7 @@ func sysAppendLen(mask uint32) int {
 // checkLength refuses a command line that the kernel would cut off.
 func (e *Entry) checkLength(format, line string, extra int) error {
 	if n := len(line) + extra; n > MaxCommandLine {
-		return e.errorf(format, "command line", line[:60]+"...",
+		return e.errorf(format, "command line", line[:min(60, len(line))]+"...",
 			"it is up to %d bytes long, and kernels cut off what is beyond %d", n, MaxCommandLine)
 	}
 	return nil

@@ -322,6 +322,7 @@ func FuzzRender(f *testing.F) {
 	f.Add("${mac}", "||", "a?b")
 	f.Add(`a="b c"`, `'\`, "x,y")
 	f.Add("#", "a=  b", "é")
+	f.Add("0=", ":", strings.Repeat("z", 2040))
 	f.Add("=\"a b", "\"", "%41")
 	f.Fuzz(func(t *testing.T, a, b, p string) {
 		c := one(Entry{Kernel: p, Initrd: []string{"i/" + p, "j"}, Args: []string{a, b}})
