@@ -1,7 +1,19 @@
 package dhcp
 
-import "golang.org/x/sys/unix"
+import (
+	"os"
 
-func bindToDevice(fd uintptr, iface string) error {
-	return unix.BindToDevice(int(fd), iface)
+	"golang.org/x/sys/unix"
+)
+
+// prepareSocket sets up the server's socket before it is bound, so that not
+// even the first datagram comes from another interface or without its name.
+func prepareSocket(fd uintptr, iface string) error {
+	if err := unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_PKTINFO, 1); err != nil {
+		return os.NewSyscallError("setsockopt IP_PKTINFO", err)
+	}
+	if iface == "" {
+		return nil
+	}
+	return os.NewSyscallError("setsockopt SO_BINDTODEVICE", unix.BindToDevice(int(fd), iface))
 }

@@ -7,6 +7,9 @@ import (
 	"fmt"
 )
 
-func bindToDevice(_ uintptr, iface string) error {
-	return fmt.Errorf("dhcp: bind to interface %q: %w: only Linux can; leave Server.Interface empty and listen on an address", iface, errors.ErrUnsupported)
+func prepareSocket(_ uintptr, iface string) error {
+	if iface == "" {
+		return nil
+	}
+	return fmt.Errorf("bind to interface %q: %w: only Linux can, leave Server.Interface empty and listen on an address", iface, errors.ErrUnsupported)
 }

@@ -49,6 +49,7 @@ func TestMemoryStoreLeasesStops(t *testing.T) {
 		require.NoError(t, s.Commit(t.Context(), dhcp.Lease{Addr: dhcptest.Addr(n), HardwareAddr: dhcptest.HardwareAddr(n)}))
 	}
 	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
 	var seen int
 	var last error
 	for _, err := range s.Leases(ctx) {

@@ -84,7 +84,9 @@ func (s *Server) ListenAndServe() error {
 // may serve several sockets.
 //
 // With a *[net.UDPConn] (network "udp4") the server learns for each request
-// the receiving interface and sends broadcasts out of the same one. With any
+// the receiving interface and sends broadcasts out of the same one; what was
+// queued on the socket before Serve may lack that, and is ignored when the
+// field Interface is set. With any
 // other conn [Request.Interface] is the one named by the field Interface, if
 // any, [Request.Local] is the conn's local address, and it is up to conn where
 // a broadcast goes.
@@ -177,7 +179,7 @@ type replier interface {
 
 // handle deals with one datagram. The last byte of data is spare.
 func (s *Server) handle(ctx context.Context, out replier, data []byte, from source) {
-	if s.Interface != "" && from.link != nil && from.link.iface.Name != s.Interface {
+	if from.foreign {
 		return
 	}
 	msg, err := decode(data)

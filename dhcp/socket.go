@@ -21,6 +21,7 @@ type source struct {
 	peer, local netip.AddrPort
 	addr        net.Addr // peer in the conn's own type, for conns that are not UDP
 	link        *link    // nil when unknown
+	foreign     bool     // not from the interface that is served
 }
 
 // link is a network interface with its IPv4 addresses at some moment.
@@ -36,7 +37,7 @@ type socket struct {
 	conn  net.PacketConn
 	udp   *net.UDPConn // nil when there is no packet info
 	local netip.AddrPort
-	name  string // the interface of a conn without packet info, or ""
+	name  string // the only interface that is served, or ""
 
 	mu    sync.Mutex
 	links map[int]*link
@@ -80,6 +81,7 @@ func (s *socket) read(b []byte) (int, source, error) {
 		}
 		from.link = s.lookup(cm.IfIndex)
 	}
+	from.foreign = s.name != "" && (from.link == nil || from.link.iface.Name != s.name)
 	return n, from, nil
 }
 
@@ -178,13 +180,13 @@ func Listen(addr, iface string) (net.PacketConn, error) {
 		if _, err := net.InterfaceByName(iface); err != nil {
 			return nil, fmt.Errorf("dhcp: interface %q: %w: name one that exists (ip link)", iface, err)
 		}
-		lc.Control = func(_, _ string, c syscall.RawConn) error {
-			var err error
-			if cerr := c.Control(func(fd uintptr) { err = bindToDevice(fd, iface) }); cerr != nil {
-				return cerr
-			}
-			return err
+	}
+	lc.Control = func(_, _ string, c syscall.RawConn) error {
+		var err error
+		if cerr := c.Control(func(fd uintptr) { err = prepareSocket(fd, iface) }); cerr != nil {
+			return cerr
 		}
+		return err
 	}
 	conn, err := lc.ListenPacket(context.Background(), "udp4", addr)
 	switch {
