@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"sync/atomic"
 )
 
 // sectorLen is what the size of a device is padded to: a kernel counts in
@@ -22,8 +23,12 @@ const sectorLen = 512
 // truncated gives errors.
 type File struct {
 	f        *os.File
-	size     int64 // of the file
+	size     int64 // of the device
 	writable bool
+
+	// length is that of the file: what a device has beyond it is padding,
+	// until it is written to.
+	length atomic.Int64
 }
 
 // OpenFile opens path for reading.
@@ -54,11 +59,13 @@ func openFile(path string, flag int) (*File, error) {
 		f.Close()
 		return nil, fmt.Errorf("nbd: %w", err)
 	}
-	return &File{f: f, size: size, writable: flag == os.O_RDWR}, nil
+	d := &File{f: f, size: padded(size), writable: flag == os.O_RDWR}
+	d.length.Store(size)
+	return d, nil
 }
 
 // Size returns the padded size in bytes.
-func (d *File) Size() int64 { return padded(d.size) }
+func (d *File) Size() int64 { return d.size }
 
 // Features: a File opened for reading can only be read, one opened with
 // OpenFileRW can be written and flushed.
@@ -68,7 +75,9 @@ func (d *File) Features() Features {
 
 // ReadAt reads as [io.ReaderAt] says. A file that has become shorter than it
 // was when opened gives [io.ErrUnexpectedEOF].
-func (d *File) ReadAt(p []byte, off int64) (int, error) { return readPadded(d.f, p, off, d.size) }
+func (d *File) ReadAt(p []byte, off int64) (int, error) {
+	return readPadded(d.f, p, off, d.length.Load())
+}
 
 // WriteAt writes as [io.WriterAt] says. Past the end it fails with
 // [fs.ErrInvalid], on a File opened for reading with [fs.ErrPermission].
@@ -76,10 +85,15 @@ func (d *File) WriteAt(p []byte, off int64) (int, error) {
 	if !d.writable {
 		return 0, fmt.Errorf("nbd: %s is open for reading: %w", d.f.Name(), fs.ErrPermission)
 	}
-	if off < 0 || off > d.Size() || int64(len(p)) > d.Size()-off {
+	if off < 0 || off > d.size || int64(len(p)) > d.size-off {
 		return 0, fmt.Errorf("nbd: a write past the end of %s: %w", d.f.Name(), fs.ErrInvalid)
 	}
-	return d.f.WriteAt(p, off)
+	n, err := d.f.WriteAt(p, off)
+	for end := off + int64(n); ; {
+		if length := d.length.Load(); end <= length || d.length.CompareAndSwap(length, end) {
+			return n, err
+		}
+	}
 }
 
 // Sync returns when all that was written is on stable storage (fdatasync).

@@ -54,6 +54,7 @@ type command struct {
 func (c *conn) answer(r command) error {
 	if c.draining.Load() {
 		if c.srv.Handover {
+			_ = c.flush() // the replies to those before it
 			return ErrServerClosed
 		}
 		return c.refuse(r)
