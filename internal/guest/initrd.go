@@ -16,6 +16,8 @@ import (
 var (
 	//go:embed files/initrd-init
 	initrdInit []byte
+	//go:embed files/nbdroot
+	nbdrootScript []byte
 	//go:embed files/lease
 	leaseScript []byte
 )
@@ -81,6 +83,7 @@ func (a archive) fill(ctx context.Context, k *Kernel) error {
 		return err
 	}
 	a.file("init", 0o755, initrdInit)
+	a.file("bin/nbdroot", 0o644, nbdrootScript)
 	a.file("bin/lease", 0o755, leaseScript)
 	a.dir("proc", "sys", "dev", "run", "sbin", "tmp")
 	// The kernel opens the console before devtmpfs is there.

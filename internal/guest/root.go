@@ -45,7 +45,6 @@ func Root(marker string) (fs.FS, error) {
 		}
 	}
 	a.file("etc/sha256sums", 0o644, []byte(sums.String()))
-	a.link("etc/mtab", "/proc/mounts")
 	a.dir("dev", "media", "mnt", "proc", "root", "run", "sys", "tmp", "var")
 
 	tree := fstest.MapFS{}
