@@ -13,9 +13,11 @@ import (
 	"time"
 
 	"github.com/seed-3ec230fa/diskless/nbd"
+	"github.com/seed-3ec230fa/diskless/pxecfg"
 )
 
-// Stranger is a machine that asked to boot and that nobody configured.
+// Stranger is a machine that asked to boot and that nobody configured. Its
+// UUID is spelt as dmidecode and the machine's maker do.
 type Stranger struct {
 	MAC   string    `json:"mac,omitempty"`
 	UUID  string    `json:"uuid,omitempty"`
@@ -30,7 +32,7 @@ type Stranger struct {
 func (a *App) Strangers() []Stranger {
 	list := []Stranger{}
 	for _, s := range a.machines.Seen() {
-		x := Stranger{MAC: s.Client.MAC.String(), UUID: s.Client.UUID, First: s.First, Last: s.Last, Count: s.Count}
+		x := Stranger{MAC: s.Client.MAC.String(), UUID: pxecfg.SwapUUID(s.Client.UUID), First: s.First, Last: s.Last, Count: s.Count}
 		if s.Client.ArchKnown {
 			x.Arch = s.Client.Arch.String()
 		}
