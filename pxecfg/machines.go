@@ -38,8 +38,8 @@ type Machines struct {
 	// MaxSeen is how many unknown machines are remembered; the one that was
 	// silent for longest is forgotten first. 0 means 1024, -1 none.
 	MaxSeen int
-	// Logger gets a warning when an unknown machine is seen for the first
-	// time. nil means slog.Default().
+	// Logger gets a warning when an unknown hardware address is seen for the
+	// first time. nil means slog.Default().
 	Logger *slog.Logger
 
 	once   sync.Once

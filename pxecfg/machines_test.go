@@ -1,6 +1,7 @@
 package pxecfg
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -105,9 +107,28 @@ func TestSeen(t *testing.T) {
 	ask(Client{MAC: mac(9), Peer: ip(4)})
 	require.Len(t, m.Seen(), 1)
 
+	ask(Client{})
+	require.Len(t, m.Seen(), 1, "nothing to know it by")
+
 	m.MaxSeen = -1
 	ask(Client{MAC: mac(7)})
 	require.Len(t, m.Seen(), 1)
+}
+
+// A warning for each unknown hardware address, and none on the way to a known one.
+func TestUnknownWarning(t *testing.T) {
+	var log bytes.Buffer
+	m := &Machines{Logger: slog.New(slog.NewTextHandler(&log, nil)), List: []Machine{{MAC: mac(9), Source: kernel("k")}}}
+	ask := func(c Client) { _, _ = m.Config(t.Context(), c) }
+	ask(Client{UUID: wireUUID, Peer: ip(1)})
+	ask(Client{MAC: mac(9), Peer: ip(1)})
+	require.Empty(t, log.String())
+	for range 2 {
+		ask(Client{UUID: wireUUID, Peer: ip(2)})
+		ask(Client{MAC: mac(1), Peer: ip(2)})
+	}
+	require.Equal(t, 1, strings.Count(log.String(), "unknown machine"))
+	require.Contains(t, log.String(), "mac=02:00:00:00:00:01")
 }
 
 // TestSightingsIndex: the maps never outgrow the list, whatever comes.

@@ -30,17 +30,17 @@ type sightings struct {
 	byIP   map[netip.Addr]*list.Element
 }
 
-// add returns whether the machine is new.
+// add returns whether a hardware address is new: one name on the ladder is no
+// reason to alarm anybody yet, a later one may be known.
 func (s *sightings) add(c Client, now time.Time, limit int) bool {
-	if limit <= 0 {
+	c = withAddress(c)
+	if limit <= 0 || len(c.MAC) == 0 && c.UUID == "" && !c.IP.IsValid() {
 		return false
 	}
-	c = withAddress(c)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e := s.find(c)
-	isNew := e == nil
-	if isNew {
+	if e == nil {
 		if s.order.Len() >= limit {
 			s.remove(s.order.Back())
 		}
@@ -48,6 +48,7 @@ func (s *sightings) add(c Client, now time.Time, limit int) bool {
 	}
 	s.unindex(e)
 	v := e.Value.(*Sighting)
+	isNew := len(c.MAC) > 0 && len(v.Client.MAC) == 0
 	v.Client = merge(c, v.Client)
 	v.Last = now
 	v.Count++
