@@ -20,7 +20,8 @@ import (
 // Its methods may be called concurrently; they take turns, one request is
 // under way at a time. An error of the connection ends the Client: every later
 // call returns it. An error that the server sends does not: it is a
-// [syscall.Errno] (EIO, ENOSPC, EPERM ...) and the next call may succeed.
+// [syscall.Errno] (EIO, ENOSPC, EPERM ...) and the next call may succeed. There
+// is no timeout: Close ends a call that waits.
 type Client struct {
 	nc     net.Conn
 	size   int64
@@ -32,6 +33,8 @@ type Client struct {
 	err    error // what ended the connection
 	hdr    [requestHeaderLen]byte
 }
+
+var errClientClosed = fmt.Errorf("nbd: the client is closed: %w", net.ErrClosed)
 
 // Dial connects to a server ("tcp", "192.0.2.1:10809" or "unix", "/run/x") and
 // opens an export. The context counts for connecting and the handshake.
@@ -125,9 +128,12 @@ func (c *Client) Sync() error {
 
 // Close takes leave of the server and closes the connection.
 func (c *Client) Close() error {
-	c.mu.Lock()
+	if !c.mu.TryLock() {
+		c.nc.Close() // ends the request under way
+		c.mu.Lock()
+	}
 	defer c.mu.Unlock()
-	if errors.Is(c.err, net.ErrClosed) {
+	if errors.Is(c.err, errClientClosed) {
 		return nil
 	}
 	if c.err == nil {
@@ -135,8 +141,12 @@ func (c *Client) Close() error {
 		_ = c.nc.SetDeadline(time.Now().Add(time.Second))
 		_ = c.send(protocol.TRANSMISSION_TYPE_REQUEST_DISC, nil, 0, 0)
 	}
-	c.err = fmt.Errorf("nbd: the client: %w", net.ErrClosed)
-	return c.nc.Close()
+	failed := c.err != nil
+	c.err = errClientClosed
+	if err := c.nc.Close(); !failed {
+		return err
+	}
+	return nil
 }
 
 func (c *Client) inPieces(typ uint16, p []byte, off int64) (int, error) {

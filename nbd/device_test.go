@@ -52,6 +52,13 @@ func TestDevices(t *testing.T) {
 		require.NoError(t, err)
 		nbdtest.TestDevice(t, dev, content)
 
+		over := nbd.NewOverlay(nbd.NewReaderAt(bytes.NewReader(content), int64(size)))
+		nbdtest.TestDevice(t, over, padded)
+		over, err = nbd.OpenOverlay(nbd.NewReaderAt(bytes.NewReader(content), int64(size)), t.TempDir(), "base")
+		require.NoError(t, err)
+		nbdtest.TestDevice(t, over, padded)
+		require.NoError(t, over.Close())
+
 		// A client is a device too, over the whole engine.
 		nbdtest.TestDevice(t, dial(t, serve(t, rwMem(content)), "x"), content)
 		nbdtest.TestDevice(t, dial(t, serve(t, nbd.NewReaderAt(bytes.NewReader(content), int64(size))), "x"), padded)

@@ -17,6 +17,10 @@
 //	}}
 //	err := srv.ListenAndServe() // ":10809"
 //
+// For machines without a disk: [Images] serves image files as generations, an
+// [Overlay] is a copy-on-write device over a shared one, and [Roots] keeps a
+// writable root for each machine, under names that a [Name] takes apart.
+//
 // # Protocol
 //
 // The protocol is the one of https://github.com/NetworkBlockDevice/nbd,
@@ -49,6 +53,10 @@
 //
 // A write is passed on in pieces of at most 64 KiB, which end at a multiple of
 // 4 KiB. When one fails, the ones before it stay written, as on a disk.
+//
+// Linux makes an I/O error of every error reply, of the ESHUTDOWN of a server
+// that shuts down as well, whereas a client that reconnects can repeat requests
+// that were not answered: see [Server].Handover.
 //
 // There is no encryption and no authentication: who may open what is for the
 // Handler to decide, by [Request].Client.

@@ -97,7 +97,7 @@ func (d *File) WriteAt(p []byte, off int64) (int, error) {
 }
 
 // Sync returns when all that was written is on stable storage (fdatasync).
-func (d *File) Sync() error { return datasync(d.f) }
+func (d *File) Sync() error { return syncData(d.f) }
 
 // Close closes the file.
 func (d *File) Close() error { return d.f.Close() }

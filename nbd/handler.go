@@ -4,7 +4,8 @@ import "context"
 
 // Handler decides which device a client gets. The server calls it for every
 // NBD_OPT_GO, NBD_OPT_INFO and NBD_OPT_EXPORT_NAME, concurrently for
-// different connections.
+// different connections. The context ends when the connection is cut; a nil
+// Device without an error means that there is no such export.
 //
 // An error says why not, and its kind chooses the reply: [fs.ErrNotExist] is
 // NBD_REP_ERR_UNKNOWN, [fs.ErrPermission] is NBD_REP_ERR_POLICY,
@@ -28,7 +29,8 @@ type ExportInfo struct {
 }
 
 // Lister is a [Handler] that can list its exports (NBD_OPT_LIST). A handler
-// that is no Lister refuses the list with NBD_REP_ERR_POLICY.
+// that is no Lister refuses the list with NBD_REP_ERR_POLICY. The request has
+// no Export and PurposeInfo.
 type Lister interface {
 	ListNBD(ctx context.Context, r *Request) ([]ExportInfo, error)
 }

@@ -123,6 +123,43 @@ func TestQemu(t *testing.T) {
 	run(t, tool, "compare", "-f", "raw", "-F", "raw", disk, url+"/disk")
 }
 
+// Two overlays over one image, through the tools: each has its own writes, the
+// image keeps its bytes.
+func TestOverlaysThroughTools(t *testing.T) {
+	tool := needTool(t, "qemu-io", "qemu-img", "nbdcopy")
+	content := pattern(5<<20 + 512)
+	path := tempFile(t, content)
+	base, err := nbd.OpenFile(path)
+	require.NoError(t, err)
+	defer base.Close()
+	a := nbd.NewOverlay(base)
+	b, err := nbd.OpenOverlay(base, filepath.Join(t.TempDir(), "b"), "base")
+	require.NoError(t, err)
+	defer b.Close()
+	addr := nbdtest.ServeServer(t, &nbd.Server{Logger: quiet, Handler: nbd.Exports{"a": nbd.Share(a), "b": nbd.Share(b)}})
+
+	want := map[string][]byte{}
+	for name, fill := range map[string]byte{"a": 0x61, "b": 0x62} {
+		url := "nbd://" + addr + "/" + name
+		run(t, needTool(t, "qemu-img"), "compare", "-f", "raw", "-F", "raw", path, url)
+		run(t, tool, "-f", "raw", "-t", "writeback", url, "-c", fmt.Sprintf("write -P %d 1000 5000", fill),
+			"-c", fmt.Sprintf("write -f -P %d 3M 1M", fill), "-c", "flush")
+		want[name] = bytes.Clone(content)
+		copy(want[name][1000:], bytes.Repeat([]byte{fill}, 5000))
+		copy(want[name][3<<20:], bytes.Repeat([]byte{fill}, 1<<20))
+	}
+	for name, content := range want {
+		out := filepath.Join(t.TempDir(), "copy")
+		run(t, needTool(t, "nbdcopy"), "--connections=4", "nbd://"+addr+"/"+name, out)
+		got, err := os.ReadFile(out)
+		require.NoError(t, err)
+		require.True(t, bytes.Equal(content, got), name)
+	}
+	got, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.True(t, bytes.Equal(content, got))
+}
+
 // nbdkit's nbd plugin as a client, with its checks of what a server says.
 func TestNbdkitAsClient(t *testing.T) {
 	tool := needTool(t, "nbdkit", "nbdinfo", "nbdcopy")

@@ -9,7 +9,7 @@ const (
 	readBufLen  = 64 << 10         // of one connection, while it has data in it
 	smallBufLen = 128<<10 + 4<<10  // replies: a kernel's largest read and more than one small one
 	pieceLen    = 1 << 20          // the most of a read that is held at once
-	largeBufLen = pieceLen + 4<<10 //
+	largeBufLen = pieceLen + 4<<10 // replies: one piece and its header
 	blockLen    = 4 << 10          // pieces of a write end at its multiples
 	maxDrained  = 1 << 20          // of an option that is too long
 	lameDuck    = 100 * time.Millisecond

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -61,8 +63,8 @@ type Server struct {
 	// Handover changes what Shutdown does with requests that have not been
 	// begun: it cuts the connection without an answer to them, instead of
 	// answering ESHUTDOWN. A client that reconnects (nbd-client -persist)
-	// sends them again to the next server, whereas Linux makes an I/O error of
-	// ESHUTDOWN. Set it where another server takes over at once.
+	// can then repeat them to the next server, whereas Linux makes an I/O
+	// error of ESHUTDOWN. Set it where another server takes over at once.
 	Handover bool
 
 	mu        sync.Mutex
@@ -190,7 +192,6 @@ func (s *Server) Close() error {
 // end, and returns a channel that is closed when none is left.
 func (s *Server) close(end func(*conn)) <-chan struct{} {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.setupLocked()
 	if !s.closing {
 		s.closing = true
@@ -199,10 +200,13 @@ func (s *Server) close(end func(*conn)) <-chan struct{} {
 			close(s.empty)
 		}
 	}
-	for l := range s.listeners {
+	listeners := slices.Collect(maps.Keys(s.listeners))
+	conns := slices.Collect(maps.Keys(s.conns))
+	s.mu.Unlock()
+	for _, l := range listeners {
 		l.Close()
 	}
-	for c := range s.conns {
+	for _, c := range conns {
 		end(c)
 	}
 	return s.empty

@@ -450,6 +450,35 @@ func TestDisconnectInTheHandler(t *testing.T) {
 	require.Equal(t, 1, mem.Closed())
 }
 
+// Close ends a call that waits for a server which does not answer.
+func TestClientClose(t *testing.T) {
+	dev, reading, goOn := gate()
+	c := dial(t, serve(t, dev), "x")
+	failed := make(chan error, 1)
+	go func() {
+		_, err := c.ReadAt(make([]byte, 512), 0)
+		failed <- err
+	}()
+	<-reading
+	require.NoError(t, c.Close())
+	require.ErrorIs(t, <-failed, net.ErrClosed)
+	close(goOn)
+	require.NoError(t, c.Close(), "again")
+	_, err := c.ReadAt(make([]byte, 512), 0)
+	require.ErrorIs(t, err, net.ErrClosed)
+	_, err = c.WriteAt(nil, -1)
+	require.ErrorIs(t, err, fs.ErrInvalid)
+}
+
+func TestDialContext(t *testing.T) {
+	l := listen(t) // takes connections and says nothing
+	defer l.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	_, err := nbd.Dial(ctx, "tcp", l.Addr().String(), "x")
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+}
+
 func TestServeConnReturnsWhy(t *testing.T) {
 	mem := nbdtest.NewMemory(make([]byte, 8192))
 	run := func(ctx context.Context, f func(r *raw)) error {

@@ -193,14 +193,14 @@ func TestUnixSocket(t *testing.T) {
 func TestIdleConnectionsHoldNoBuffers(t *testing.T) {
 	srv := &nbd.Server{Handler: anyName{nbdtest.NewMemory(make([]byte, 1<<20))}, Logger: quiet, MaxConnsPerAddr: -1}
 	addr := nbdtest.ServeServer(t, srv)
-	heap := func() uint64 {
+	heap := func() int64 {
 		var m runtime.MemStats
 		for range 3 {
 			runtime.GC()
 			time.Sleep(time.Millisecond)
 		}
 		runtime.ReadMemStats(&m)
-		return m.HeapInuse + m.StackInuse
+		return int64(m.HeapInuse + m.StackInuse)
 	}
 	before := heap()
 	const n = 300
@@ -213,5 +213,5 @@ func TestIdleConnectionsHoldNoBuffers(t *testing.T) {
 	}
 	per := (heap() - before) / n
 	t.Logf("%d bytes for each connection, both ends", per)
-	require.Less(t, per, uint64(48<<10))
+	require.Less(t, per, int64(48<<10))
 }
