@@ -135,7 +135,7 @@ type Roots struct {
 
 	mu    sync.Mutex
 	roots map[string]*root
-	pins  map[string]int // roots on each digest, with Dir
+	pins  map[string]int // users of each digest
 	floor int64          // tokens up to here open only roots that exist
 	bad   bool           // a root could not be read: no link is removed, it may need it
 }
@@ -149,7 +149,8 @@ type RootsTrace struct {
 	// first of a boot, and fresh: the root began clean with it. Both are
 	// false for further connections and for those without a token.
 	Opened func(n Name, client netip.AddrPort, first, fresh bool)
-	// Fenced is called when the connections of a root's boot were cut off.
+	// Fenced is called when a root was taken from whoever had connections to
+	// it; they are cut right after.
 	Fenced func(root string, connections int, cause error)
 }
 
@@ -260,6 +261,9 @@ func (rs *Roots) evict() bool {
 		}
 		stale := r.bad == nil && r.state.Image == "" && (r.pending == nil || rs.now().Sub(r.pending.at) > rs.pendingFor())
 		if stale {
+			if r.pending != nil {
+				rs.unpinLocked(r.pending.digest)
+			}
 			rs.forget(r)
 		}
 		<-r.sem
@@ -277,7 +281,8 @@ func (rs *Roots) pendingFor() time.Duration { return limit(rs.PendingFor, 10*tim
 // stays on its generation for PendingFor after a newer one was published, so
 // that a machine gets one and the same through all stages of its boot.
 //
-// Nothing is made on disk before the first opening. Errors: [fs.ErrInvalid]
+// Before the first opening nothing is made on disk but the image's link.
+// Errors: [fs.ErrInvalid]
 // for names that cannot be; [fs.ErrNotExist] when there is no such image, or
 // the generation of a kept root is gone; [fs.ErrPermission] when the root is
 // kept and kind is Ephemeral, or the kept root is over another image: reset or
@@ -302,54 +307,58 @@ func (rs *Roots) Boot(ctx context.Context, image, rootName string, kind Kind) (N
 	if r.bad != nil {
 		return Name{}, r.bad
 	}
-	digest := ""
+	var base *imageFile
 	if r.state.kept() {
 		if err := r.state.conflict(rootName, image, kind); err != nil {
 			return Name{}, err
 		}
-		digest = r.state.Generation
-		if err := rs.available(ctx, image, digest); err != nil {
-			return Name{}, err
-		}
+		base, err = rs.acquireBase(ctx, image, r.state.Generation)
 	} else {
-		g, err := rs.Images.Current(ctx, image)
-		if err != nil {
-			return Name{}, err
-		}
-		digest = g.Digest
+		base, err = rs.Images.current(ctx, image)
 	}
+	if err != nil {
+		return Name{}, err
+	}
+	defer base.release()
 	if p := r.pending; p != nil && p.kind == kind && p.name.Image == image {
-		if p.digest == digest {
+		if p.digest == base.digest {
 			return p.name, nil
 		}
-		if rs.now().Sub(p.at) < rs.pendingFor() && !r.state.kept() && rs.available(ctx, image, p.digest) == nil {
-			return p.name, nil
+		if rs.now().Sub(p.at) < rs.pendingFor() && !r.state.kept() {
+			if former, err := rs.acquireBase(ctx, image, p.digest); err == nil {
+				former.release()
+				return p.name, nil
+			}
 		}
 	}
-	return rs.mint(r, n, kind, digest), nil
+	return rs.mint(r, n, kind, base), nil
 }
 
-// available reports why a generation cannot be had.
-func (rs *Roots) available(ctx context.Context, image, digest string) error {
-	file, err := rs.Images.acquire(ctx, image, digest, rs.pinPath(digest))
-	if err == nil {
-		file.release()
+// mint makes the next token the pending one. The generation is linked already
+// now, because at the opening its file may have lost its name.
+func (rs *Roots) mint(r *root, n Name, kind Kind, base *imageFile) Name {
+	if err := rs.pin(base); err != nil {
+		rs.logger().Debug("nbd: image cannot be linked", "root", r.name, "err", err)
 	}
-	return err
-}
-
-func (rs *Roots) mint(r *root, n Name, kind Kind, digest string) Name {
+	rs.dropPending(r)
 	now := rs.now()
 	rs.mu.Lock()
 	floor := rs.floor
 	rs.mu.Unlock()
 	r.minted = max(now.UnixMilli(), r.minted+1, r.state.opened()+1, floor+1)
-	n.Generation = digest[:GenerationDigits]
+	n.Generation = base.generation()
 	n.Boot = makeToken(rs.secret, n, kind, r.minted)
-	r.pending = &pendingBoot{name: n, kind: kind, digest: digest, seq: r.minted, at: now}
+	r.pending = &pendingBoot{name: n, kind: kind, digest: base.digest, seq: r.minted, at: now}
 	rs.logger().Debug("nbd: boot token minted", "root", r.name, "kind", kind, "image", n.Image, "generation", n.Generation)
 	if t := rs.Trace; t != nil && t.Minted != nil {
 		t.Minted(n, kind)
 	}
 	return n
+}
+
+func (rs *Roots) dropPending(r *root) {
+	if r.pending != nil {
+		rs.unpin(r.pending.digest)
+		r.pending = nil
+	}
 }

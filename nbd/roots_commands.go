@@ -190,7 +190,7 @@ func (rs *Roots) command(ctx context.Context, name, verb string, do func(r *root
 	defer cut.disconnect()
 	defer rs.put(r)
 	r.minted = max(r.minted, r.state.opened(), rs.now().UnixMilli())
-	r.pending = nil
+	rs.dropPending(r)
 	if err := do(r, r.minted); err != nil {
 		return err
 	}

@@ -28,7 +28,6 @@ func newHolder(token string) *rootHolder {
 type cutOff struct {
 	cause   error
 	devices []*rootDevice
-	after   func()
 }
 
 func (f cutOff) disconnect() {
@@ -36,9 +35,6 @@ func (f cutOff) disconnect() {
 		if d.cut != nil {
 			d.cut(f.cause)
 		}
-	}
-	if f.after != nil {
-		f.after()
 	}
 }
 
@@ -61,7 +57,7 @@ func (rs *Roots) fence(r *root, cause error) cutOff {
 	if len(f.devices) > 0 {
 		rs.logger().Info("nbd: boot fenced off", "root", r.name, "connections", len(f.devices), "cause", cause)
 		if t := rs.Trace; t != nil && t.Fenced != nil {
-			f.after = func() { t.Fenced(r.name, len(f.devices), cause) }
+			t.Fenced(r.name, len(f.devices), cause)
 		}
 	}
 	return f

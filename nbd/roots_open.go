@@ -44,7 +44,8 @@ func (rs *Roots) openBoot(ctx context.Context, n Name, req *Request) (Device, er
 		return nil, err
 	}
 	var cut cutOff
-	defer cut.disconnect() // after put: a connection that ends comes back here to close its device
+	// After put: a connection that ends comes back here to close its device.
+	defer func() { cut.disconnect() }()
 	defer rs.put(r)
 	if err := rs.admit(r, n, seq, kind); err != nil {
 		return nil, err
@@ -144,7 +145,7 @@ func (rs *Roots) take(ctx context.Context, r *root, n Name, seq int64, kind Kind
 	}
 	r.minted = max(r.minted, seq)
 	if r.pending != nil && r.pending.seq <= seq {
-		r.pending = nil
+		rs.dropPending(r)
 	}
 	r.holder = newHolder(n.Boot)
 	return cut, nil

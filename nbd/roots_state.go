@@ -306,7 +306,8 @@ func (rs *Roots) save(r *root, state rootState) error {
 	return nil
 }
 
-// pin links a generation into Dir and counts the root that uses it.
+// pin links a generation into Dir and counts who uses it: each root that is on
+// it and each pending boot.
 func (rs *Roots) pin(file *imageFile) error {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
@@ -339,13 +340,17 @@ func (rs *Roots) pin(file *imageFile) error {
 	return syncDir(filepath.Dir(path))
 }
 
-// unpin removes the link when no root uses the generation any more.
+// unpin removes the link when nobody uses the generation any more.
 func (rs *Roots) unpin(digest string) {
 	if digest == "" {
 		return
 	}
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
+	rs.unpinLocked(digest)
+}
+
+func (rs *Roots) unpinLocked(digest string) {
 	if rs.pins[digest]--; rs.pins[digest] > 0 {
 		return
 	}

@@ -1,0 +1,218 @@
+package nbd
+
+import (
+	"bytes"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// The model: a root is a few blocks, each with the values it may have. A block
+// written since the last flush may have several after a crash.
+type modelRoot struct {
+	name    string
+	kind    Kind
+	exists  bool // opened, and not reset or deleted since
+	opened  int  // index of the newest token opened, into tokens
+	tokens  []string
+	images  []byte // the image of each token
+	pending bool   // the last token was not opened
+	lost    bool   // the server restarted since the last token was given out
+	image   byte
+	// unlinked: before the first opening the server restarted and the image
+	// was replaced, so that there was no file to link any more.
+	unlinked bool
+	blocks   [modelBlocks][]byte
+	flushed  [modelBlocks][]byte
+	machine  *client
+}
+
+const modelBlocks = 8
+
+// TestRootsModel lets several machines boot, write, lose power and be reset in
+// any order, and checks every read and every refusal against the model.
+func TestRootsModel(t *testing.T) {
+	for seed := range uint64(6) {
+		for _, stored := range []bool{false, true} {
+			t.Run(fmt.Sprint(seed, stored), func(t *testing.T) { runModel(t, seed, stored) })
+		}
+	}
+}
+
+func runModel(t *testing.T, seed uint64, stored bool) {
+	g := newRootsRig(t, stored)
+	rng := rand.New(rand.NewPCG(seed, 9))
+	newest := byte(1)
+	var roots []*modelRoot
+	for i := range 4 {
+		roots = append(roots, &modelRoot{name: fmt.Sprint("node-", i), kind: Kind(i % 2), opened: -1})
+	}
+	for range 250 {
+		g.pass(time.Duration(rng.IntN(3)) * time.Millisecond)
+		r := roots[rng.IntN(len(roots))]
+		switch rng.IntN(14) {
+		case 0:
+			newest++
+			publish(t, g.image, bytes.Repeat([]byte{newest}, modelBlocks*4096))
+			g.pass(11 * time.Minute)
+		case 1:
+			if !stored {
+				continue
+			}
+			crash := rng.IntN(2) == 0
+			g.restart(crash)
+			for _, r := range roots {
+				r.machine, r.pending, r.lost = nil, false, true
+				for b := range r.blocks {
+					if crash {
+						r.blocks[b] = append(r.blocks[b], r.flushed[b]...)
+					}
+				}
+			}
+		case 2:
+			if r.exists && rng.IntN(3) == 0 {
+				require.NoError(t, g.Reset(t.Context(), r.name))
+				r.forget()
+			}
+		case 3:
+			if r.exists && rng.IntN(3) == 0 {
+				require.NoError(t, g.Delete(t.Context(), r.name))
+				g.pass(time.Millisecond)
+				r.forget()
+			}
+		case 4, 5, 6:
+			r.render(t, g, newest)
+			if len(r.tokens) > 0 && rng.IntN(4) > 0 {
+				r.open(t, g, len(r.tokens)-1, newest)
+			}
+		case 7: // an old token, or the present one again
+			if len(r.tokens) > 0 {
+				i := rng.IntN(len(r.tokens))
+				if i > r.opened && i < len(r.tokens)-1 {
+					continue // overtaken before it was opened: it may come, or not
+				}
+				r.open(t, g, i, newest)
+			}
+		case 8:
+			if r.machine != nil {
+				r.machine.end()
+				if r.machine.cut.Load() == nil {
+					r.flush()
+				}
+				r.machine = nil
+			}
+		case 9:
+			if r.machine != nil {
+				r.machine.flush()
+				r.flush()
+			}
+		default:
+			if r.machine == nil {
+				continue
+			}
+			b := rng.IntN(modelBlocks)
+			v := byte(100 + rng.IntN(100))
+			_, err := r.machine.Device.(*rootDevice).WriteAt(bytes.Repeat([]byte{v}, 4096), int64(b)*4096)
+			require.NoError(t, err)
+			r.blocks[b] = []byte{v}
+			r.flushed[b] = append(r.flushed[b], v)
+			r.check(t)
+		}
+	}
+}
+
+func (r *modelRoot) render(t *testing.T, g *rootsRig, newest byte) {
+	if r.unlinked && r.kind == Kept {
+		if _, err := g.Boot(t.Context(), "debian", r.name, r.kind); err != nil {
+			require.ErrorIs(t, err, fs.ErrNotExist)
+			require.NoError(t, g.Reset(t.Context(), r.name))
+			r.forget()
+			r.unlinked = false
+		}
+	}
+	name := g.boot(r.name, r.kind)
+	if n := len(r.tokens); n > 0 && r.tokens[n-1] == name {
+		require.True(t, r.pending || r.lost && n-1 > r.opened, "a token that was opened was given out again")
+		r.pending = true
+		return
+	}
+	image := newest
+	if r.kind == Kept && r.exists {
+		image = r.image
+	}
+	r.tokens, r.images, r.pending = append(r.tokens, name), append(r.images, image), true
+	r.lost = false
+}
+
+func (r *modelRoot) open(t *testing.T, g *rootsRig, i int, newest byte) {
+	c, err := g.openFrom(r.tokens[i], "192.0.2.1:1")
+	switch {
+	case i < r.opened, i == r.opened && !r.exists:
+		require.Error(t, err)
+		return
+	case err != nil && r.unlinked:
+		require.ErrorIs(t, err, fs.ErrNotExist)
+		return
+	case err != nil:
+		// Only the generation may be missing: a token that waited too long.
+		require.Greater(t, i, r.opened, "%v", err)
+		if !r.lost || r.exists { // or another root was deleted since, and a restart forgot who waits
+			require.NotEqual(t, newest, r.images[i], "%v", err)
+		}
+		return
+	}
+	if i > r.opened {
+		if r.machine != nil {
+			require.ErrorIs(t, *r.machine.cut.Load(), ErrFenced)
+			_, err := r.machine.Device.(*rootDevice).WriteAt([]byte{0}, 0)
+			require.ErrorIs(t, err, ErrFenced)
+			r.machine.end()
+			r.machine = nil
+			r.flush()
+		}
+		if r.kind == Ephemeral || !r.exists {
+			r.unlinked = r.lost && r.images[i] != newest
+			r.image = r.images[i]
+			for b := range r.blocks {
+				r.blocks[b], r.flushed[b] = []byte{r.image}, []byte{r.image}
+			}
+		}
+		r.opened, r.exists = i, true
+	}
+	if i == len(r.tokens)-1 {
+		r.pending = false
+	}
+	if r.machine != nil {
+		r.machine.end()
+	}
+	r.machine = c
+	r.check(t)
+}
+
+func (r *modelRoot) check(t *testing.T) {
+	for b, p := range slices.Collect(slices.Chunk(content(t, r.machine), 4096)) {
+		if b >= modelBlocks {
+			break
+		}
+		require.Equal(t, bytes.Repeat(p[:1], 4096), p)
+		require.Contains(t, r.blocks[b], p[0], "%s block %d", r.name, b)
+		r.blocks[b] = p[:1]
+	}
+}
+
+func (r *modelRoot) flush() {
+	for b := range r.blocks {
+		r.flushed[b] = slices.Clone(r.blocks[b])
+	}
+}
+
+// forget: the data is gone, and no token given out until now opens it again.
+func (r *modelRoot) forget() {
+	r.exists, r.pending, r.opened = false, false, len(r.tokens)-1
+	r.machine = nil
+}
