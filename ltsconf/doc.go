@@ -26,7 +26,9 @@
 // with Compatible set reads exactly as getltscfg does, keeps what came before
 // a syntax error, and lists in [File.Problems] everything the strict reader
 // would have refused. A file that the strict reader takes means the same in
-// both.
+// both. What is well formed but has no effect is taken by both: a second
+// section of one name, all but the last of several settings of one name, a
+// LIKE that names no section.
 //
 // The grammar has traps, all of them refused by the strict reader: a section
 // without settings is a syntax error; a quoted value runs to the last double
@@ -50,7 +52,8 @@
 // Input is limited in size ([Parser].MaxSize), each call takes time linear in it
 // (matching a pattern: the product of its length and the name's), and
 // no input makes it panic. A [File] does not change after parsing and may be
-// used by any number of goroutines.
+// used by any number of goroutines. Substitutions in values are checked to be
+// closed; what runs inside them is the client's business.
 //
 // LTSP 19 and later read ltsp.conf, another format with a similar look, which
 // this package does not read.

@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path"
 	"slices"
 	"strings"
+	"unicode"
 )
 
 // DefaultMaxSize is the limit on the input of a [Parser] that does not set
@@ -32,7 +34,7 @@ type Parser struct {
 	Compatible bool
 
 	// MaxSize limits the input, included files counted in, in bytes:
-	// 0 means [DefaultMaxSize], -1 no limit.
+	// 0 means [DefaultMaxSize], -1 (or less) no limit.
 	MaxSize int64
 
 	// Includes holds the files that include directives name; a path's leading
@@ -99,8 +101,11 @@ func (o Parser) Parse(name string, r io.Reader) (*File, error) {
 	return p.f, nil
 }
 
+var errTooLarge = fmt.Errorf("split it, or raise Parser.MaxSize: %w", fs.ErrInvalid)
+
+// readLimited reads at most limit bytes; any number when it is negative.
 func readLimited(name string, r io.Reader, limit int64) ([]byte, error) {
-	if limit < 0 {
+	if limit < 0 || limit == math.MaxInt64 {
 		return io.ReadAll(r)
 	}
 	src, err := io.ReadAll(io.LimitReader(r, limit+1))
@@ -108,7 +113,7 @@ func readLimited(name string, r io.Reader, limit int64) ([]byte, error) {
 		if name == "" {
 			name = "lts.conf"
 		}
-		err = fmt.Errorf("%s: larger than %d bytes: split it, or raise Parser.MaxSize: %w", name, limit, fs.ErrInvalid)
+		err = fmt.Errorf("%s: larger than %d bytes: %w", name, limit, errTooLarge)
 	}
 	return src, err
 }
@@ -316,7 +321,7 @@ func (p *parser) include(t token) {
 	}
 	src, err := p.readInclude(name)
 	switch {
-	case errors.Is(err, fs.ErrInvalid):
+	case errors.Is(err, errTooLarge):
 		p.err, p.done = err, true
 	case err != nil:
 		p.stop(t, "include: clients crash here: %v", err)
@@ -349,9 +354,14 @@ func fsName(p string) string { return strings.TrimPrefix(path.Clean("/"+p), "/")
 // clip keeps messages readable when the input is not.
 func clip(s string) string {
 	if len(s) > 40 {
-		return s[:37] + "..."
+		s = s[:37] + "..."
 	}
-	return s
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, s)
 }
 
 // isName reports whether the shell takes s as the name of a variable.

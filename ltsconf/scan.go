@@ -156,13 +156,13 @@ func (s *scanner) lineEnd(from int) (int, bool) {
 	}
 }
 
-// wordEnd returns where the unquoted word that starts at start ends, looking
-// from offset from on.
-func (s *scanner) wordEnd(from, start int) int {
-	for s.has(from, start) && !notWord[s.buf[from]] {
-		from++
+// wordEnd returns where the unquoted word that starts at start ends.
+func (s *scanner) wordEnd(start int) int {
+	end := start
+	for s.has(end, start) && !notWord[s.buf[end]] {
+		end++
 	}
-	return from
+	return end
 }
 
 func (s *scanner) quoted(t token, start int) token {
@@ -177,7 +177,7 @@ func (s *scanner) quoted(t token, start int) token {
 
 // word scans an unquoted word, white space or an include directive.
 func (s *scanner) word(t token, start int, bol bool) (token, bool) {
-	end := s.wordEnd(start, start)
+	end := s.wordEnd(start)
 	b := s.buf[start:end]
 	s.pos = end
 	if bol {

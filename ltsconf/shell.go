@@ -67,7 +67,7 @@ var (
 // string (XCU 2.2.3, 2.6.3), as far as to know that the string ends where raw
 // does. expands tells that there is something to expand.
 func checkQuoted(raw string) (expands bool, err error) {
-	if strings.IndexAny(raw, "\\\"$`") < 0 {
+	if !strings.ContainsAny(raw, "\\\"$`") {
 		return false, nil
 	}
 	// What is open, innermost last: " string, ( command, { parameter. It is
