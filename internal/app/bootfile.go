@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"net/netip"
@@ -13,7 +14,7 @@ import (
 	"github.com/seed-3ec230fa/diskless/pxecfg"
 )
 
-// loopback in a configuration, for demos, serves loopback.
+// newPool is the pool of addresses, with a reservation for each machine.
 func (a *App) newPool() *dhcp.Pool {
 	d := a.cfg.DHCP
 	p := &dhcp.Pool{
@@ -50,8 +51,8 @@ func (a *App) bootFile(ctx context.Context, r *dhcp.Request) (dhcp.Boot, error) 
 	case a.cfg.Unknown == config.UnknownDeny:
 		// Asking notes the stranger, so that the administrator finds it.
 		_, err := a.machines.Config(ctx, c)
-		if err == nil {
-			err = fs.ErrNotExist
+		if errors.Is(err, fs.ErrNotExist) {
+			err = nil // an address, and nothing to boot
 		}
 		return dhcp.Boot{}, err
 	}
