@@ -107,7 +107,7 @@ func (p *BootPolicy) warnOnce(r *Request, msg string, args ...any) {
 	if !p.warned.first(r.ClientHWAddr.String()) {
 		return
 	}
-	args = append(args, "mac", r.ClientHWAddr, "platform", r.Platform(), "class", r.ClassIdentifier())
+	args = append(args, "mac", r.ClientHWAddr.String(), "platform", r.Platform(), "class", r.ClassIdentifier())
 	if arch, ok := r.Arch(); ok {
 		args = append(args, "arch", int(arch), "archname", arch.String())
 	}

@@ -235,7 +235,7 @@ func (p *Pool) request(ctx context.Context, c client) (*dhcpv4.DHCPv4, error) {
 
 func (p *Pool) nak(c client, addr netip.Addr) *dhcpv4.DHCPv4 {
 	p.offers.drop(c.hw)
-	p.logger().Info("dhcp: request refused (NAK), the client will ask for another address", "mac", c.hw, "addr", addr)
+	p.logger().Info("dhcp: request refused (NAK), the client will ask for another address", "mac", c.hw.String(), "addr", addr)
 	reply := NewReply(c.Request, dhcpv4.MessageTypeNak)
 	setOption(reply, dhcpv4.OptionServerIdentifier, p.ServerID.AsSlice())
 	setOption(reply, dhcpv4.OptionMessage, []byte("address not available"))
@@ -317,11 +317,11 @@ func (p *Pool) decline(ctx context.Context, c client) (*dhcpv4.DHCPv4, error) {
 	if owner := p.reserved[c.requested]; owner != nil {
 		// Quarantine would leave the machine without any address.
 		p.logger().Warn("dhcp: a reserved address is in use by another machine: find it (arping) and move it, or change the reservation",
-			"addr", c.requested, "mac", c.hw)
+			"addr", c.requested, "mac", c.hw.String())
 		return nil, ErrDrop
 	}
 	p.logger().Warn("dhcp: an address of the pool is in use by a machine that did not get it here: find it (arping), and move it or take it out of the range",
-		"addr", c.requested, "mac", c.hw, "quarantine", p.declineTime())
+		"addr", c.requested, "mac", c.hw.String(), "quarantine", p.declineTime())
 	if err := p.store.Decline(ctx, c.requested, c.hw, time.Now().Add(p.declineTime())); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, err
 	}

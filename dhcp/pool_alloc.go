@@ -25,7 +25,7 @@ func (p *Pool) allocate(ctx context.Context, c client) (netip.Addr, error) {
 		}
 		if p.taken.first(c.hw.String()) {
 			p.logger().Warn("dhcp: the reserved address is still leased to another machine or in quarantine, the pool gives one meanwhile",
-				"mac", c.hw, "addr", c.res.Addr)
+				"mac", c.hw.String(), "addr", c.res.Addr)
 		}
 	}
 	leases, err := p.store.LeasesByHardwareAddr(ctx, c.hw)
@@ -138,7 +138,7 @@ func (p *Pool) findFree(ctx context.Context, hw net.HardwareAddr) (netip.Addr, e
 func (p *Pool) warnExhausted(hw net.HardwareAddr) {
 	if ok, missed := p.exhausted.allow(time.Minute); ok {
 		p.logger().Warn("dhcp: no address left for a client: widen Ranges or shorten LeaseTime",
-			"subnet", p.Prefix, "mac", hw, "addresses", p.size, "unlogged", missed)
+			"subnet", p.Prefix, "mac", hw.String(), "addresses", p.size, "unlogged", missed)
 	}
 }
 

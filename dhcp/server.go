@@ -206,7 +206,7 @@ func (s *Server) handle(ctx context.Context, out replier, data []byte, from sour
 	}
 	if len(left) > 0 {
 		s.logger().Warn("dhcp: reply is too long for the client, options left out",
-			"mac", r.ClientHWAddr, "options", fmt.Sprint(left), "bytes", len(packet))
+			"mac", r.ClientHWAddr.String(), "options", fmt.Sprint(left), "bytes", len(packet))
 	}
 	to := destination(r, reply)
 	if err := out.write(packet, to, from); err != nil {
@@ -216,7 +216,7 @@ func (s *Server) handle(ctx context.Context, out replier, data []byte, from sour
 	s.Trace.reply(r, reply, to)
 	if log := s.logger(); log.Enabled(ctx, slog.LevelDebug) {
 		log.Debug("dhcp: replied", "type", r.MessageType().String(), "reply", reply.MessageType().String(),
-			"mac", r.ClientHWAddr, "addr", reply.YourIPAddr, "file", reply.BootFileName, "to", to)
+			"mac", r.ClientHWAddr.String(), "addr", reply.YourIPAddr, "file", reply.BootFileName, "to", to)
 	}
 }
 
@@ -224,7 +224,7 @@ func (s *Server) handle(ctx context.Context, out replier, data []byte, from sour
 func (s *Server) decide(ctx context.Context, r *Request) (reply *dhcpv4.DHCPv4, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			s.logger().Error("dhcp: handler panicked", "mac", r.ClientHWAddr, "panic", p, "stack", string(debug.Stack()))
+			s.logger().Error("dhcp: handler panicked", "mac", r.ClientHWAddr.String(), "panic", p, "stack", string(debug.Stack()))
 			reply, err = nil, fmt.Errorf("dhcp: handler panicked: %v", p)
 		}
 	}()
@@ -239,14 +239,14 @@ func (s *Server) noReply(r *Request, err error) {
 	level := slog.LevelDebug
 	if err != nil && !errors.Is(err, ErrDrop) {
 		if ok, missed := s.failures.allow(time.Second); ok {
-			s.logger().Warn("dhcp: request not answered", "type", r.MessageType().String(), "mac", r.ClientHWAddr,
+			s.logger().Warn("dhcp: request not answered", "type", r.MessageType().String(), "mac", r.ClientHWAddr.String(),
 				"peer", r.Peer, "err", err, "unlogged", missed)
 			return
 		}
 	}
 	if log := s.logger(); log.Enabled(context.Background(), level) {
 		log.Log(context.Background(), level, "dhcp: no reply", "type", r.MessageType().String(),
-			"mac", r.ClientHWAddr, "peer", r.Peer, "err", err)
+			"mac", r.ClientHWAddr.String(), "peer", r.Peer, "err", err)
 	}
 }
 
