@@ -13,15 +13,17 @@ import (
 // CacheDir returns the directory where what was fetched and built is kept
 // between runs: DISKLESS_CACHE if it is set, or "diskless" in the user's
 // cache directory. Removing it makes everything anew, with a newer kernel.
-func CacheDir() (string, error) {
+func CacheDir() string {
 	if dir := os.Getenv("DISKLESS_CACHE"); dir != "" {
-		return filepath.Abs(dir)
+		if abs, err := filepath.Abs(dir); err == nil {
+			return abs
+		}
 	}
 	dir, err := os.UserCacheDir()
 	if err != nil {
-		return filepath.Join(os.TempDir(), fmt.Sprintf("diskless-cache-%d", os.Getuid())), nil
+		return filepath.Join(os.TempDir(), fmt.Sprintf("diskless-cache-%d", os.Getuid()))
 	}
-	return filepath.Join(dir, "diskless"), nil
+	return filepath.Join(dir, "diskless")
 }
 
 // once returns cacheDir/name, calling build to make it when it is not there.

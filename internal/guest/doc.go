@@ -4,7 +4,7 @@
 // nothing is installed: the kernel package is fetched and unpacked into a
 // cache directory, the archives and images are written by this package.
 //
-//	cache, _ := guest.CacheDir()
+//	cache := guest.CacheDir()
 //	kernel, err := guest.FetchKernel(ctx, cache)       // kernel.Image is vmlinuz
 //	initrd, err := guest.Initrd(ctx, cache, kernel)
 //	tree, err := guest.Root(marker)                    // an fs.FS, to build a squashfs from

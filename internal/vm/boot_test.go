@@ -25,7 +25,13 @@ import (
 // peers adds the boots that show nothing new of the rig on an ordinary run.
 var peers = flag.Bool("peers", false, "boot in every way that the rig knows, from other people's servers")
 
-func TestMain(m *testing.M) { vmtest.Main(m) }
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if *peers {
+		vmtest.Main(m, guest.InitramfsTools)
+	}
+	vmtest.Main(m)
+}
 
 // stack is a boot server made of other people's programs.
 type stack struct {
@@ -174,6 +180,16 @@ func TestBoot(t *testing.T) {
 					"set timeout=0\nmenuentry x {\nlinux /vmlinuz %s %s\ninitrd /initrd\n}\n", vm.KernelArgs, s.args))
 			}},
 		)
+	}
+	if *peers {
+		for _, g := range []guest.Generator{guest.InitramfsTools} {
+			cells = append(cells, cell{"BIOS iPXE " + string(g), vm.Machine{Memory: 1024}, "", func(t *testing.T, s *stack) {
+				stock := vmtest.Stock(t, g)
+				copyFile(t, stock.Image, filepath.Join(s.tftp, "vmlinuz"))
+				copyFile(t, stock.Initrd, filepath.Join(s.tftp, "initrd"))
+				script(t, s)
+			}})
+		}
 	}
 	for i, c := range cells {
 		t.Run(c.name, func(t *testing.T) {

@@ -26,21 +26,38 @@ import (
 	"github.com/seed-3ec230fa/diskless/internal/vm"
 )
 
-// noGuest tells the isolated process why the first one has no kernel.
+// noGuest tells the isolated process why the first one has no kernel, and with
+// a generator's name added, no initramfs of that.
 const noGuest = "DISKLESS_NO_GUEST"
 
 // Main runs a package's tests in namespaces of their own. It does not return.
-// If there can be none they are run where they are, and [Lab] skips. What
-// comes from the network, the guest's kernel, is fetched before.
-func Main(m *testing.M) {
-	if os.Getenv(noGuest) == "" && len(vm.Missing(guestPackages...)) == 0 {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
-		if _, _, err := prepare(ctx); err != nil {
-			fmt.Fprintln(os.Stderr, "tests that boot a machine will not run:", err)
-			os.Setenv(noGuest, err.Error())
+// If there can be none they are run where they are, and [Lab] skips.
+//
+// What comes from the network is fetched before: the guest's kernel, and the
+// stock initramfs of each generator that tests ask for with [Stock], which
+// takes some minutes once.
+func Main(m *testing.M, stock ...guest.Generator) {
+	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
+	fetch := func(variable string, packages []string, get func() error) {
+		if os.Getenv(variable) != "" || len(vm.Missing(packages...)) > 0 {
+			return
 		}
-		cancel()
+		if err := get(); err != nil {
+			fmt.Fprintln(os.Stderr, "some tests that boot a machine will not run:", err)
+			os.Setenv(variable, err.Error())
+		}
 	}
+	fetch(noGuest, guestPackages, func() error {
+		_, _, err := prepare(ctx)
+		return err
+	})
+	for _, g := range stock {
+		fetch(noGuest+"_"+string(g), stockPackages, func() error {
+			_, err := guest.StockInitrd(ctx, guest.CacheDir(), g)
+			return err
+		})
+	}
+	cancel()
 	os.Exit(vm.Isolated(func(err error) int {
 		if err != nil {
 			fmt.Fprintln(os.Stderr, "tests that need a network of their own will not run:", err)
@@ -49,17 +66,16 @@ func Main(m *testing.M) {
 	}))
 }
 
-var guestPackages = []string{"qemu-system-x86", "busybox-static", "nbd-client", "apt"}
+var (
+	guestPackages = []string{"qemu-system-x86", "busybox-static", "nbd-client", "apt"}
+	stockPackages = []string{"qemu-system-x86", "mmdebstrap", "apt"}
+)
 
 func prepare(ctx context.Context) (kernel *guest.Kernel, initrd string, err error) {
-	dir, err := guest.CacheDir()
-	if err != nil {
+	if kernel, err = guest.FetchKernel(ctx, guest.CacheDir()); err != nil {
 		return nil, "", err
 	}
-	if kernel, err = guest.FetchKernel(ctx, dir); err != nil {
-		return nil, "", err
-	}
-	initrd, err = guest.Initrd(ctx, dir, kernel)
+	initrd, err = guest.Initrd(ctx, guest.CacheDir(), kernel)
 	return kernel, initrd, err
 }
 
@@ -97,6 +113,21 @@ func Guest(t testing.TB) (kernel *guest.Kernel, initrd string) {
 	return kernel, initrd
 }
 
+// Stock returns an initramfs that a distribution's generator made, of those
+// that [Main] was given.
+func Stock(t testing.TB, g guest.Generator) *guest.Stock {
+	t.Helper()
+	Need(t, stockPackages...)
+	if why := os.Getenv(noGuest + "_" + string(g)); why != "" {
+		Skip(t, "%s", why)
+	}
+	stock, err := guest.StockInitrd(context.Background(), guest.CacheDir(), g)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return stock
+}
+
 // Lab returns a network that ends with the test.
 func Lab(t testing.TB) *vm.Lab {
 	t.Helper()
@@ -128,7 +159,7 @@ func Slots(t testing.TB, n int) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
 	defer cancel()
-	release, err := vm.Acquire(ctx, cache(t), n)
+	release, err := vm.Acquire(ctx, guest.CacheDir(), n)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,13 +215,4 @@ func Do(t testing.TB, s *guest.Shell, command string) string {
 		t.Fatal(err)
 	}
 	return out
-}
-
-func cache(t testing.TB) string {
-	t.Helper()
-	dir, err := guest.CacheDir()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return dir
 }
