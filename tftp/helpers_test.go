@@ -21,8 +21,7 @@ import (
 // patience bounds waits that end early whenever the code works.
 const patience = 20 * time.Second
 
-// need returns the path of the first tool, and skips the test when one is not
-// installed, or fails it when everything is required.
+// need returns the path of the first tool; a test without its tools cannot run.
 func need(t testing.TB, tools ...string) string {
 	t.Helper()
 	var first string
@@ -34,16 +33,22 @@ func need(t testing.TB, tools ...string) string {
 			}
 		}
 		if err != nil {
-			if os.Getenv("DISKLESS_REQUIRE") == "all" {
-				t.Fatalf("%s is required and not installed", tool)
-			}
-			t.Skipf("%s is not installed", tool)
+			cannot(t, tool+" is not installed")
 		}
 		if first == "" {
 			first = p
 		}
 	}
 	return first
+}
+
+// cannot skips a test that this machine cannot do, unless it has to.
+func cannot(t testing.TB, why string) {
+	t.Helper()
+	if os.Getenv("DISKLESS_REQUIRE") == "all" {
+		t.Fatal(why)
+	}
+	t.Skip(why)
 }
 
 // logBuffer is a log that a test can read.
