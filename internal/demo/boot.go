@@ -101,10 +101,7 @@ func newScene(ctx context.Context, p *printer) (_ *scene, err error) {
 			s.close()
 		}
 	}()
-	cache, err := guest.CacheDir()
-	if err != nil {
-		return nil, err
-	}
+	cache := guest.CacheDir()
 	p.line("server", "", "fetching Debian's kernel, unless it is in "+cache)
 	kernel, err := guest.FetchKernel(ctx, cache)
 	if err != nil {
