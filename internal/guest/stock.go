@@ -79,7 +79,7 @@ END
 chmod 755 "$1/etc/initramfs-tools/hooks/squashfs"`,
 	},
 	Dracut: {
-		packages: "linux-image-cloud-amd64,dracut,dracut-network,nbd-client,zstd,isc-dhcp-client,iputils-arping",
+		packages: "linux-image-cloud-amd64,dracut,dracut-network,nbd-client,zstd,isc-dhcp-client,iputils-arping,procps",
 		before: `mkdir -p "$1/etc/dracut.conf.d" && cat >"$1/etc/dracut.conf.d/diskless.conf" <<'END'
 hostonly=no
 compress=zstd
