@@ -64,6 +64,10 @@ func (t *Tree) serve(w http.ResponseWriter, r *http.Request, s *Sent) {
 	v, err := t.viewHTTP(r.Context(), s.Peer, r.URL.Query())
 	if v != nil {
 		s.Client = v.client
+		if named, ok := ParseName(s.Name); ok && !v.known {
+			named.Peer = s.Peer
+			s.Client = named
+		}
 	}
 	if err != nil {
 		t.logger().Warn("boot request refused", "peer", s.Peer, "url", r.URL.String(), "err", err)

@@ -180,6 +180,17 @@ func TestHTTPServer(t *testing.T) {
 	require.Equal(t, 405, sent[5].Status)
 }
 
+// Who a name speaks of is who is traced.
+func TestHTTPTraceNamed(t *testing.T) {
+	tree, _ := testTree()
+	var got Client
+	tree.Trace = &Trace{Sent: func(_ context.Context, s Sent) { got = s.Client }}
+	get(t, tree, 50, "/mac-02-00-00-00-00-02.ipxe")
+	require.Equal(t, Client{MAC: mac(2), Peer: ip(50)}, got)
+	get(t, tree, 1, "/mac-02-00-00-00-00-02.ipxe")
+	require.Equal(t, mac(1), got.MAC)
+}
+
 // A file system whose files can only be read is refused, not served wrongly.
 func TestHTTPFilesThatCannotSeek(t *testing.T) {
 	tree := &Tree{Logger: quiet, Files: readOnlyFS{}}

@@ -98,22 +98,16 @@ func (e *Entry) writeIPXE(b *bytes.Buffer, t Target, format string) error {
 		// The EFI stub of a kernel finds its initrds by these names.
 		line += fmt.Sprintf(" initrd=initrd%d", i)
 	}
-	words, err := e.words()
+	args, err := e.args()
 	if err != nil {
 		return err
 	}
-	if words != "" {
-		if reason := checkIPXE(words); reason != "" {
-			args, _ := e.args()
-			for _, a := range args {
-				w, _ := kernelWord(a)
-				if r := checkIPXE(w); r != "" {
-					return e.errorf(format, "argument", a, r)
-				}
-			}
-			return e.errorf(format, "arguments", words, reason)
+	for _, a := range args {
+		word, _ := kernelWord(a) // checked by args
+		if reason := checkIPXEArg(word); reason != "" {
+			return e.errorf(format, "argument", a, reason)
 		}
-		line += " " + words
+		line += " " + word
 	}
 	if e.SysAppend&^3 != 0 {
 		return e.errorf(format, "SysAppend", fmt.Sprintf("%#x", e.SysAppend), "only 1 (ip=) and 2 (BOOTIF=) have an equivalent")
@@ -163,12 +157,17 @@ func checkIPXE(s string) (reason string) {
 			return "it ends the command"
 		}
 	}
+	return ""
+}
+
+// checkIPXEArg also refuses what iPXE does not convert for EFI.
+func checkIPXEArg(s string) (reason string) {
 	for i := 0; i < len(s); i++ {
 		if s[i] >= 0x80 {
 			return "iPXE does not carry characters beyond ASCII to the kernel unharmed"
 		}
 	}
-	return ""
+	return checkIPXE(s)
 }
 
 // ipxe spells a file for iPXE, which resolves it against the URL of the script.

@@ -1,7 +1,6 @@
 package pxecfg
 
 import (
-	"encoding/hex"
 	"strconv"
 	"strings"
 )
@@ -22,7 +21,7 @@ func (c Client) Names() []string {
 		names = append(names, pxelinuxDir+FormatUUID(b))
 	}
 	if len(c.MAC) > 0 {
-		names = append(names, string(c.appendTypedMAC([]byte(pxelinuxDir))))
+		names = append(names, string(c.appendTypedMAC(append(make([]byte, 0, 40), pxelinuxDir...))))
 	}
 	names = c.appendLadder(names, pxelinuxDir)
 	return append(names, pxelinuxDir+"default")
@@ -39,7 +38,7 @@ func (c Client) GRUBNames() []string {
 		names = append(names, base+"-"+FormatUUID(b))
 	}
 	if len(c.MAC) > 0 {
-		names = append(names, string(c.appendTypedMAC([]byte(base+"-"))))
+		names = append(names, string(c.appendTypedMAC(append(make([]byte, 0, 40), "grub.cfg-"...))))
 	}
 	names = c.appendLadder(names, base+"-")
 	if ip := c.IP.Unmap(); ip.Is6() {
@@ -70,10 +69,11 @@ func (c Client) GRUBAliases() []string {
 }
 
 func (c Client) appendTypedMAC(b []byte) []byte {
-	b = hex.AppendEncode(b, []byte{c.hardwareType()})
+	const digits = "0123456789abcdef"
+	ht := c.hardwareType()
+	b = append(b, digits[ht>>4], digits[ht&15])
 	for _, x := range c.MAC {
-		b = append(b, '-')
-		b = hex.AppendEncode(b, []byte{x})
+		b = append(b, '-', digits[x>>4], digits[x&15])
 	}
 	return b
 }

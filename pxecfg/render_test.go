@@ -74,6 +74,7 @@ func TestCannotBeWritten(t *testing.T) {
 		{Entry{Kernel: "https://h/k"}, "GRUB", "https://h/k"},
 		{Entry{Kernel: "http://"}, everywhere, "http://"},
 		{Entry{Kernel: "k", Title: "a\nb"}, everywhere, "a\nb"},
+		{Entry{Kernel: "k", Title: "Büro"}, "", ""},
 		{Entry{Kernel: "k", Title: "a^b"}, "PXELINUX", "a^b"},
 		{Entry{Kernel: "k", SysAppend: 1}, "GRUB", "0x1"},
 		{Entry{Kernel: "k", SysAppend: 0x40}, "iPXE GRUB", "0x40"},
