@@ -48,6 +48,9 @@ func TestMachinesOrder(t *testing.T) {
 	require.Equal(t, "uuid", label(Client{UUID: dmiUUID}))
 	require.Equal(t, "ip", label(Client{MAC: mac(2), IP: ip(1)}))
 	require.Equal(t, "ip", label(Client{IP: netip.AddrFrom16(ip(1).As16())}))
+	require.Equal(t, mac(1), m.Find(Client{MAC: mac(1), IP: ip(1)}).MAC)
+	require.Nil(t, m.Find(Client{MAC: mac(3)}))
+	require.Empty(t, m.Seen(), "to look is no sighting")
 	for _, c := range []Client{{}, {MAC: mac(3)}, {UUID: "x"}, {IP: ip(9)}, {Peer: ip(1)}} {
 		_, err := m.Config(t.Context(), c)
 		require.ErrorIs(t, err, fs.ErrNotExist, "%v", c)
