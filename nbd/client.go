@@ -221,9 +221,6 @@ func (c *Client) send(typ uint16, p []byte, off int64, n int) error {
 
 // withContext runs f, and ends f's reading and writing when ctx ends.
 func withContext(ctx context.Context, nc net.Conn, f func() error) error {
-	if d, ok := ctx.Deadline(); ok {
-		_ = nc.SetDeadline(d)
-	}
 	ended := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		_ = nc.SetDeadline(time.Unix(1, 0))

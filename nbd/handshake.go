@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"time"
 	"unicode/utf8"
 
@@ -25,6 +26,9 @@ func (c *conn) handshake() error {
 	if err != nil {
 		if ferr := c.flush(); ferr != nil && errors.Is(err, errLeft) {
 			return ferr
+		}
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return fmt.Errorf("nbd: the client did not finish its handshake in time: %w", err)
 		}
 		return err
 	}

@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/pojntfx/go-nbd/pkg/backend"
-	goclient "github.com/pojntfx/go-nbd/pkg/client"
 	goserver "github.com/pojntfx/go-nbd/pkg/server"
 	"github.com/stretchr/testify/require"
 
@@ -181,16 +180,6 @@ func TestNbdClientList(t *testing.T) {
 	out := run(t, tool, "-l", host, port)
 	require.Contains(t, out, "\ndisk\n")
 	require.Contains(t, out, "\nimage\n")
-}
-
-func TestGoNBDClientList(t *testing.T) {
-	addr, _, _, _ := image(t)
-	nc, err := net.Dial("tcp", addr)
-	require.NoError(t, err)
-	defer nc.Close()
-	names, err := goclient.List(nc)
-	require.NoError(t, err)
-	require.Equal(t, []string{"disk"}, names, "it takes one reply only")
 }
 
 // Our client against the servers there are.
