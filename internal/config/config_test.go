@@ -146,3 +146,16 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+// The configuration in the README is one that loads.
+func TestREADME(t *testing.T) {
+	readme, err := os.ReadFile("../../README.md")
+	require.NoError(t, err)
+	_, text, ok := strings.Cut(string(readme), "```yaml\n")
+	require.True(t, ok)
+	text, _, _ = strings.Cut(text, "```")
+	text = strings.NewReplacer("/var/lib/diskless", "state", "/srv/boot", "boot", "/srv/images/debian12.ext4", "images/desk.ext4").Replace(text)
+	c, err := Load(write(t, text, nil))
+	require.NoError(t, err)
+	require.Equal(t, RootKept, c.Entries[0].Root)
+}
