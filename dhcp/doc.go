@@ -53,7 +53,6 @@
 // system has packet information for UDP sockets (Linux, the BSDs, macOS).
 // [Server.Interface] and [Probe] need Linux.
 //
-// A request is answered with at most what its option 57 allows, never less
-// than 548 bytes of message; option 57 is taken to count the IP and UDP
-// headers.
+// A request is answered with at most what its option 57 allows, which is taken
+// to count the IP and UDP headers: 576 bytes at least and 1500 at most.
 package dhcp

@@ -3,6 +3,7 @@ package dhcp
 import (
 	"fmt"
 	"net"
+	"slices"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/insomniacslk/dhcp/iana"
@@ -24,9 +25,13 @@ type Firmware struct {
 	SendID      bool        // whether option 61 is sent, hardware type and address
 }
 
-// pxeParams is what PXE 2.1 section 2.2.1 has a client ask for, without the
-// vendor range.
-var pxeParams = [...]byte{1, 2, 3, 5, 6, 11, 12, 13, 15, 16, 17, 18, 43, 54, 60, 66, 67}
+// What EDK2 asks for, PXE and HTTP alike; each adds some of its own.
+var edk2Params = [...]byte{
+	1, 2, 3, 4, 5, 6, 12, 13, 15, 17, 18, 22, 23, 28, 40, 41, 42, 43, 50, 51, 54, 58, 59, 60,
+}
+
+// vendorParams are the options that PXE 2.1 leaves to vendors.
+var vendorParams = [...]byte{128, 129, 130, 131, 132, 133, 134, 135}
 
 // BIOSFirmware returns what the PXE ROM of a BIOS machine sends.
 func BIOSFirmware() Firmware {
@@ -34,7 +39,7 @@ func BIOSFirmware() Firmware {
 		VendorClass: "PXEClient:Arch:00000:UNDI:002001",
 		Archs:       []iana.Arch{iana.INTEL_X86PC},
 		Interface:   []byte{1, 2, 1},
-		Params:      append([]byte(nil), pxeParams[:]...),
+		Params:      append([]byte{1, 2, 3, 5, 6, 11, 12, 13, 15, 16, 17, 18, 43, 54, 60, 66, 67}, vendorParams[:]...),
 		MaxSize:     1260,
 		SendUUID:    true,
 		Broadcast:   true,
@@ -45,10 +50,10 @@ func BIOSFirmware() Firmware {
 // [iana.EFI_X86_64] (7) or [iana.EFI_ARM64] (11).
 func UEFIFirmware(arch iana.Arch) Firmware {
 	return Firmware{
-		VendorClass: fmt.Sprintf("PXEClient:Arch:%05d:UNDI:003001", arch),
+		VendorClass: fmt.Sprintf("PXEClient:Arch:%05d:UNDI:003000", arch),
 		Archs:       []iana.Arch{arch},
-		Interface:   []byte{1, 3, 1},
-		Params:      append([]byte(nil), pxeParams[:]...),
+		Interface:   []byte{1, 3, 0},
+		Params:      slices.Concat(edk2Params[:], []byte{66, 67, 97}, vendorParams[:]),
 		MaxSize:     1472,
 		SendUUID:    true,
 		Broadcast:   true,
@@ -59,8 +64,8 @@ func UEFIFirmware(arch iana.Arch) Firmware {
 // [iana.EFI_X86_64_HTTP] (16) or [iana.EFI_ARM64_HTTP] (19).
 func HTTPFirmware(arch iana.Arch) Firmware {
 	f := UEFIFirmware(arch)
-	f.VendorClass = fmt.Sprintf("HTTPClient:Arch:%05d:UNDI:003001", arch)
-	f.Params = []byte{1, 3, 6, 12, 15, 43, 60, 67}
+	f.VendorClass = fmt.Sprintf("HTTPClient:Arch:%05d:UNDI:003000", arch)
+	f.Params = slices.Concat(edk2Params[:], []byte{235, 67, 97})
 	return f
 }
 
@@ -69,11 +74,19 @@ func HTTPFirmware(arch iana.Arch) Firmware {
 func IPXEFirmware(arch iana.Arch) Firmware {
 	f := UEFIFirmware(arch)
 	f.UserClass = "iPXE"
-	// Features: protocol, PXE, HTTP, TFTP, DNS; their values are versions.
-	f.Encapsulate = []byte{0xb1, 5, 1, 0x1a, 0xf4, 0x10, 0, 0x18, 1, 1, 0x13, 1, 1, 0x19, 1, 1, 0x12, 1, 1}
-	f.Params = []byte{1, 3, 6, 7, 12, 15, 17, 26, 43, 60, 66, 67, 119, 175, 203}
+	// The bus ID of a virtio card, the version, and what can be loaded:
+	// HTTP, DNS, bzImage and so on.
+	f.Encapsulate = []byte{
+		0xb1, 5, 1, 0x1a, 0xf4, 0x10, 0x41, 0xeb, 3, 1, 0, 0, 0x17, 1, 1, 0x22, 1, 1, 0x13, 1, 1, 0x11, 1, 1,
+		0x27, 1, 1, 0x19, 1, 1, 0x29, 1, 1, 0x10, 1, 2, 0x21, 1, 1, 0x15, 1, 1, 0x18, 1, 1, 0x12, 1, 1,
+	}
+	f.Params = slices.Concat([]byte{1, 3, 6, 7, 12, 15, 17, 26, 43, 60, 66, 67, 119}, vendorParams[:], []byte{175, 203})
 	f.Broadcast = false
 	f.SendID = true
+	if arch == iana.INTEL_X86PC {
+		f.VendorClass = "PXEClient:Arch:00000:UNDI:002001"
+		f.Interface = []byte{1, 2, 1}
+	}
 	return f
 }
 

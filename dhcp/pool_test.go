@@ -341,7 +341,7 @@ func TestPoolRelease(t *testing.T) {
 		require.Equal(t, silence, kind)
 	}
 	dora(t, p, macA, bareSystem)
-	release(macB)                        // not its lease
+	release(macB)                       // not its lease
 	release(macA, serverID("10.0.0.2")) // not this server
 	_, err := p.LeaseByAddr(t.Context(), ip("10.0.0.100"))
 	require.NoError(t, err)

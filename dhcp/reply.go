@@ -54,6 +54,9 @@ const (
 	// the IP and UDP headers that option 57 counts in.
 	minMessageSize = 576
 	ipUDPHeader    = 28
+	// Fragments are what many a ROM cannot put together. EDK2 allows 65280
+	// bytes in its REQUEST and does not mean it.
+	maxMessageSize = 1500
 
 	maxFile  = 127 // bytes in the fixed field, without the final NUL
 	maxSname = 63
@@ -100,7 +103,7 @@ func encode(r *Request, reply *dhcpv4.DHCPv4) (data []byte, left []uint8, err er
 
 	limit := minMessageSize
 	if size, err := r.MaxMessageSize(); err == nil {
-		limit = max(limit, int(size))
+		limit = min(max(limit, int(size)), maxMessageSize)
 	}
 	limit -= ipUDPHeader
 

@@ -115,6 +115,13 @@ func TestEncodeMessageSize(t *testing.T) {
 		require.LessOrEqual(t, len(data), 548)
 	}
 
+	r, reply = long(option(57, 255, 0)) // more than fits into a frame
+	setOption(reply, dhcpv4.OptionLogServer, bytes.Repeat([]byte{1}, 1200))
+	data, left, err = encode(r, reply)
+	require.NoError(t, err)
+	require.NotEmpty(t, left)
+	require.LessOrEqual(t, len(data), 1472)
+
 	r, reply = long()
 	setOption(reply, dhcpv4.OptionRootPath, bytes.Repeat([]byte("r"), 300))
 	_, _, err = encode(r, reply)

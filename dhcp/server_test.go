@@ -445,27 +445,6 @@ func TestServerListenAndServe(t *testing.T) {
 	require.ErrorIs(t, <-done, dhcp.ErrServerClosed)
 }
 
-// A server that is for one interface does not answer on another, whatever
-// socket it was given.
-func TestServerInterface(t *testing.T) {
-	var asked atomic.Int32
-	server := &dhcp.Server{Interface: "eth-other", Logger: quiet, Handler: dhcp.HandlerFunc(func(context.Context, *dhcp.Request) (*dhcpv4.DHCPv4, error) {
-		asked.Add(1)
-		return nil, nil
-	})}
-	serverConn, client := loopback(t), loopback(t)
-	done := start(t, server, serverConn)
-	m, err := dhcpv4.NewDiscovery(dhcptest.HardwareAddr(9))
-	require.NoError(t, err)
-	for range 3 {
-		_, err = client.WriteTo(m.ToBytes(), serverConn.LocalAddr())
-		require.NoError(t, err)
-	}
-	require.NoError(t, server.Shutdown(t.Context()))
-	require.ErrorIs(t, <-done, dhcp.ErrServerClosed)
-	require.Zero(t, asked.Load())
-}
-
 func TestFirst(t *testing.T) {
 	var asked []string
 	h := func(name string, reply bool, err error) dhcp.Handler {
