@@ -28,7 +28,7 @@ var peers = flag.Bool("peers", false, "boot in every way that the rig knows, fro
 func TestMain(m *testing.M) {
 	flag.Parse()
 	if *peers {
-		vmtest.Main(m, guest.InitramfsTools)
+		vmtest.Main(m, guest.InitramfsTools, guest.Dracut)
 	}
 	vmtest.Main(m)
 }
@@ -90,6 +90,13 @@ func newStack(t *testing.T, host string) *stack {
 	t.Cleanup(func() { server.Close() })
 	s.http = l.Addr().String()
 	return s
+}
+
+// stock has the machine boot a distribution's own initramfs.
+func (s *stack) stock(t *testing.T, g guest.Generator) {
+	stock := vmtest.Stock(t, g)
+	copyFile(t, stock.Image, filepath.Join(s.tftp, "vmlinuz"))
+	copyFile(t, stock.Initrd, filepath.Join(s.tftp, "initrd"))
 }
 
 func (s *stack) squashfs(t *testing.T) string {
@@ -182,14 +189,10 @@ func TestBoot(t *testing.T) {
 		)
 	}
 	if *peers {
-		for _, g := range []guest.Generator{guest.InitramfsTools} {
-			cells = append(cells, cell{"BIOS iPXE " + string(g), vm.Machine{Memory: 1024}, "", func(t *testing.T, s *stack) {
-				stock := vmtest.Stock(t, g)
-				copyFile(t, stock.Image, filepath.Join(s.tftp, "vmlinuz"))
-				copyFile(t, stock.Initrd, filepath.Join(s.tftp, "initrd"))
-				script(t, s)
-			}})
-		}
+		cells = append(cells, cell{"BIOS iPXE initramfs-tools", vm.Machine{Memory: 1024}, "", func(t *testing.T, s *stack) {
+			s.stock(t, guest.InitramfsTools)
+			script(t, s)
+		}})
 	}
 	for i, c := range cells {
 		t.Run(c.name, func(t *testing.T) {
@@ -240,6 +243,30 @@ func TestBoot(t *testing.T) {
 			require.ErrorIs(t, err, vm.ErrStopped)
 		})
 	}
+}
+
+// TestDracut boots dracut's initramfs, which has no overlay, and takes an export
+// by name from the usual port only.
+func TestDracut(t *testing.T) {
+	if !*peers {
+		return // Covered by an ordinary run as little as the other peers.
+	}
+	lab := vmtest.Lab(t)
+	host := lab.Addr().String()
+	s := newStack(t, host)
+	s.stock(t, guest.Dracut)
+	s.export(t, host, "-p", "10809", "-r", "file", s.squashfs(t))
+	write(t, filepath.Join(s.tftp, "boot.ipxe"), ipxeScript(s.http,
+		fmt.Sprintf("root=nbd:%s:%s:squashfs:ro ip=dhcp rd.neednet=1", host, exportName)))
+	m := vm.Machine{Name: "dracut", Memory: 1024, Tap: vmtest.Tap(t, lab)}
+	s.dnsmasq(t, lab, "--dhcp-host="+m.HardwareAddr().String()+",node-dracut", "--dhcp-boot=tag:ipxe,http://"+s.http+"/boot.ipxe")
+	vmtest.Slots(t, 1)
+	r := vmtest.Ready(t, vmtest.Start(t, m))
+	require.Equal(t, "squashfs", r.Root)
+	require.Equal(t, exportName, r.Export)
+	require.Equal(t, "node-dracut", r.Hostname)
+	require.Equal(t, s.marker, r.Marker)
+	require.Equal(t, "readonly", r.Write)
 }
 
 // TestUserNetwork boots without any privilege, from a writable root, and then

@@ -21,10 +21,10 @@ const outside = "DISKLESS_OUTSIDE_NETNS"
 var ErrNotIsolated = errors.New("not in a network namespace of its own: call vm.Isolated first")
 
 // Isolated runs the program again, with the same arguments, in network and
-// mount namespaces of its own; as another user than root in a user namespace
-// too, in which it is root. There it calls inside with nil and returns what
-// that returns, for os.Exit; the first process returns the same. Signals are
-// passed on, and the second process is killed with the first.
+// mount namespaces of its own, with nothing but loopback; as another user than
+// root in a user namespace too, in which it is root. There it calls inside with
+// nil and returns what that returns, for os.Exit; the first process returns the
+// same. Signals are passed on, and the second process is killed with the first.
 //
 // If there can be no namespaces inside is called in this process, with the
 // reason: tests that need a [Lab] can then say why they are skipped.
@@ -35,6 +35,9 @@ func Isolated(inside func(err error) int) int {
 		// Mounts made here must not show outside.
 		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 			return inside(fmt.Errorf("mount namespace: %w", err))
+		}
+		if err := loopbackUp(); err != nil {
+			return inside(fmt.Errorf("network namespace: loopback: %w", err))
 		}
 		return inside(nil)
 	}
@@ -117,6 +120,21 @@ func isolated() bool {
 	was := os.Getenv(outside)
 	here, err := os.Readlink("/proc/self/ns/net")
 	return was != "" && err == nil && was != here
+}
+
+// loopbackUp makes 127.0.0.1 work, which it does not in a new namespace.
+func loopbackUp() error {
+	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(s)
+	lo, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	lo.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
+	return unix.IoctlIfreq(s, unix.SIOCSIFFLAGS, lo)
 }
 
 // foreground says whether the terminal sends its signals to this process.

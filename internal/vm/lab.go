@@ -57,7 +57,7 @@ func (l *Lab) Addr() netip.Addr { return l.Network().Addr() }
 // Interface returns the bridge.
 func (l *Lab) Interface() (*net.Interface, error) { return net.InterfaceByName(l.Name()) }
 
-// Up makes the bridge and the loopback interface, and begins to answer router
+// Up makes the bridge and begins to answer router
 // solicitations.
 func (l *Lab) Up(ctx context.Context) error {
 	if !isolated() {
@@ -71,10 +71,7 @@ func (l *Lab) Up(ctx context.Context) error {
 	// a transfer. With a forward delay a port is deaf for its first seconds.
 	sum := sha256.Sum256([]byte(l.Name()))
 	mac := net.HardwareAddr{0x02, 0x64, sum[0], sum[1], sum[2], sum[3]}
-	err := ip(ctx, "link", "set", "lo", "up")
-	if err == nil {
-		err = ip(ctx, "link", "add", l.Name(), "address", mac.String(), "type", "bridge", "forward_delay", "0", "stp_state", "0")
-	}
+	err := ip(ctx, "link", "add", l.Name(), "address", mac.String(), "type", "bridge", "forward_delay", "0", "stp_state", "0")
 	if err != nil {
 		return fmt.Errorf("lab: %w", err)
 	}
