@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -165,6 +166,9 @@ func (a *App) openImages(ctx context.Context) error {
 	a.images = &nbd.Images{Logger: a.log}
 	a.Roots = &nbd.Roots{Images: a.images, Logger: a.log}
 	if state := a.cfg.Server.State; state != "" {
+		if err := os.MkdirAll(state, 0o700); err != nil {
+			return fmt.Errorf("server.state: %w", err)
+		}
 		a.images.Cache = filepath.Join(state, "digests.json")
 		a.Roots.Dir = filepath.Join(state, "nbd")
 	}
@@ -187,6 +191,11 @@ func (a *App) openImages(ctx context.Context) error {
 func (a *App) close() {
 	for _, d := range a.dirs {
 		_ = d.Close()
+	}
+	if a.Roots != nil {
+		if err := a.Roots.Close(); err != nil {
+			a.log.Error("roots were not closed in order; what machines had not flushed may be lost", "err", err)
+		}
 	}
 	if a.images != nil {
 		_ = a.images.Close()
