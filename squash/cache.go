@@ -27,6 +27,10 @@ type cached struct {
 	next  int64 // for metadata, the offset of the piece that follows
 }
 
+// entryCost is counted for each piece besides its bytes, so that an image of
+// tiny pieces does not fill the memory with bookkeeping.
+const entryCost = 256
+
 // entry returns the piece at off, which may not be decoded yet.
 func (c *cache) entry(off int64) *cached {
 	c.mu.Lock()
@@ -72,11 +76,11 @@ func (c *cache) get(off int64, load func(e *cached) error) (*cached, error) {
 	if !mine { // removed by another goroutine's failure
 		return e, nil
 	}
-	c.size += len(e.data)
+	c.size += len(e.data) + entryCost
 	for el := c.lru.Back(); c.size > c.max && el != nil; {
 		prev := el.Prev()
 		if old := el.Value.(*cached); old != e && old.ready.Load() {
-			c.size -= len(old.data)
+			c.size -= len(old.data) + entryCost
 			c.lru.Remove(el)
 			delete(c.m, old.off)
 		}

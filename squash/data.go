@@ -1,6 +1,7 @@
 package squash
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -264,17 +265,7 @@ func (d *dataWriter) flushFragment() {
 	}
 }
 
+// allZero compares p with itself, one byte shifted: as fast as memory.
 func allZero(p []byte) bool {
-	for len(p) >= 8 {
-		if binary.LittleEndian.Uint64(p) != 0 {
-			return false
-		}
-		p = p[8:]
-	}
-	for _, c := range p {
-		if c != 0 {
-			return false
-		}
-	}
-	return true
+	return len(p) == 0 || p[0] == 0 && bytes.Equal(p[1:], p[:len(p)-1])
 }

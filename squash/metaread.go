@@ -141,20 +141,3 @@ func (c *cursor) take(n int) ([]byte, error) {
 		}
 	}
 }
-
-// skip goes n bytes on.
-func (c *cursor) skip(n int64) error {
-	for {
-		k := min(n, int64(len(c.data)-c.pos))
-		c.pos += int(k)
-		if n -= k; n == 0 {
-			return nil
-		}
-		if c.next >= c.end {
-			return badFormat(c.off, "a record runs over its table's end at byte %d", c.end)
-		}
-		if err := c.open(c.next, 0); err != nil {
-			return err
-		}
-	}
-}

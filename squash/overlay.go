@@ -15,9 +15,8 @@ import (
 // A directory in both shows the names of both and has the attributes of
 // lower, so that upper may be an [testing/fstest.MapFS] that names only files.
 // Anything else in upper replaces what lower has under that name, a whole
-// directory too. Names are taken literally: Open, Stat and ReadDir follow a
-// symbolic link only in their last element, and there within the one tree
-// that holds it.
+// directory too. A symbolic link is followed within the one tree that holds
+// it.
 //
 // The result may be used concurrently when both trees may.
 func Overlay(lower, upper fs.FS) fs.ReadLinkFS { return &overlay{lower, upper} }

@@ -1,8 +1,6 @@
 package squash
 
-import (
-	"io/fs"
-)
+import "io/fs"
 
 // Stat holds what SquashFS knows of a file beyond [fs.FileInfo].
 //
@@ -34,8 +32,6 @@ func statOf(fi fs.FileInfo) (st Stat, known bool) {
 		if s != nil {
 			return *s, true
 		}
-	case Stat:
-		return s, true
 	default:
 		return sysStat(s)
 	}
