@@ -25,14 +25,6 @@ type sparseBytes struct {
 
 func newSparse() *sparseBytes { return &sparseBytes{pages: make(map[int64][]byte)} }
 
-func (s *sparseBytes) clone() *sparseBytes {
-	c := &sparseBytes{pages: make(map[int64][]byte, len(s.pages)), size: s.size}
-	for i, p := range s.pages {
-		c.pages[i] = bytes.Clone(p)
-	}
-	return c
-}
-
 func (s *sparseBytes) ReadAt(p []byte, off int64) (n int, err error) {
 	for n < len(p) && off < s.size {
 		m := min(int64(len(p)-n), 4096-off%4096, s.size-off)

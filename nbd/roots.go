@@ -77,7 +77,9 @@ var ErrFenced = errors.New("a newer boot or a reset has taken this root")
 //     configuration is static: the root must exist, and is refused while a
 //     boot or another client's address has it open. Clients without an address
 //     (Unix sockets) count as one. A boot that was cut off and comes back is
-//     refused while such a connection is open; a newer boot fences it;
+//     refused while such a connection is open; a newer boot fences it. Nothing
+//     here can know that a machine without a connection is off: who writes
+//     must;
 //   - IMAGE and IMAGE~GENERATION, as [Images] does.
 //
 // A token is a sequence number and a MAC over it, the image, the generation,

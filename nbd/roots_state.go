@@ -1,7 +1,6 @@
 package nbd
 
 import (
-	"context"
 	"crypto/rand"
 	"encoding/binary"
 	"encoding/hex"
@@ -53,19 +52,23 @@ func (s *rootState) conflict(rootName, image string, kind Kind) error {
 	return nil
 }
 
-func (s *rootState) valid() error {
+func parseRootState(text []byte) (rootState, error) {
+	var s rootState
+	if err := json.Unmarshal(text, &s); err != nil {
+		return rootState{}, fmt.Errorf("root.json: %w", err)
+	}
 	_, ok := parseSeq(s.Opened)
 	switch {
 	case s.Version != rootStateVersion:
-		return fmt.Errorf("it is of version %d, this program knows %d: %w", s.Version, rootStateVersion, fs.ErrInvalid)
+		return rootState{}, fmt.Errorf("root.json is of version %d, this program knows %d: %w", s.Version, rootStateVersion, fs.ErrInvalid)
 	case !validPart(s.Image, "."), !ok:
-		return fmt.Errorf("it has no image or no token: %w", fs.ErrInvalid)
+		return rootState{}, fmt.Errorf("root.json has no image or no token: %w", fs.ErrInvalid)
 	case (s.Generation == "") != (s.Overlay == ""),
 		s.Generation != "" && (len(s.Generation) != maxGeneration || !validGeneration(s.Generation)),
 		s.Overlay != "" && !validPart(s.Overlay, ""):
-		return fmt.Errorf("its generation or its overlay is not one: %w", fs.ErrInvalid)
+		return rootState{}, fmt.Errorf("root.json: its generation or its overlay is not one: %w", fs.ErrInvalid)
 	}
-	return nil
+	return s, nil
 }
 
 func (rs *Roots) rootDir(name string) string { return filepath.Join(rs.Dir, "roots", name) }
@@ -182,12 +185,9 @@ func (rs *Roots) loadRoot(r *root) (empty bool, err error) {
 	case err != nil:
 		return false, err
 	}
-	var state rootState
-	if err := json.Unmarshal(text, &state); err != nil {
-		return false, fmt.Errorf("root.json: %w", err)
-	}
-	if err := state.valid(); err != nil {
-		return false, fmt.Errorf("root.json: %w", err)
+	state, err := parseRootState(text)
+	if err != nil {
+		return false, err
 	}
 	r.state = state
 	entries, err := os.ReadDir(dir)
@@ -304,88 +304,4 @@ func (rs *Roots) save(r *root, state rootState) error {
 	}
 	r.state = state
 	return nil
-}
-
-// pin links a generation into Dir and counts who uses it: each root that is on
-// it and each pending boot.
-func (rs *Roots) pin(file *imageFile) error {
-	rs.mu.Lock()
-	defer rs.mu.Unlock()
-	if rs.pins[file.digest]++; !rs.stored() {
-		return nil
-	}
-	path := rs.pinPath(file.digest)
-	if _, err := os.Stat(path); err == nil {
-		return nil
-	}
-	was, err := file.stat()
-	if err != nil {
-		return err
-	}
-	if err := os.Link(file.f.Name(), path); err != nil {
-		return err
-	}
-	info, err := os.Stat(path)
-	if err == nil && !statID(info).sameFile(was) {
-		err = fmt.Errorf("%s was replaced a moment ago", file.f.Name())
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(path))
-	}
-	// The link moved the ctime; the content need not be read again for that.
-	if now := statID(info); was == file.seen() && was.Mtime == now.Mtime && was.Size == now.Size {
-		file.setSeen(now)
-		rs.Images.digester.move(was, now, file.digest, rs.Images.Cache)
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-// unpin removes the link when nobody uses the generation any more.
-func (rs *Roots) unpin(digest string) {
-	if digest == "" {
-		return
-	}
-	rs.mu.Lock()
-	defer rs.mu.Unlock()
-	rs.unpinLocked(digest)
-}
-
-func (rs *Roots) unpinLocked(digest string) {
-	if rs.pins[digest]--; rs.pins[digest] > 0 {
-		return
-	}
-	delete(rs.pins, digest)
-	if rs.stored() && !rs.bad {
-		if err := os.Remove(rs.pinPath(digest)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			rs.logger().Warn("nbd: link to an image is left behind", "err", err)
-		}
-	}
-}
-
-// sweepPins removes links that a crash left behind.
-func (rs *Roots) sweepPins() error {
-	if rs.bad {
-		return nil
-	}
-	dir := filepath.Join(rs.Dir, "images")
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return err
-	}
-	used := make(map[string]bool)
-	for digest := range rs.pins {
-		used[rs.pinName(digest)] = true
-	}
-	for _, e := range entries {
-		generation, isLink := strings.CutSuffix(e.Name(), ".img")
-		if isLink && validGeneration(generation) && !used[e.Name()] {
-			err = errors.Join(err, os.Remove(filepath.Join(dir, e.Name())))
-		}
-	}
-	return err
-}
-
-// acquireBase returns the exact generation with a reference.
-func (rs *Roots) acquireBase(ctx context.Context, image, generation string) (*imageFile, error) {
-	return rs.Images.acquire(ctx, image, generation, rs.pinPath(generation))
 }
