@@ -10,9 +10,9 @@ import (
 
 // Build packs src into a SquashFS image that begins at offset 0 of w
 // ([io.NewOffsetWriter] puts it elsewhere). The image ends with zeros up to a
-// multiple of 4,096 bytes; w is not truncated, so let it be empty at first.
-// The superblock is written last: until Build has returned nil, what is in w
-// is no image. [BuildFile] is the way to a file that is complete or not there.
+// multiple of 4,096 bytes; w is not truncated. The superblock is cleared first
+// and written last: from the first write until Build has returned nil, what is
+// in w is no image. [BuildFile] is the way to a file that is complete or not there.
 //
 // Owners, device numbers and hard links come from the source's FileInfo, see
 // [Stat]. Symbolic links need a source that is an [fs.ReadLinkFS]. Sockets are
@@ -48,6 +48,10 @@ func build(ctx context.Context, w io.WriterAt, src fs.FS, opts *Options, refuse 
 		o.Logger.Warn("squash: modification times do not fit (1970 to 2106-02-07) and were moved", "files", n, "first", s.clamped)
 	}
 
+	// What w held before must not look like an image of what is written now.
+	if _, err := w.WriteAt(make([]byte, superSize), 0); err != nil {
+		return fmt.Errorf("squash: writing the image: %w", err)
+	}
 	d := &dataWriter{ctx: ctx, cancel: cancel, src: src, w: w, opts: &o, enc: enc, off: superSize, prog: s.prog}
 	d.start()
 	err = d.files(".", root)

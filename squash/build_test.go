@@ -274,10 +274,24 @@ func (f *failing) WriteAt(p []byte, _ int64) (int, error) {
 func TestNoSpace(t *testing.T) {
 	src := fakeTree()
 	whole := len(buildBytes(t, src, nil))
-	for _, room := range []int{0, 1000, whole / 2, whole - 4096, whole - 97} {
+	for _, room := range []int{0, 1000, whole / 2, whole - 4096, whole - 1} {
 		err := squash.Build(t.Context(), &failing{after: room}, src, nil)
 		require.ErrorIs(t, err, syscall.ENOSPC, "room for %d of %d bytes", room, whole)
 	}
+}
+
+func TestFailedBuildOverAnImageLeavesNone(t *testing.T) {
+	m := memory{buildBytes(t, fakeTree(), nil)}
+	src := fstest.MapFS{"a": {Data: text(10)}}
+	gone := wrap{FS: src, open: func(name string) (fs.File, error) {
+		if name == "a" {
+			return nil, fs.ErrNotExist
+		}
+		return nil, nil
+	}}
+	require.ErrorIs(t, squash.Build(t.Context(), &m, gone, nil), fs.ErrNotExist)
+	_, err := squash.Open(m.reader())
+	require.ErrorContains(t, err, "no SquashFS image")
 }
 
 func TestCancel(t *testing.T) {
