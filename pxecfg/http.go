@@ -90,6 +90,8 @@ func (t *Tree) serve(w http.ResponseWriter, r *http.Request, s *Sent) {
 
 var errNotYours = errors.New("the query names another machine than the one that has a lease for this address; set TrustQuery if the peer is a proxy")
 
+var errNotKnown = errors.New("the query names a machine, but this address has no lease, and KnownOnly wants one")
+
 // viewHTTP finds out who asks. With an error it returns a view as far as the
 // client is known, or nil.
 func (t *Tree) viewHTTP(ctx context.Context, peer netip.Addr, q url.Values) (*view, error) {
@@ -100,6 +102,9 @@ func (t *Tree) viewHTTP(ctx context.Context, peer netip.Addr, q url.Values) (*vi
 	v := &view{tree: t, ctx: ctx, client: lease, known: known, http: true}
 	if !q.Has("mac") && !q.Has("uuid") {
 		return v, nil
+	}
+	if t.KnownOnly && !known {
+		return v, &refusal{errNotKnown}
 	}
 	asked, err := parseQuery(q)
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"os"
 	"sync"
 	"testing"
+	"testing/fstest"
 
 	"github.com/insomniacslk/dhcp/iana"
 	"github.com/stretchr/testify/require"
@@ -227,6 +228,44 @@ func BenchmarkHTTP(b *testing.B) {
 		w := httptest.NewRecorder()
 		if tree.ServeHTTP(w, r); w.Code != 200 {
 			b.Fatal(w.Code)
+		}
+	}
+}
+
+// With KnownOnly only a lease says who somebody is.
+func TestKnownOnly(t *testing.T) {
+	mac := net.HardwareAddr{0x52, 0x54, 0, 0, 0, 1}
+	leased, stranger := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
+	secret := func(_ context.Context, c Client) ([]byte, error) { return []byte("of " + c.MAC.String()), nil }
+	tree := &Tree{
+		KnownOnly: true,
+		Source:    LocalDisk(),
+		Files:     fstest.MapFS{"vmlinuz": {Data: []byte("kernel")}},
+		Extra:     map[string]func(context.Context, Client) ([]byte, error){"lts.conf": secret},
+		Lookup: func(_ context.Context, addr netip.Addr) (Client, error) {
+			if addr == leased {
+				return Client{MAC: mac, IP: addr}, nil
+			}
+			return Client{}, fs.ErrNotExist
+		},
+	}
+	for _, tt := range []struct {
+		path       string
+		known, not int
+	}{
+		{path: "/boot.ipxe", known: 200, not: 404},
+		{path: "/boot.ipxe?mac=" + mac.String(), known: 200, not: 403},
+		{path: "/mac-52-54-00-00-00-01.ipxe", known: 200, not: 404},
+		{path: "/pxelinux.cfg/01-52-54-00-00-00-01", known: 200, not: 404},
+		{path: "/lts.conf", known: 200, not: 404},
+		{path: "/vmlinuz", known: 200, not: 200},
+	} {
+		for from, want := range map[netip.Addr]int{leased: tt.known, stranger: tt.not} {
+			r := httptest.NewRequest(http.MethodGet, tt.path, nil)
+			r.RemoteAddr = netip.AddrPortFrom(from, 1024).String()
+			w := httptest.NewRecorder()
+			tree.ServeHTTP(w, r)
+			require.Equal(t, want, w.Code, "%s from %s", tt.path, from)
 		}
 	}
 }

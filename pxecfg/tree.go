@@ -61,6 +61,12 @@ type Tree struct {
 	// the one that has a lease for the peer's address. Needed where the peer
 	// is a proxy; otherwise a machine may read what belongs to another.
 	TrustQuery bool
+	// KnownOnly renders files only for machines that Lookup knows: neither
+	// the name that a peer asks for nor its query says who it is. Set it
+	// where every machine has a lease that Lookup sees; a rendered file can
+	// hold a boot token or a secret, which any other peer could ask for by
+	// its owner's name. Files are for everybody.
+	KnownOnly bool
 	// Trace watches. nil watches nothing.
 	Trace *Trace
 	// Logger gets each rendered file at Debug, and failures and refusals at
@@ -152,6 +158,9 @@ func (v *view) Open(name string) (fs.File, error) {
 // missing image does not pass for a missing file.
 func (v *view) render(name string) (*file, Client, error) {
 	c := v.client
+	if v.tree.KnownOnly && !v.known {
+		return nil, c, nil
+	}
 	extra := v.tree.Extra[name]
 	if extra == nil {
 		extra = v.tree.Extra[path.Base(name)]
