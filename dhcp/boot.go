@@ -173,7 +173,7 @@ func (b Boot) applyFile(r *Request, platform Platform, reply *dhcpv4.DHCPv4, nex
 	if len(b.File) > maxFile {
 		reply.BootFileName = ""
 	}
-	if len(b.File) > maxFile || r.asksFor(dhcpv4.OptionBootfileName) {
+	if len(b.File) > maxFile || b.File != "" && r.asksFor(dhcpv4.OptionBootfileName) {
 		setOption(reply, dhcpv4.OptionBootfileName, name)
 	}
 	if r.asksFor(dhcpv4.OptionTFTPServerName) && platform != PlatformHTTP && next.IsValid() {

@@ -105,6 +105,7 @@ func TestBootPolicySANBoot(t *testing.T) {
 	_, reply := serve(t, p, on(message(discover, macA, IPXEFirmware(0))))
 	require.Equal(t, []byte{176, 1, 1}, reply.Options.Get(dhcpv4.OptionEtherboot))
 	require.Equal(t, "iscsi:10.0.0.1::::iqn.2001-04.com.example:disk", reply.RootPath())
+	require.False(t, reply.Options.Has(dhcpv4.OptionBootfileName))
 	_, reply = serve(t, p, on(message(discover, macA, BIOSFirmware())))
 	require.Empty(t, reply.ClassIdentifier(), "nothing to boot for a ROM")
 }

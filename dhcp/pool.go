@@ -116,6 +116,7 @@ type Pool struct {
 	offers    offers
 	search    searchState
 	exhausted limiter
+	declined  limiter
 	taken     onceSet
 }
 
@@ -202,7 +203,9 @@ func (p *Pool) discover(ctx context.Context, c client) (*dhcpv4.DHCPv4, error) {
 func (p *Pool) request(ctx context.Context, c client) (*dhcpv4.DHCPv4, error) {
 	if c.serverSet && c.server != p.ServerID {
 		// The client chose another server's offer.
-		p.offers.drop(c.hw)
+		if p.offers.drop(c.hw) {
+			p.search.freed()
+		}
 		return nil, nil
 	}
 	addr, renewing := c.requested, false
@@ -218,11 +221,11 @@ func (p *Pool) request(ctx context.Context, c client) (*dhcpv4.DHCPv4, error) {
 		return nil, err
 	}
 	if !ok {
-		return p.nak(c, addr), nil
+		return p.nak(c), nil
 	}
 	err = p.commit(ctx, c, addr)
 	if errors.Is(err, fs.ErrExist) {
-		return p.nak(c, addr), nil
+		return p.nak(c), nil
 	}
 	if err != nil {
 		return nil, err
@@ -233,9 +236,8 @@ func (p *Pool) request(ctx context.Context, c client) (*dhcpv4.DHCPv4, error) {
 	return reply, nil
 }
 
-func (p *Pool) nak(c client, addr netip.Addr) *dhcpv4.DHCPv4 {
+func (p *Pool) nak(c client) *dhcpv4.DHCPv4 {
 	p.offers.drop(c.hw)
-	p.logger().Info("dhcp: request refused (NAK), the client will ask for another address", "mac", c.hw.String(), "addr", addr)
 	reply := NewReply(c.Request, dhcpv4.MessageTypeNak)
 	setOption(reply, dhcpv4.OptionServerIdentifier, p.ServerID.AsSlice())
 	setOption(reply, dhcpv4.OptionMessage, []byte("address not available"))
@@ -292,11 +294,12 @@ func (p *Pool) release(ctx context.Context, c client) (*dhcpv4.DHCPv4, error) {
 	if c.serverSet && c.server != p.ServerID {
 		return nil, nil
 	}
-	err := p.store.Release(ctx, c.ciaddr, c.hw)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	switch err := p.store.Release(ctx, c.ciaddr, c.hw); {
+	case err == nil:
+		p.search.freed()
+	case !errors.Is(err, fs.ErrNotExist):
 		return nil, err
 	}
-	p.search.freed()
 	return nil, ErrDrop
 }
 
@@ -314,14 +317,15 @@ func (p *Pool) decline(ctx context.Context, c client) (*dhcpv4.DHCPv4, error) {
 		return nil, ErrDrop
 	}
 	p.offers.drop(c.hw)
-	if owner := p.reserved[c.requested]; owner != nil {
+	reserved := p.reserved[c.requested] != nil
+	if ok, missed := p.declined.allow(time.Second); ok {
+		p.logger().Warn("dhcp: a client found its address in use by a machine that did not get it here: find that one (arping) and move it, or change the range or the reservation",
+			"addr", c.requested, "mac", c.hw.String(), "reserved", reserved, "unlogged", missed)
+	}
+	if reserved {
 		// Quarantine would leave the machine without any address.
-		p.logger().Warn("dhcp: a reserved address is in use by another machine: find it (arping) and move it, or change the reservation",
-			"addr", c.requested, "mac", c.hw.String())
 		return nil, ErrDrop
 	}
-	p.logger().Warn("dhcp: an address of the pool is in use by a machine that did not get it here: find it (arping), and move it or take it out of the range",
-		"addr", c.requested, "mac", c.hw.String(), "quarantine", p.declineTime())
 	if err := p.store.Decline(ctx, c.requested, c.hw, time.Now().Add(p.declineTime())); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, err
 	}

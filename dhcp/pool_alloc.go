@@ -249,14 +249,16 @@ func (o *offers) heldUntil(a netip.Addr, hw net.HardwareAddr, now time.Time) tim
 	return of.expires
 }
 
-// drop forgets what is held for hw.
-func (o *offers) drop(hw net.HardwareAddr) {
+// drop forgets what is held for hw, and reports whether anything was.
+func (o *offers) drop(hw net.HardwareAddr) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if a, ok := o.byHW[string(hw)]; ok {
+	a, ok := o.byHW[string(hw)]
+	if ok {
 		delete(o.byAddr, a)
 		delete(o.byHW, string(hw))
 	}
+	return ok
 }
 
 // recheck is how long at most a pool is taken for exhausted without looking:

@@ -285,9 +285,14 @@ func TestPoolOffersAreHeld(t *testing.T) {
 		kind, _ = serve(t, p, on(message(discover, macB, bareSystem)))
 		require.Equal(t, offered, kind, "held no longer")
 
+		kind, _ = serve(t, p, on(message(discover, macA, bareSystem)))
+		require.Equal(t, silence, kind)
+
 		// The second takes another server's offer: ours is free at once.
 		kind, _ = serve(t, p, on(message(request, macB, bareSystem, requested("10.0.7.7"), serverID("10.0.7.1"))))
 		require.Equal(t, silence, kind)
+		kind, _ = serve(t, p, on(message(discover, macA, bareSystem)))
+		require.Equal(t, offered, kind)
 		kind, _ = serve(t, p, on(message(request, macA, bareSystem, requested("10.0.0.100"), serverID("10.0.0.1"))))
 		require.Equal(t, acked, kind)
 	})
@@ -382,10 +387,11 @@ func TestPoolDecline(t *testing.T) {
 		kind, _ = serve(t, p, on(message(request, macA, bareSystem, requested(a.String()))))
 		require.Equal(t, naked, kind)
 
-		// An offer may be declined too, and a reserved address stays.
+		// A reserved address stays.
+		time.Sleep(time.Second)
 		dora(t, p, macC, bareSystem)
 		decline(macC, ip("10.0.0.10"))
-		require.Contains(t, logged.String(), "a reserved address is in use by another machine")
+		require.Contains(t, logged.String(), "reserved=true")
 		require.Equal(t, "10.0.0.10", dora(t, p, macC, bareSystem).String())
 
 		time.Sleep(defaultDeclineTime)

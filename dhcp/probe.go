@@ -24,6 +24,17 @@ type Offer struct {
 	Addr netip.Addr
 }
 
+// same reports whether both are of one server, and of the same kind.
+func (o Offer) same(other Offer) bool {
+	id := func(o Offer) netip.Addr {
+		if o.ServerID.IsValid() {
+			return o.ServerID
+		}
+		return o.Source
+	}
+	return id(o) == id(other) && o.Addr.IsValid() == other.Addr.IsValid()
+}
+
 // probeTime is for servers that ping an address before they offer it, for
 // three seconds; once one has answered, others get probeMore.
 const (

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
-	"net/netip"
 	"os"
 	"slices"
 	"time"
@@ -107,17 +106,6 @@ func probe(ctx context.Context, conn *os.File, hw net.HardwareAddr) ([]Offer, er
 		}
 	}
 	return found, nil
-}
-
-// same reports whether both are of one server, and of the same kind.
-func (o Offer) same(other Offer) bool {
-	id := func(o Offer) netip.Addr {
-		if o.ServerID.IsValid() {
-			return o.ServerID
-		}
-		return o.Source
-	}
-	return id(o) == id(other) && o.Addr.IsValid() == other.Addr.IsValid()
 }
 
 // openPacket opens a packet socket on the interface that sees the UDP packets

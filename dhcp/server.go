@@ -58,7 +58,8 @@ type Server struct {
 	ctx     context.Context // handlers'; cancelled by Close
 	cancel  context.CancelFunc
 
-	failures limiter
+	failures  limiter
+	shortened limiter
 }
 
 // ListenAndServe listens on Addr and serves requests until the server is shut
@@ -66,11 +67,7 @@ type Server struct {
 // CAP_NET_BIND_SERVICE, Interface may need CAP_NET_RAW. The socket is not
 // shared: a port that another server of this machine uses is an error.
 func (s *Server) ListenAndServe() error {
-	addr := s.Addr
-	if addr == "" {
-		addr = fmt.Sprint(":", serverPort)
-	}
-	conn, err := Listen(addr, s.Interface)
+	conn, err := Listen(s.Addr, s.Interface)
 	if err != nil {
 		return err
 	}
@@ -84,12 +81,12 @@ func (s *Server) ListenAndServe() error {
 // may serve several sockets.
 //
 // With a *[net.UDPConn] (network "udp4") the server learns for each request
-// the receiving interface and sends broadcasts out of the same one; what was
-// queued on the socket before Serve may lack that, and is ignored when the
-// field Interface is set. With any
-// other conn [Request.Interface] is the one named by the field Interface, if
-// any, [Request.Local] is the conn's local address, and it is up to conn where
-// a broadcast goes.
+// the receiving interface and sends broadcasts out of the same one. On a
+// socket that [Listen] did not open, what was queued before Serve lacks that,
+// and is ignored when the field Interface is set. With any other conn
+// [Request.Interface] is the one named by the field Interface, if any,
+// [Request.Local] is the conn's local address, and it is up to conn where a
+// broadcast goes.
 func (s *Server) Serve(conn net.PacketConn) error {
 	if s.Handler == nil {
 		return errors.Join(fmt.Errorf("dhcp: Server.Handler is nil: %w", fs.ErrInvalid), conn.Close())
@@ -205,8 +202,10 @@ func (s *Server) handle(ctx context.Context, out replier, data []byte, from sour
 		return
 	}
 	if len(left) > 0 {
-		s.logger().Warn("dhcp: reply is too long for the client, options left out",
-			"mac", r.ClientHWAddr.String(), "options", fmt.Sprint(left), "bytes", len(packet))
+		if ok, missed := s.shortened.allow(time.Second); ok {
+			s.logger().Warn("dhcp: reply is longer than the client takes, options were left out: send fewer or shorter ones",
+				"mac", r.ClientHWAddr.String(), "options", fmt.Sprint(left), "bytes", len(packet), "unlogged", missed)
+		}
 	}
 	to := destination(r, reply)
 	if err := out.write(packet, to, from); err != nil {
@@ -236,7 +235,6 @@ func (s *Server) noReply(r *Request, err error) {
 		err = nil
 	}
 	s.Trace.noReply(r, err)
-	level := slog.LevelDebug
 	if err != nil && !errors.Is(err, ErrDrop) {
 		if ok, missed := s.failures.allow(time.Second); ok {
 			s.logger().Warn("dhcp: request not answered", "type", r.MessageType().String(), "mac", r.ClientHWAddr.String(),
@@ -244,8 +242,8 @@ func (s *Server) noReply(r *Request, err error) {
 			return
 		}
 	}
-	if log := s.logger(); log.Enabled(context.Background(), level) {
-		log.Log(context.Background(), level, "dhcp: no reply", "type", r.MessageType().String(),
+	if log := s.logger(); log.Enabled(context.Background(), slog.LevelDebug) {
+		log.Debug("dhcp: no reply", "type", r.MessageType().String(),
 			"mac", r.ClientHWAddr.String(), "peer", r.Peer, "err", err)
 	}
 }

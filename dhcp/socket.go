@@ -175,6 +175,9 @@ func temporary(err error) bool {
 // "": for a caller that wants to know that it has the port before it serves.
 // addr is as in Server.Addr. Its errors say what to do.
 func Listen(addr, iface string) (net.PacketConn, error) {
+	if addr == "" {
+		addr = fmt.Sprint(":", serverPort)
+	}
 	var lc net.ListenConfig
 	if iface != "" {
 		if _, err := net.InterfaceByName(iface); err != nil {
