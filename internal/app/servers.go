@@ -39,9 +39,12 @@ func (a *App) openTree() error {
 			return a.machines.Config(ctx, c)
 		}),
 		Lookup: a.client,
-		Files:  tftp.Union(mounts...),
-		Logger: a.log,
-		Trace:  &pxecfg.Trace{Sent: a.httpSent},
+		// Where another server gives addresses too there are machines
+		// without a lease of ours.
+		KnownOnly: a.cfg.ServesDHCP() && a.cfg.DHCP.OtherServer == "refuse",
+		Files:     tftp.Union(mounts...),
+		Logger:    a.log,
+		Trace:     &pxecfg.Trace{Sent: a.httpSent},
 	}
 	if a.cfg.HTTP != nil {
 		a.tree.BaseURL = a.cfg.HTTP.URL
@@ -106,11 +109,7 @@ func (a *App) tftpServer() *tftp.Server {
 	return &tftp.Server{
 		Logger: a.log,
 		Handler: tftp.FSFunc(func(ctx context.Context, r *tftp.Request) (fs.FS, error) {
-			c, err := a.client(ctx, r.Peer.Addr())
-			if err != nil {
-				c = pxecfg.Client{IP: r.Peer.Addr()}
-			}
-			return a.tree.For(ctx, c), nil
+			return a.tree.ForAddr(ctx, r.Peer.Addr())
 		}),
 		Trace: &tftp.Trace{Done: func(r *tftp.Request, res tftp.Result) {
 			if res.Probe || errors.Is(res.Err, fs.ErrNotExist) {
@@ -187,6 +186,9 @@ func (a *App) nbdServer() *nbd.Server {
 	}
 	return &nbd.Server{
 		Handler: exports{a}, Logger: a.log,
+		// Machines reconnect and repeat what was not answered; an answer
+		// would be an I/O error to them.
+		Handover: true,
 		Trace: &nbd.Trace{
 			ExportOpened:  func(c nbd.ConnInfo, o nbd.OpenInfo) { opened(c, o, nil) },
 			ExportRefused: opened,
