@@ -44,7 +44,7 @@ func StockInitrd(ctx context.Context, cacheDir string, g Generator) (*Stock, err
 		if err := os.Mkdir(out, 0o755); err != nil {
 			return err
 		}
-		_, err = run(ctx, dir, "mmdebstrap", "--quiet", "--variant=apt", "--format=null",
+		_, err = run(ctx, dir, "mmdebstrap", "--quiet", "--variant=minbase", "--format=null",
 			"--aptopt=APT::Install-Recommends \"false\"", "--include="+recipe.packages,
 			"--essential-hook="+recipe.before,
 			// The names in /boot have the version; download wants them exact.
@@ -66,8 +66,7 @@ func StockInitrd(ctx context.Context, cacheDir string, g Generator) (*Stock, err
 // recipes say what to install, and what to write into the chroot before.
 var recipes = map[Generator]struct{ packages, before string }{
 	InitramfsTools: {
-		// e2fsprogs: overlayroot's hook copies mke2fs, and does not depend on it.
-		packages: "linux-image-cloud-amd64,initramfs-tools,nbd-client,busybox,zstd,overlayroot,e2fsprogs",
+		packages: "linux-image-cloud-amd64,initramfs-tools,nbd-client,busybox,zstd,overlayroot",
 		// Up to Debian 12 squashfs is not among the modules put in by default.
 		// The list of modules is a file of the package's, a hook is not.
 		before: `mkdir -p "$1/etc/initramfs-tools/hooks" && cat >"$1/etc/initramfs-tools/hooks/squashfs" <<'END'

@@ -35,11 +35,9 @@ func TestMain(m *testing.M) {
 
 // stack is a boot server made of other people's programs.
 type stack struct {
-	lab                  *vm.Lab
 	tftp, images, marker string
 	http                 string
 	args                 string // kernel arguments for the NBD root
-	nbd                  string // address:port of the NBD server
 }
 
 func command(name string, args ...string) *exec.Cmd {
@@ -107,13 +105,13 @@ func (s *stack) squashfs(t *testing.T) string {
 	return image
 }
 
-// export serves an image with nbdkit on an address of this host, and returns
-// the port.
-func (s *stack) export(t *testing.T, host string, options ...string) string {
+// export serves an image with nbdkit on a port of this host, "0" for any, and
+// returns the port.
+func (s *stack) export(t *testing.T, host, port string, options ...string) string {
 	vmtest.Need(t, "nbdkit")
-	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
+	l, err := net.Listen("tcp", net.JoinHostPort(host, port))
 	require.NoError(t, err)
-	_, port, err := net.SplitHostPort(l.Addr().String())
+	_, port, err = net.SplitHostPort(l.Addr().String())
 	require.NoError(t, err)
 	l.Close()
 	background(t, "nbdkit", append([]string{"-f", "-i", host, "-p", port}, options...)...)
@@ -199,7 +197,7 @@ func TestBoot(t *testing.T) {
 			lab := vmtest.Lab(t)
 			host := lab.Addr().String()
 			s := newStack(t, host)
-			port := s.export(t, host, "-r", "file", s.squashfs(t))
+			port := s.export(t, host, "0", "-r", "file", s.squashfs(t))
 			s.args = fmt.Sprintf("root=/dev/nbd0 nbdroot=%s:%s/%s ip=dhcp ro overlayroot=tmpfs", host, port, exportName)
 			c.prepare(t, s)
 
@@ -255,7 +253,7 @@ func TestDracut(t *testing.T) {
 	host := lab.Addr().String()
 	s := newStack(t, host)
 	s.stock(t, guest.Dracut)
-	s.export(t, host, "-p", "10809", "-r", "file", s.squashfs(t))
+	s.export(t, host, "10809", "-r", "file", s.squashfs(t))
 	write(t, filepath.Join(s.tftp, "boot.ipxe"), ipxeScript(s.http,
 		fmt.Sprintf("root=nbd:%s:%s:squashfs:ro ip=dhcp rd.neednet=1", host, exportName)))
 	m := vm.Machine{Name: "dracut", Memory: 1024, Tap: vmtest.Tap(t, lab)}
@@ -276,7 +274,7 @@ func TestUserNetwork(t *testing.T) {
 	s := newStack(t, "127.0.0.1")
 	image := filepath.Join(s.images, "root.ext4")
 	require.NoError(t, guest.Ext4(t.Context(), filepath.Join(s.images, "tree"), image, 32<<20))
-	port := s.export(t, "127.0.0.1", "file", image)
+	port := s.export(t, "127.0.0.1", "0", "file", image)
 	_, httpPort, _ := net.SplitHostPort(s.http)
 	gateway := "10.0.2.2:"
 	write(t, filepath.Join(s.tftp, "boot.ipxe"), ipxeScript(gateway+httpPort,
