@@ -53,7 +53,7 @@ func (s *Sockets) close() {
 func explain(role, addr string, err error) error {
 	switch {
 	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
-		return fmt.Errorf("%s: %w\n  run as root, or give the binary what it needs: setcap cap_net_bind_service,cap_net_raw=+ep %s",
+		return fmt.Errorf("%s: %w\n  without root, give the binary what it needs: setcap cap_net_bind_service,cap_net_raw=+ep %s",
 			role, err, executable())
 	case errors.Is(err, syscall.EADDRINUSE):
 		_, port, _ := net.SplitHostPort(addr)
