@@ -192,6 +192,9 @@ func TestBoot(t *testing.T) {
 			script(t, s)
 		}})
 	}
+	if *peers {
+		t.Run("BIOS iPXE dracut", dracut)
+	}
 	for i, c := range cells {
 		t.Run(c.name, func(t *testing.T) {
 			lab := vmtest.Lab(t)
@@ -243,12 +246,9 @@ func TestBoot(t *testing.T) {
 	}
 }
 
-// TestDracut boots dracut's initramfs, which has no overlay, and takes an export
-// by name from the usual port only.
-func TestDracut(t *testing.T) {
-	if !*peers {
-		return // Covered by an ordinary run as little as the other peers.
-	}
+// dracut boots dracut's initramfs, which has no overlay, and takes an export by
+// name from the usual port only.
+func dracut(t *testing.T) {
 	lab := vmtest.Lab(t)
 	host := lab.Addr().String()
 	s := newStack(t, host)
@@ -268,8 +268,8 @@ func TestDracut(t *testing.T) {
 }
 
 // TestUserNetwork boots without any privilege, from a writable root, and then
-// again after the power went: what was synced is there, and the reset button
-// works.
+// again after the power went: what was synced is there, bytes that changed
+// behind the guest's back are noticed, and the reset button works.
 func TestUserNetwork(t *testing.T) {
 	s := newStack(t, "127.0.0.1")
 	image := filepath.Join(s.images, "root.ext4")
@@ -294,10 +294,33 @@ func TestUserNetwork(t *testing.T) {
 	m.Kill()
 	require.NoError(t, m.Wait())
 
+	// One wrong byte in the image does not go unseen.
+	flip(t, image, filepath.Join(s.images, "tree", "srv/data/1048576"))
 	m = vmtest.Start(t, machine)
-	require.Equal(t, s.marker, vmtest.Ready(t, m).Nonce)
+	r = vmtest.Ready(t, m)
+	require.Equal(t, s.marker, r.Nonce)
+	require.Regexp(t, `^bad of \d+: /srv/data/1048576`, r.Sums)
+
+	flip(t, image, filepath.Join(s.images, "tree", "srv/data/0131073"))
 	require.NoError(t, m.Reset(t.Context()))
-	require.Equal(t, s.marker, vmtest.Ready(t, m).Nonce)
+	r = vmtest.Ready(t, m)
+	require.Equal(t, s.marker, r.Nonce)
+	require.Regexp(t, `^bad of \d+: /srv/data/0131073 /srv/data/1048576`, r.Sums)
+}
+
+// flip changes a byte of a file's content where it lies in an image.
+func flip(t *testing.T, image, file string) {
+	content, err := os.ReadFile(file)
+	require.NoError(t, err)
+	data, err := os.ReadFile(image)
+	require.NoError(t, err)
+	at := bytes.Index(data, content[:4096])
+	require.Positive(t, at)
+	f, err := os.OpenFile(image, os.O_WRONLY, 0)
+	require.NoError(t, err)
+	defer f.Close()
+	_, err = f.WriteAt([]byte{data[at] ^ 1}, int64(at))
+	require.NoError(t, err)
 }
 
 // TestNoServer shows that a boot that fails is reported as what it is, and at

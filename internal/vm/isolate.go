@@ -25,6 +25,7 @@ var ErrNotIsolated = errors.New("not in a network namespace of its own: call vm.
 // root in a user namespace too, in which it is root. There it calls inside with
 // nil and returns what that returns, for os.Exit; the first process returns the
 // same. Signals are passed on, and the second process is killed with the first.
+// What comes from the host's network is to be fetched before.
 //
 // If there can be no namespaces inside is called in this process, with the
 // reason: tests that need a [Lab] can then say why they are skipped.
