@@ -156,6 +156,7 @@ type wire struct {
 	t    testing.TB
 	conn *net.UDPConn
 	tid  netip.AddrPort // the sender of the last packet
+	buf  []byte         // holds the last packet
 }
 
 func dial(t testing.TB) *wire {
@@ -183,9 +184,13 @@ func request(op byte, name, mode string, opts ...string) []byte {
 	return b
 }
 
+// recv returns the next packet; rest is valid until the next call.
 func (w *wire) recv() (op uint16, arg uint16, rest []byte) {
 	w.t.Helper()
-	buf := make([]byte, 70000)
+	if w.buf == nil {
+		w.buf = make([]byte, 70000)
+	}
+	buf := w.buf
 	require.NoError(w.t, w.conn.SetReadDeadline(time.Now().Add(patience)))
 	n, from, err := w.conn.ReadFromUDPAddrPort(buf)
 	require.NoError(w.t, err)
@@ -203,7 +208,7 @@ func (w *wire) ack(block uint16) {
 	w.send(w.tid, []byte{0, 4, byte(block >> 8), byte(block)})
 }
 
-// fail asserts that the next packet is this ERROR, and that nothing follows.
+// fail asserts that the next packet is this ERROR.
 func (w *wire) fail(code Code, msg string) {
 	w.t.Helper()
 	op, c, text := w.recv()

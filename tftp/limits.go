@@ -87,6 +87,18 @@ func (s *Server) release(tk *ticket) {
 	if a.perPeer[tk.peer.Addr()]--; a.perPeer[tk.peer.Addr()] == 0 {
 		delete(a.perPeer, tk.peer.Addr())
 	}
+	a.settle(tk)
+}
+
+// settled makes the request a new one when the client sends it again. It is
+// called before the client is told that it failed.
+func (s *Server) settled(tk *ticket) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.admission.settle(tk)
+}
+
+func (a *admission) settle(tk *ticket) {
 	if k := (requestKey{tk.peer, tk.raw}); a.running[k] == tk {
 		delete(a.running, k)
 	}

@@ -98,6 +98,7 @@ func (s *Server) serve(l *listener, p route, q rrq, r *Request, tk *ticket) (res
 	}
 	if err != nil {
 		res.Err = err
+		s.settled(tk)
 		s.sendError(l, r.Peer, p, wireError(err))
 		return res
 	}

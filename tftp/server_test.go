@@ -496,6 +496,16 @@ func TestRepeatedRequest(t *testing.T) {
 	require.EqualValues(t, 2, opened.Load())
 }
 
+// A request that failed may come again at once, from the same port.
+func TestRepeatedFailure(t *testing.T) {
+	addr := serve(t, &Server{})
+	w := dial(t)
+	for range 200 {
+		w.send(addr, request(1, "missing", "octet"))
+		w.fail(CodeNotFound, "file not found")
+	}
+}
+
 func TestUnknownPeerGetsThreeDatagramsAtMost(t *testing.T) {
 	for name, req := range map[string][]byte{"data": request(1, "x", "octet"), "oack": request(1, "x", "octet", "tsize", "0")} {
 		t.Run(name, func(t *testing.T) {

@@ -257,4 +257,5 @@ type aboveEntry struct {
 func (e aboveEntry) Name() string               { return path.Base(e.name) }
 func (e aboveEntry) IsDir() bool                { return true }
 func (e aboveEntry) Type() fs.FileMode          { return fs.ModeDir }
+func (e aboveEntry) String() string             { return fs.FormatDirEntry(e) }
 func (e aboveEntry) Info() (fs.FileInfo, error) { return fs.Stat(e.u, e.name) }
