@@ -38,6 +38,10 @@ behind.`,
 			case "user":
 				return demo.BootUser(cmd.Context(), cmd.OutOrStdout(), log)
 			case "pxe":
+				// The namespace has no way out, so this comes before it.
+				if err := demo.Fetch(cmd.Context(), cmd.OutOrStdout()); err != nil {
+					return err
+				}
 				var err error
 				code := vm.Isolated(func(reason error) int {
 					if reason != nil {

@@ -28,7 +28,7 @@ import (
 	"github.com/seed-3ec230fa/diskless/squash"
 )
 
-func TestMain(m *testing.M) { vmtest.Main(m) }
+func TestMain(m *testing.M) { vmtest.Main(m, guest.InitramfsTools, guest.Dracut) }
 
 // site is a network with a diskless server in it.
 type site struct {

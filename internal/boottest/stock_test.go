@@ -1,9 +1,7 @@
 package boottest
 
 import (
-	"context"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -23,13 +21,7 @@ func TestStockInitramfs(t *testing.T) {
 		{guest.Dracut, "dracut"},
 	} {
 		t.Run(string(tt.generator), func(t *testing.T) {
-			vmtest.Need(t, "mmdebstrap")
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
-			defer cancel()
-			stock, err := guest.StockInitrd(ctx, guest.CacheDir(), tt.generator)
-			if err != nil {
-				vmtest.Skip(t, "%v", err)
-			}
+			stock := vmtest.Stock(t, tt.generator)
 			m, line := machine("stock01", "entry: "+tt.entry)
 			s := newSite(t, "  - {name: dracut, kernel: vmlinuz, initrd: [initrd.img], image: disk, root: ephemeral, initramfs: dracut, args: [KERNELARGS]}\n"+
 				"machines:\n"+line)

@@ -88,9 +88,32 @@ type scene struct {
 	machine     vm.Machine
 }
 
-func newScene(ctx context.Context, p *printer) (_ *scene, err error) {
+// Fetch brings the kernel of the virtual machine into the cache, over the
+// network, unless it is there.
+func Fetch(ctx context.Context, w io.Writer) error {
+	_, _, err := fetch(ctx, newPrinter(w))
+	return err
+}
+
+func fetch(ctx context.Context, p *printer) (kernel *guest.Kernel, initrd string, err error) {
 	if missing := vm.Missing(); len(missing) > 0 {
-		return nil, fmt.Errorf("a virtual machine needs the packages %s; install them (Debian: apt-get install %[1]s)", strings.Join(missing, " "))
+		return nil, "", fmt.Errorf("a virtual machine needs the packages %s; install them (Debian: apt-get install %[1]s)", strings.Join(missing, " "))
+	}
+	cache := guest.CacheDir()
+	if _, err := os.Stat(cache); err != nil {
+		p.say("Fetching Debian's kernel, once, into %s.", cache)
+	}
+	if kernel, err = guest.FetchKernel(ctx, cache); err != nil {
+		return nil, "", err
+	}
+	initrd, err = guest.Initrd(ctx, cache, kernel)
+	return kernel, initrd, err
+}
+
+func newScene(ctx context.Context, p *printer) (_ *scene, err error) {
+	kernel, initrd, err := fetch(ctx, p)
+	if err != nil {
+		return nil, err
 	}
 	s := &scene{printer: p, machine: vm.Machine{Name: nodeName}}
 	if s.dir, err = os.MkdirTemp("", "diskless-demo-*"); err != nil {
@@ -101,16 +124,6 @@ func newScene(ctx context.Context, p *printer) (_ *scene, err error) {
 			s.close()
 		}
 	}()
-	cache := guest.CacheDir()
-	p.line("server", "", "fetching Debian's kernel, unless it is in "+cache)
-	kernel, err := guest.FetchKernel(ctx, cache)
-	if err != nil {
-		return nil, err
-	}
-	initrd, err := guest.Initrd(ctx, cache, kernel)
-	if err != nil {
-		return nil, err
-	}
 	for from, to := range map[string]string{kernel.Image: "vmlinuz", initrd: "initrd.img"} {
 		if err := copyFile(from, filepath.Join(s.dir, to)); err != nil {
 			return nil, err
