@@ -161,3 +161,32 @@ func TestDirClose(t *testing.T) {
 	require.ErrorIs(t, err, fs.ErrClosed)
 	require.Empty(t, log.String())
 }
+
+// FuzzPath takes names the whole way: from the wire into a directory with
+// links of all kinds. Nothing ever leads to the file beside it.
+func FuzzPath(f *testing.F) {
+	dir := tree(f)
+	for link, target := range map[string]string{"abs": filepath.Dir(dir), "up": "..", "boot/up": "../..", "self": ".", "in": "boot/deep"} {
+		require.NoError(f, os.Symlink(target, filepath.Join(dir, link)))
+	}
+	d, err := Dir(dir, discard())
+	require.NoError(f, err)
+	f.Cleanup(func() { d.Close() })
+	for _, s := range append([]string{"pxelinux.0", "abs/secret", "up/secret", "boot/up/secret", "self/self/boot/vmlinuz", `in\..\..\..\secret`}, escapes...) {
+		f.Add(s)
+	}
+	h := FileServerFS(Union(Mount{FS: d}, Mount{Path: "boot/mnt", FS: d}))
+	f.Fuzz(func(t *testing.T, raw string) {
+		name, err := cleanName(raw)
+		if err != nil {
+			return
+		}
+		file, err := h.OpenTFTP(t.Context(), &Request{Name: name, Raw: raw})
+		if err != nil {
+			require.Nil(t, file)
+			return
+		}
+		require.NotEqual(t, "secret", string(readFile(t, file)), "%q", raw)
+		require.NoError(t, file.Close())
+	})
+}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -231,6 +232,13 @@ func (w *wire) rest(first uint16, block int) []byte {
 			return all
 		}
 	}
+}
+
+// faulty gives one answer to everything.
+type faulty struct{ err error }
+
+func (f faulty) Open(name string) (fs.File, error) {
+	return nil, &fs.PathError{Op: "open", Path: name, Err: f.err}
 }
 
 // gate is a file whose reading a test can hold up.

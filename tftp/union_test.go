@@ -62,13 +62,6 @@ func TestUnion(t *testing.T) {
 	require.NoError(t, fstest.TestFS(Union())) // nothing is a tree, too
 }
 
-// faulty gives one answer to everything.
-type faulty struct{ err error }
-
-func (f faulty) Open(name string) (fs.File, error) {
-	return nil, &fs.PathError{Op: "open", Path: name, Err: f.err}
-}
-
 func TestUnionStopsAtARefusal(t *testing.T) {
 	below := Mount{FS: fstest.MapFS{"secret": {Data: []byte("x")}}}
 	for _, refusal := range []error{fs.ErrPermission, errors.New("disk on fire")} {

@@ -1,0 +1,119 @@
+package tftp
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"log/slog"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestTransferLimit(t *testing.T) {
+	for name, srv := range map[string]*Server{
+		"total":    {MaxTransfers: 2},
+		"per peer": {MaxTransfersPerPeer: 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newGate(content(10))
+			var opened atomic.Int32
+			log := new(logBuffer)
+			srv.Logger = log.logger(slog.LevelWarn)
+			var res results
+			srv.Trace = res.trace()
+			srv.Handler = HandlerFunc(func(context.Context, *Request) (File, error) {
+				opened.Add(1)
+				return NewFile(struct{ io.ReaderAt }{g}, g.size, ""), nil
+			})
+			addr := serve(t, srv)
+			var clients []*wire
+			for range 2 {
+				w := dial(t)
+				w.send(addr, request(1, "x", "octet"))
+				receive(t, g.entered)
+				clients = append(clients, w)
+			}
+			late := dial(t)
+			for range 3 {
+				late.send(addr, request(1, "x", "octet"))
+				require.ErrorIs(t, receive(t, res.refused), ErrLimit)
+			}
+			require.EqualValues(t, 2, opened.Load())
+			require.Equal(t, 1, strings.Count(log.String(), "too many transfers"), "a warning, not a flood")
+			close(g.leave)
+			for _, w := range clients {
+				require.Equal(t, content(10), w.rest(1, 512))
+				require.NoError(t, res.next(t).Err)
+			}
+			// There is room once the first ones are done; that is told after their
+			// Done, so the client has to repeat its request, as clients do.
+			for {
+				late.send(addr, request(1, "x", "octet"))
+				select {
+				case err := <-res.refused:
+					require.ErrorIs(t, err, ErrLimit)
+					continue
+				case <-g.entered:
+				}
+				break
+			}
+			require.Equal(t, content(10), late.rest(1, 512))
+		})
+	}
+}
+
+func TestLimitFields(t *testing.T) {
+	require.False(t, over(9, 0, 10))
+	require.True(t, over(10, 0, 10))
+	require.True(t, over(3, 3, 10))
+	require.False(t, over(1<<40, -1, 10))
+}
+
+func TestRepeatedRequest(t *testing.T) {
+	var opened atomic.Int32
+	var res results
+	addr := serve(t, &Server{Trace: res.trace(), Handler: HandlerFunc(func(context.Context, *Request) (File, error) {
+		opened.Add(1)
+		return NewFile(bytes.NewReader(content(2000)), 2000, ""), nil
+	})})
+	w := dial(t)
+	req := request(1, "x", "octet")
+	w.send(addr, req)
+	_, _, data := w.recv()
+	require.Equal(t, content(2000)[:512], data)
+	first := w.tid
+	w.send(addr, req) // the client did not see the answer yet
+	require.ErrorIs(t, receive(t, res.refused), ErrDuplicate)
+	require.EqualValues(t, 1, opened.Load())
+	w.ack(1)
+	_, block, _ := w.recv()
+	require.EqualValues(t, 2, block)
+
+	// The machine is reset and begins again from the same port: this is no
+	// repetition.
+	w.send(addr, req)
+	for {
+		op, block, data := w.recv()
+		require.EqualValues(t, 3, op)
+		if w.tid == first {
+			continue // the old transfer repeats itself
+		}
+		require.EqualValues(t, 1, block)
+		require.Equal(t, content(2000)[:512], data)
+		break
+	}
+	require.EqualValues(t, 2, opened.Load())
+}
+
+// A request that failed may come again at once, from the same port.
+func TestRepeatedFailure(t *testing.T) {
+	addr := serve(t, &Server{})
+	w := dial(t)
+	for range 200 {
+		w.send(addr, request(1, "missing", "octet"))
+		w.fail(CodeNotFound, "file not found")
+	}
+}
