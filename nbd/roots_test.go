@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -312,6 +313,65 @@ func TestFenceUnderLoad(t *testing.T) {
 			require.True(t, bytes.Equal(before, content(t, next)), "a fenced boot wrote")
 			next.end()
 		}
+	})
+}
+
+// TestFenceWaits: the newer boot does not get the root while an operation of
+// the older one is in flight.
+func TestFenceWaits(t *testing.T) {
+	g := newRootsRig(t, false)
+	d := g.open(g.boot("r", Kept)).Device.(*rootDevice)
+	require.NoError(t, d.enter())
+	name := g.boot("r", Kept)
+	opened := make(chan *client)
+	go func() {
+		c, err := g.openFrom(name, "")
+		if err != nil {
+			t.Error(err)
+		}
+		opened <- c
+	}()
+	for d.holder.fenced.Load() == nil {
+		runtime.Gosched()
+	}
+	select {
+	case <-opened:
+		d.holder.ops.RUnlock()
+		t.Fatal("opened with a write in flight")
+	case <-time.After(50 * time.Millisecond): // only a wrong one needs the time
+	}
+	_, err := d.overlay.WriteAt([]byte("in flight"), 1000)
+	require.NoError(t, err)
+	d.holder.ops.RUnlock()
+	(<-opened).has("in fligh", 1)
+}
+
+// TestIdleRootHoldsNoFiles: what nobody has open is flushed and closed.
+func TestIdleRootHoldsNoFiles(t *testing.T) {
+	g := newRootsRig(t, true)
+	name := g.boot("r", Kept)
+	a, b := g.open(name), g.open(name)
+	a.write("mine")
+	a.end()
+	require.NotNil(t, g.roots["r"].overlay)
+	b.end()
+	require.Nil(t, g.roots["r"].overlay)
+	g.restart(true)
+	g.open(name).has("mine", 1)
+}
+
+// TestKeptRootHasOneGeneration: of two tokens on different generations, the
+// one that is opened decides, and the other is no way to the other generation.
+func TestKeptRootHasOneGeneration(t *testing.T) {
+	bothRoots(t, func(t *testing.T, g *rootsRig) {
+		one := g.boot("r", Kept)
+		publish(t, g.image, bytes.Repeat([]byte{2}, 64<<10))
+		g.pass(time.Hour)
+		two := g.boot("r", Kept)
+		require.NotEqual(t, one, two)
+		g.open(one).has("", 1)
+		g.refused(two, fs.ErrPermission)
+		g.open(g.boot("r", Kept)).has("", 1)
 	})
 }
 
