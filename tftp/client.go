@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -19,24 +20,36 @@ const (
 	clientBlock = 1408
 )
 
-// Get fetches a file into w and returns its length; it is for probes and
-// tests. addr is a host or host:port, without a port it is 69. The mode is
-// octet, with the options blksize and tsize; a file shorter than the server
-// announced is io.ErrUnexpectedEOF.
+// Client fetches files; it is for probes and tests. The zero value is ready.
+type Client struct {
+	// Local is the address to ask from, where the server knows its clients
+	// by their addresses. The zero value leaves it to the system.
+	Local netip.Addr
+}
+
+// Get is [Client.Get] of a zero Client.
+func Get(ctx context.Context, addr, name string, w io.Writer) (n int64, err error) {
+	return Client{}.Get(ctx, addr, name, w)
+}
+
+// Get fetches a file into w and returns its length. addr is a host or
+// host:port, without a port it is 69. The mode is octet, with the options
+// blksize and tsize; a file shorter than the server announced is
+// io.ErrUnexpectedEOF.
 //
 // An ERROR packet from the server is an [*Error]: errors.Is(err,
 // fs.ErrNotExist) is code 1. A server that does not answer is given up after
 // five attempts of a second each, and the end of ctx is noticed with the next
 // block, or then.
-func Get(ctx context.Context, addr, name string, w io.Writer) (int64, error) {
-	n, err := get(ctx, addr, name, w)
+func (c Client) Get(ctx context.Context, addr, name string, w io.Writer) (n int64, err error) {
+	n, err = c.get(ctx, addr, name, w)
 	if err != nil {
 		err = fmt.Errorf("tftp: get %q from %s: %w", name, addr, err)
 	}
 	return n, err
 }
 
-func get(ctx context.Context, addr, name string, w io.Writer) (int64, error) {
+func (c Client) get(ctx context.Context, addr, name string, w io.Writer) (int64, error) {
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
@@ -46,16 +59,21 @@ func get(ctx context.Context, addr, name string, w io.Writer) (int64, error) {
 	if _, _, err := net.SplitHostPort(addr); err != nil {
 		addr = net.JoinHostPort(strings.Trim(addr, "[]"), "69")
 	}
-	c, err := pin.NewClient(addr)
+	p, err := pin.NewClient(addr)
 	if err != nil {
 		return 0, err
 	}
-	c.SetTimeout(clientTimeout)
-	c.SetRetries(clientRetries)
-	c.SetBackoff(func(int) time.Duration { return 0 })
-	c.SetBlockSize(clientBlock)
-	c.RequestTSize(true)
-	in, err := c.Receive(name, "octet")
+	if c.Local.IsValid() {
+		if err := p.SetLocalAddr(c.Local.String()); err != nil {
+			return 0, err
+		}
+	}
+	p.SetTimeout(clientTimeout)
+	p.SetRetries(clientRetries)
+	p.SetBackoff(func(int) time.Duration { return 0 })
+	p.SetBlockSize(clientBlock)
+	p.RequestTSize(true)
+	in, err := p.Receive(name, "octet")
 	if err != nil {
 		return 0, typed(err)
 	}

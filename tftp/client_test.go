@@ -96,3 +96,21 @@ func TestGetRefuses(t *testing.T) {
 type writerFunc func([]byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+// A server that knows its clients by their addresses is asked from the right
+// one.
+func TestClientLocal(t *testing.T) {
+	local := netip.MustParseAddr("127.0.67.1")
+	conn, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	require.NoError(t, err)
+	s := &Server{Handler: HandlerFunc(func(_ context.Context, r *Request) (File, error) {
+		from := r.Peer.Addr().String()
+		return NewFile(strings.NewReader(from), int64(len(from)), ""), nil
+	})}
+	go func() { _ = s.Serve(conn) }()
+	defer s.Close()
+	var got strings.Builder
+	_, err = Client{Local: local}.Get(t.Context(), conn.LocalAddr().String(), "who", &got)
+	require.NoError(t, err)
+	require.Equal(t, local.String(), got.String())
+}

@@ -177,6 +177,9 @@ func (a *App) openImages(ctx context.Context) error {
 			return fmt.Errorf("image %s: %w", i.Name, err)
 		}
 	}
+	if _, err := a.Roots.List(ctx); err != nil {
+		return err // a broken state directory, or another server's
+	}
 	if a.cfg.Server.State == "" {
 		for _, e := range a.cfg.Entries {
 			if e.Root == config.RootKept {

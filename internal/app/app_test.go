@@ -68,7 +68,7 @@ func newWorld(t *testing.T, change func(c *config.Config)) *world {
 	require.NoError(t, os.WriteFile(filepath.Join(w.dir, "disk.img"), bytes.Repeat([]byte("0123456789abcdef"), 1<<16), 0o644))
 	require.NoError(t, os.Symlink("../secret", filepath.Join(boot, "way-out")))
 	var err [4]error
-	w.sockets.DHCP, err[0] = net.ListenPacket("udp4", "127.0.0.1:0")
+	w.sockets.DHCP, err[0] = dhcp.Listen("127.0.0.1:0", "")
 	w.sockets.TFTP, err[1] = net.ListenPacket("udp4", "127.0.0.1:0")
 	w.sockets.HTTP, err[2] = net.Listen("tcp4", "127.0.0.1:0")
 	w.sockets.NBD, err[3] = net.Listen("tcp4", "127.0.0.1:0")
@@ -138,9 +138,9 @@ func (w *world) lease(mac net.HardwareAddr, firmware dhcp.Firmware) dhcp.Ack {
 	return ack
 }
 
-func (w *world) tftp(name string) (string, error) {
+func (w *world) tftp(name string, from netip.Addr) (string, error) {
 	var buf bytes.Buffer
-	_, err := tftp.Get(w.t.Context(), w.sockets.TFTP.LocalAddr().String(), name, &buf)
+	_, err := tftp.Client{Local: from}.Get(w.t.Context(), w.sockets.TFTP.LocalAddr().String(), name, &buf)
 	return buf.String(), err
 }
 
@@ -220,9 +220,9 @@ func TestUnknownMachineIsDeniedAndListed(t *testing.T) {
 	ack := w.lease(macs[2], dhcp.BIOSFirmware())
 	require.True(t, ack.Addr.IsValid(), "an address it gets")
 	require.Empty(t, ack.File, "nothing to boot")
-	_, err := w.tftp("pxelinux.cfg/01-52-54-00-00-00-09")
+	_, err := w.tftp("pxelinux.cfg/01-52-54-00-00-00-09", ack.Addr.Addr())
 	require.ErrorIs(t, err, fs.ErrNotExist)
-	_, err = w.tftp("pxelinux.cfg/default")
+	_, err = w.tftp("pxelinux.cfg/default", ack.Addr.Addr())
 	require.ErrorIs(t, err, fs.ErrNotExist)
 
 	list := w.Strangers()
@@ -241,8 +241,9 @@ func TestUnknownMachineIsDeniedAndListed(t *testing.T) {
 
 func TestUnknownMachineFromLocalDisk(t *testing.T) {
 	w := newWorld(t, func(c *config.Config) { c.Unknown = config.UnknownLocal }).run()
-	require.Equal(t, undionly, w.lease(macs[2], dhcp.BIOSFirmware()).File)
-	text, err := w.tftp("pxelinux.cfg/default")
+	ack := w.lease(macs[2], dhcp.BIOSFirmware())
+	require.Equal(t, undionly, ack.File)
+	text, err := w.tftp("pxelinux.cfg/default", ack.Addr.Addr())
 	require.NoError(t, err)
 	require.Contains(t, text, "LOCALBOOT")
 }
@@ -268,6 +269,14 @@ func TestRootsBelongToMachines(t *testing.T) {
 
 	code, _ := w.http("/boot.ipxe?mac="+macs[0].String(), two.Addr.Addr())
 	require.Equal(t, http.StatusForbidden, code, "nor is its configuration anybody else's")
+	mac := "pxelinux.cfg/01-52-54-00-00-00-01"
+	text, err := w.tftp(mac, one.Addr.Addr())
+	require.NoError(t, err)
+	require.Contains(t, text, "@one.")
+	for _, other := range []netip.Addr{two.Addr.Addr(), netip.MustParseAddr("127.0.0.1")} {
+		_, err = w.tftp(mac, other)
+		require.ErrorIs(t, err, fs.ErrNotExist)
+	}
 }
 
 func exportIn(t *testing.T, script string) string {
@@ -292,7 +301,7 @@ func TestLTSConfIsTheMachinesOwn(t *testing.T) {
 func TestTree(t *testing.T) {
 	w := newWorld(t, nil).run()
 	for _, name := range []string{"vmlinuz", "/vmlinuz", "undionly.kpxe"} {
-		over, err := w.tftp(name)
+		over, err := w.tftp(name, netip.Addr{})
 		require.NoError(t, err)
 		code, body := w.http("/"+strings.TrimPrefix(name, "/"), netip.Addr{})
 		require.Equal(t, http.StatusOK, code)
@@ -323,15 +332,15 @@ func TestBadInput(t *testing.T) {
 	require.Error(t, err)
 
 	for _, name := range []string{"../secret", "..\\secret", "boot/../../secret", "/../secret"} {
-		_, err := w.tftp(name)
+		_, err := w.tftp(name, netip.Addr{})
 		require.ErrorIs(t, err, fs.ErrPermission, name)
 	}
-	_, err = w.tftp("way-out")
+	_, err = w.tftp("way-out", netip.Addr{})
 	require.ErrorIs(t, err, fs.ErrPermission)
 	require.Contains(t, w.log.String(), "way-out", "the refused link is named")
 	code, _ := w.http("/way-out", netip.Addr{})
 	require.Equal(t, http.StatusForbidden, code)
-	_, err = w.tftp("no-such-file")
+	_, err = w.tftp("no-such-file", netip.Addr{})
 	var wire *tftp.Error
 	require.ErrorAs(t, err, &wire)
 	require.Equal(t, tftp.CodeNotFound, wire.Code)

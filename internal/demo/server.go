@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 
+	"github.com/seed-3ec230fa/diskless/dhcp"
 	"github.com/seed-3ec230fa/diskless/internal/app"
 	"github.com/seed-3ec230fa/diskless/internal/config"
 )
@@ -43,7 +44,7 @@ func serve(ctx context.Context, cfg config.Config, sockets app.Sockets, log *slo
 // loopback opens the sockets of all roles on free ports of 127.0.0.1.
 func loopback() (s app.Sockets, err error) {
 	var errs [4]error
-	s.DHCP, errs[0] = net.ListenPacket("udp4", "127.0.0.1:0")
+	s.DHCP, errs[0] = dhcp.Listen("127.0.0.1:0", "")
 	s.TFTP, errs[1] = net.ListenPacket("udp4", "127.0.0.1:0")
 	s.HTTP, errs[2] = net.Listen("tcp4", "127.0.0.1:0")
 	s.NBD, errs[3] = net.Listen("tcp4", "127.0.0.1:0")

@@ -70,7 +70,7 @@ func Simulate(ctx context.Context, w io.Writer, log *slog.Logger) error {
 	}
 	var machines []*machine
 	for i := range 2 {
-		m := &machine{printer: p, name: fmt.Sprintf("node%02d", i+1), mac: net.HardwareAddr{0x52, 0x54, 0, 0x67, 0, byte(i + 1)},
+		m := &machine{printer: p, name: fmt.Sprintf("node%02d", i+1), oldROM: i == 0, mac: net.HardwareAddr{0x52, 0x54, 0, 0x67, 0, byte(i + 1)},
 			dhcp: sockets.DHCP.LocalAddr(), tftp: sockets.TFTP.LocalAddr().String()}
 		machines = append(machines, m)
 		cfg.Machines = append(cfg.Machines, config.Machine{Name: m.name, MAC: config.HardwareAddr{HardwareAddr: m.mac}, Entry: "demo"})
@@ -153,9 +153,13 @@ func walk(ctx context.Context, machines []*machine, p *printer) error {
 type machine struct {
 	*printer
 	name string
-	mac  net.HardwareAddr
-	dhcp net.Addr
-	tftp string
+	// oldROM does not tell the UUID over DHCP, which PXELINUX then has from
+	// the SMBIOS tables: its first name is a miss.
+	oldROM bool
+	mac    net.HardwareAddr
+	addr   netip.Addr // leased
+	dhcp   net.Addr
+	tftp   string
 }
 
 // boot goes the way of firmware, PXELINUX and initramfs, and returns the root.
@@ -166,14 +170,20 @@ func (m *machine) boot(ctx context.Context) (*nbd.Client, error) {
 	}
 	defer conn.Close()
 	uuid := [16]byte{0x6b, 0x1f, 0x0c, 0x5e, 4: 0x2a, 6: 0x4c, 8: 0x8f, 15: m.mac[5]}
-	client := dhcp.Client{Conn: conn, Server: m.dhcp, HardwareAddr: m.mac, UUID: uuid, Firmware: dhcp.BIOSFirmware()}
-	m.client("dhcp", "DISCOVER as a BIOS ROM (option 93 = %d, option 97 = %s)", iana.INTEL_X86PC, pxecfg.FormatUUID(uuid))
+	firmware := dhcp.BIOSFirmware()
+	said := "option 97 = " + pxecfg.FormatUUID(uuid)
+	if m.oldROM {
+		firmware.SendUUID, said = false, "no option 97, as old ROMs"
+	}
+	client := dhcp.Client{Conn: conn, Server: m.dhcp, HardwareAddr: m.mac, UUID: uuid, Firmware: firmware}
+	m.client("dhcp", "DISCOVER as a BIOS ROM (option 93 = %d, %s)", iana.INTEL_X86PC, said)
 	ack, err := client.Exchange(ctx)
 	if err != nil {
 		return nil, err
 	}
 	m.client("dhcp", "ACK: %s, host name %s, boot file %s from %s", ack.Addr, ack.Hostname, ack.File, ack.NextServer)
 
+	m.addr = ack.Addr.Addr()
 	if _, err := m.get(ctx, ack.File); err != nil {
 		return nil, err
 	}
@@ -188,7 +198,7 @@ func (m *machine) boot(ctx context.Context) (*nbd.Client, error) {
 			return nil, err
 		}
 	}
-	return m.attach(ctx, ack, directive(text, "APPEND"))
+	return m.attach(ctx, directive(text, "APPEND"))
 }
 
 // config walks the ladder of names that PXELINUX would.
@@ -210,20 +220,20 @@ func (m *machine) config(ctx context.Context, me pxecfg.Client) (string, error) 
 
 func (m *machine) get(ctx context.Context, name string) ([]byte, error) {
 	var buf bytes.Buffer
-	_, err := tftp.Get(ctx, m.tftp, name, &buf)
+	// From the leased address, by which the server knows who this is.
+	_, err := tftp.Client{Local: m.addr}.Get(ctx, m.tftp, name, &buf)
 	return buf.Bytes(), err
 }
 
 var nbdroot = regexp.MustCompile(`nbdroot=([^ /]+)/([^ ]+)`)
 
 // attach opens the root as the kernel arguments say, and reads a file in it.
-func (m *machine) attach(ctx context.Context, ack dhcp.Ack, args string) (*nbd.Client, error) {
+func (m *machine) attach(ctx context.Context, args string) (*nbd.Client, error) {
 	found := nbdroot.FindStringSubmatch(args)
 	if found == nil {
 		return nil, fmt.Errorf("no nbdroot= in %q", args)
 	}
-	// From the leased address, by which the server knows who this is.
-	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: ack.Addr.Addr().AsSlice()}}
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: m.addr.AsSlice()}}
 	conn, err := dialer.DialContext(ctx, "tcp4", found[1])
 	if err != nil {
 		return nil, err
