@@ -48,16 +48,19 @@ func First(handlers ...Handler) Handler { return first(handlers) }
 type first []Handler
 
 func (f first) OpenNBD(ctx context.Context, r *Request) (Device, error) {
+	missing := fs.ErrNotExist // the first that says what is missing says it best
 	for _, h := range f {
 		dev, err := h.OpenNBD(ctx, r)
-		if err == nil && dev != nil {
+		switch {
+		case err == nil && dev != nil:
 			return dev, nil
-		}
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		case err != nil && !errors.Is(err, fs.ErrNotExist):
 			return nil, err
+		case err != nil && missing == fs.ErrNotExist:
+			missing = err
 		}
 	}
-	return nil, fs.ErrNotExist
+	return nil, missing
 }
 
 func (f first) ListNBD(ctx context.Context, r *Request) ([]ExportInfo, error) {
