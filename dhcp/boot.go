@@ -88,7 +88,7 @@ func (p *BootPolicy) ServeDHCP(ctx context.Context, r *Request) (*dhcpv4.DHCPv4,
 	boot, err := p.Boot(ctx, r)
 	if errors.Is(err, fs.ErrNotExist) {
 		if platform.WantsFile() {
-			p.warnOnce(r, "dhcp: no boot file for this client: add a rule for its architecture or platform, or an empty one to keep it from booting here")
+			p.warnOnce(r, "dhcp: no boot file for this client: add a rule for its architecture or platform, or an empty one to keep it from booting here", "err", err)
 		}
 		return reply, nil
 	}

@@ -90,7 +90,7 @@ func (a *App) loaderFor(want config.Loader, platform dhcp.Platform, arch iana.Ar
 	switch {
 	case !bios && !efi:
 		// Logged by the policy, once for each machine.
-		return "", fmt.Errorf("%w: no loader here for architecture %s; serve one with a boot rule of package dhcp", fs.ErrNotExist, arch)
+		return "", fmt.Errorf("%w: diskless has loaders for BIOS and x86-64 UEFI, none for architecture %s", fs.ErrNotExist, arch)
 	case platform == dhcp.PlatformHTTP && a.cfg.HTTP == nil:
 		return "", fmt.Errorf("%w: firmware asks for HTTP boot, but there is no http section", fs.ErrNotExist)
 	case platform == dhcp.PlatformHTTP:
