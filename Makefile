@@ -41,8 +41,10 @@ build: ## the binary, in bin/
 clean:
 	rm -rf bin
 
-# install: the packages that are missing, after one look at the package list.
+# install: the packages that are missing. The package lists are needed besides,
+# for the kernel that virtual machines boot is fetched by apt, not installed.
 define install
+ls /var/lib/apt/lists/*_Packages* >/dev/null 2>&1 || $(SUDO) apt-get update -qq; \
 missing=$$(for p in $(1); do dpkg-query -W -f='$${db:Status-Status}\n' $$p 2>/dev/null | grep -qx installed || echo $$p; done); \
 if [ -n "$$missing" ]; then \
 	echo "installing:" $$missing; \
