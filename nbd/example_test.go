@@ -161,8 +161,8 @@ func ExampleOpenFile() {
 		log.Fatal(err)
 	}
 	defer dev.Close()
-	fmt.Println(dev.Size(), dev.Features())
-	// Output: 512 {false false true}
+	fmt.Println(dev.Size(), dev.Features().Write, dev.Features().MultiConn)
+	// Output: 512 false true
 }
 
 func ExampleOpenFileRW() {

@@ -3,7 +3,6 @@ package nbd
 import (
 	"context"
 	"errors"
-	"io"
 	"io/fs"
 	"maps"
 	"slices"
@@ -101,40 +100,10 @@ func FileServer(path string) Handler {
 // Share is a [Handler] that gives every connection the same device. The device
 // is never closed by a server, it belongs to the caller.
 func Share(dev Device) Handler {
-	dev = keepOpen(dev)
+	dev = shared{Pass{dev}}
 	return HandlerFunc(func(context.Context, *Request) (Device, error) { return dev, nil })
 }
 
-// keepOpen hides Close, and nothing else: the server tells abilities by a
-// device's methods.
-func keepOpen(dev Device) Device {
-	w, canWrite := dev.(io.WriterAt)
-	s, canSync := dev.(Syncer)
-	d := shared{dev}
-	switch {
-	case canWrite && canSync:
-		return struct {
-			shared
-			io.WriterAt
-			Syncer
-		}{d, w, s}
-	case canWrite:
-		return struct {
-			shared
-			io.WriterAt
-		}{d, w}
-	case canSync:
-		return struct {
-			shared
-			Syncer
-		}{d, s}
-	default:
-		return d
-	}
-}
+type shared struct{ Pass }
 
-type shared struct{ dev Device }
-
-func (d shared) ReadAt(p []byte, off int64) (int, error) { return d.dev.ReadAt(p, off) }
-func (d shared) Size() int64                             { return d.dev.Size() }
-func (d shared) Features() Features                      { return d.dev.Features() }
+func (shared) Close() error { return nil }

@@ -230,7 +230,7 @@ func (c *conn) openDevice(name string, purpose Purpose, deadline *time.Time) (De
 			return fs.ErrNotExist
 		}
 		dev = d
-		open.Size, open.Features = dev.Size(), featuresOf(dev)
+		open.Size, open.Features = dev.Size(), FeaturesOf(dev)
 		if open.Size < 0 {
 			return fmt.Errorf("nbd: the device of %q has the size %d", name, open.Size)
 		}

@@ -1,8 +1,6 @@
 package nbd
 
 import (
-	"io"
-
 	"github.com/pojntfx/go-nbd/pkg/protocol"
 )
 
@@ -54,16 +52,4 @@ func transmissionFlags(f Features) uint16 {
 		flags |= protocol.NEGOTIATION_REPLY_FLAGS_CAN_MULTI_CONN
 	}
 	return flags
-}
-
-// featuresOf is what dev says it can do and really can.
-func featuresOf(dev Device) Features {
-	f := dev.Features()
-	if _, ok := dev.(io.WriterAt); !ok {
-		f.Write = false
-	}
-	if _, ok := dev.(Syncer); !ok {
-		f.Flush = false
-	}
-	return f
 }
