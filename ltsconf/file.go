@@ -17,12 +17,29 @@ type File struct {
 	patterns patterns
 	problems []*SyntaxError
 	stray    string
+	opts     Parser // as it was read
+	spans    []span // settings of the first file, in order
 }
 
 type section struct {
 	name     string
+	file     int32
+	line     int32
+	col      int32
+	off, end int       // of the header, in the first file
 	like     []int32   // the sections that its LIKE settings name, in order
 	settings []setting // one for each name, LIKE not among them
+}
+
+// span is where a setting stands in the first file; all of them, also those
+// that a later one of the same name replaces, and LIKE.
+type span struct {
+	section  int32
+	name     string
+	key, val int // offsets of the first byte
+	end      int // behind the value
+	keyTok   token
+	valText  string
 }
 
 type setting struct {

@@ -15,7 +15,7 @@ func (p *parser) link() {
 	p.circles(targets)
 	for i, s := range f.sections {
 		if isPattern(s.name) && f.index[fold(s.name)] == int32(i) {
-			f.patterns.add(s.name, int32(i))
+			f.patterns.add(fold(s.name), int32(i))
 		}
 	}
 }

@@ -1,16 +1,23 @@
 package ltsconf
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
-// maxPrefix bounds the number of look-ups for one identifier.
-const maxPrefix = 32
+// maxAffix bounds the number of look-ups for one identifier.
+const maxAffix = 16
 
 // patterns finds the first section whose name, as a pattern, matches an
-// identifier, by what the pattern has before its first wildcard.
+// identifier, by what the pattern has before its first wildcard and behind
+// its last one: so the time does not grow with the number of patterns as long
+// as these differ.
 type patterns struct {
-	byPrefix map[string][]pattern
-	lengths  [maxPrefix + 1]bool // of the prefixes
+	byAffix map[affix][]pattern
+	lengths [][2]int // of prefix and suffix, each pair once
 }
+
+type affix struct{ prefix, suffix string }
 
 type pattern struct {
 	name    string // folded
@@ -19,31 +26,38 @@ type pattern struct {
 
 func isPattern(name string) bool { return strings.ContainsAny(name, `*?[\`) }
 
-// add adds the pattern name; sections come in the order of the file.
+// add adds the pattern name, which is folded; sections come in the order of
+// the file.
 func (ps *patterns) add(name string, section int32) {
-	if ps.byPrefix == nil {
-		ps.byPrefix = make(map[string][]pattern)
+	if ps.byAffix == nil {
+		ps.byAffix = make(map[affix][]pattern)
 	}
-	name = fold(name)
-	n := min(strings.IndexAny(name, `*?[\`), maxPrefix)
-	ps.lengths[n] = true
-	ps.byPrefix[name[:n]] = append(ps.byPrefix[name[:n]], pattern{name, section})
+	n := min(strings.IndexAny(name, `*?[\`), maxAffix)
+	m := 0
+	if !strings.ContainsAny(name, `[\`) { // else the end may be inside of brackets
+		m = min(len(name)-1-strings.LastIndexAny(name, "*?"), maxAffix)
+	}
+	if lens := [2]int{n, m}; !slices.Contains(ps.lengths, lens) {
+		ps.lengths = append(ps.lengths, lens)
+	}
+	k := affix{name[:n], name[len(name)-m:]}
+	ps.byAffix[k] = append(ps.byAffix[k], pattern{name, section})
 }
 
-// first returns the first section in the file that matches id; one with that
-// very name does not count.
-func (ps *patterns) first(id string) (int32, bool) {
-	folded := fold(id)
+// first returns the first section in the file whose pattern matches; one with
+// the very name id does not count. id is what prefixes and suffixes are
+// compared with, in the case that the patterns have.
+func (ps *patterns) first(id string, matches func(pattern string) bool) (int32, bool) {
 	best, found := int32(0), false
-	for n := range min(len(id), maxPrefix) + 1 {
-		if !ps.lengths[n] {
+	for _, l := range ps.lengths {
+		if l[0]+l[1] > len(id) {
 			continue
 		}
-		for _, p := range ps.byPrefix[folded[:n]] {
+		for _, p := range ps.byAffix[affix{id[:l[0]], id[len(id)-l[1]:]}] {
 			if found && p.section > best {
 				break
 			}
-			if p.name != folded && match(p.name, id) {
+			if p.name != id && matches(p.name) {
 				best, found = p.section, true
 				break
 			}

@@ -81,7 +81,7 @@ func (o Parser) Parse(name string, r io.Reader) (*File, error) {
 	p := &parser{
 		opts:   o,
 		opened: []string{fsName(name)},
-		f:      &File{src: src, names: []string{name}, index: make(map[string]int32)},
+		f:      &File{opts: o, src: src, names: []string{name}, index: make(map[string]int32)},
 		keyID:  make(map[string]int32),
 		budget: limit - int64(len(src)),
 	}
@@ -216,7 +216,7 @@ func (p *parser) section(open token) token {
 	if end.line != open.line {
 		p.complain(open, "the section header spans lines")
 	}
-	p.addSection(name.text)
+	p.addSection(name.text, open, end)
 	key := p.next()
 	if key.kind != tokWord {
 		p.stop(key, "section [%s] has no settings: clients stop reading here; remove it or put it in comments", clip(name.text))
@@ -252,6 +252,12 @@ func (p *parser) setting(key token) token {
 	if !isName(key.text) {
 		p.complain(key, "%q is no name for a setting: letters, digits and _ only", clip(key.text))
 	}
+	if key.file == 0 {
+		p.f.spans = append(p.f.spans, span{
+			section: int32(len(p.f.sections) - 1), name: upper(key.text),
+			key: key.off, val: val.off, end: val.end, keyTok: key, valText: val.text,
+		})
+	}
 	if upper(key.text) == "LIKE" {
 		p.likes = append(p.likes, like{int32(len(p.f.sections) - 1), val})
 	} else {
@@ -267,9 +273,9 @@ func (p *parser) setting(key token) token {
 	return t
 }
 
-func (p *parser) addSection(name string) {
+func (p *parser) addSection(name string, open, end token) {
 	i := int32(len(p.f.sections))
-	p.f.sections = append(p.f.sections, section{name: name})
+	p.f.sections = append(p.f.sections, section{name: name, file: open.file, line: open.line, col: open.col, off: open.off, end: end.end})
 	if k := fold(name); !has(p.f.index, k) {
 		p.f.index[k] = i
 	}

@@ -81,18 +81,26 @@ func (f *File) Resolve(c Client) iter.Seq2[string, Value] {
 			if equalNone(r.set.raw) {
 				continue
 			}
-			v := Value{
-				Raw:     r.set.raw,
-				Section: f.sections[r.section].name,
-				File:    f.names[r.set.file],
-				Line:    int(r.set.line),
-				Col:     int(r.set.col),
-			}
+			v := f.value(r.section, r.set)
 			if !yield(f.keys[r.set.key], v) {
 				return
 			}
 		}
 	}
+}
+
+func (f *File) value(section int32, set *setting) Value {
+	return Value{
+		Raw:     set.raw,
+		Section: f.sections[section].name,
+		File:    f.names[set.file],
+		Line:    int(set.line),
+		Col:     int(set.col),
+	}
+}
+
+func (f *File) firstPattern(id string) (int32, bool) {
+	return f.patterns.first(fold(id), func(p string) bool { return match(p, id) })
 }
 
 type result struct {
@@ -128,6 +136,7 @@ type chain struct {
 	f     *File
 	rank  map[int32]int // 0 wins
 	queue []int32       // by rank
+	by    []int32       // beside queue: the section whose LIKE led there
 	order []int32       // as evaluated
 }
 
@@ -143,14 +152,14 @@ func (f *File) chain(c Client) *chain {
 		}
 	}
 	for _, id := range ids {
-		if s, ok := f.patterns.first(id); ok {
+		if s, ok := f.firstPattern(id); ok {
 			roots = append(roots, s)
 			ch.follow(s)
 		}
 	}
 	ch.sort(roots)
 	if s, ok := f.index["default"]; ok {
-		ch.add(s)
+		ch.add(s, s)
 		// It is evaluated first wherever it ranks.
 		ch.order = slices.DeleteFunc(ch.order, func(o int32) bool { return o == s })
 		ch.order = slices.Insert(ch.order, 0, s)
@@ -158,19 +167,20 @@ func (f *File) chain(c Client) *chain {
 	return ch
 }
 
-func (ch *chain) add(s int32) {
+func (ch *chain) add(s, by int32) {
 	if _, ok := ch.rank[s]; !ok {
 		ch.rank[s] = len(ch.queue)
 		ch.queue = append(ch.queue, s)
+		ch.by = append(ch.by, by)
 	}
 }
 
 // follow adds a section and all that LIKE leads to from it, breadth first.
 func (ch *chain) follow(s int32) {
 	at := len(ch.queue)
-	for ch.add(s); at < len(ch.queue); at++ {
+	for ch.add(s, s); at < len(ch.queue); at++ {
 		for _, to := range ch.f.sections[ch.queue[at]].like {
-			ch.add(to)
+			ch.add(to, ch.queue[at])
 		}
 	}
 }

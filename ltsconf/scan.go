@@ -22,6 +22,7 @@ type token struct {
 	text      string
 	file      int32
 	line, col int32
+	off, end  int // in what was loaded: for the first file, in its text
 }
 
 // String names the token in messages.
@@ -74,7 +75,7 @@ func trim(b []byte) []byte {
 }
 
 func (s *scanner) at(off int) token {
-	return token{file: s.file, line: s.line, col: int32(off - s.lineStart + 1)}
+	return token{file: s.file, line: s.line, col: int32(off - s.lineStart + 1), off: off, end: off + 1}
 }
 
 // next returns the next token; tokEnd for ever at the end.
@@ -167,7 +168,7 @@ func (s *scanner) wordEnd(start int) int {
 
 func (s *scanner) quoted(t token, start int) token {
 	b := s.check(t, start, s.buf[start:s.pos])
-	t.kind = tokWord
+	t.kind, t.end = tokWord, s.pos
 	if len(b) > 1 { // a NUL right after the quote leaves less
 		t.text = string(b[1 : len(b)-1])
 	}
@@ -190,9 +191,10 @@ func (s *scanner) word(t token, start int, bol bool) (token, bool) {
 	}
 	b = s.check(t, start, b)
 	for len(b) > 0 && isSpace(b[0]) {
-		b, t.col = b[1:], t.col+1
+		b, t.col, t.off = b[1:], t.col+1, t.off+1
 	}
 	t.kind, t.text = tokWord, string(trim(b))
+	t.end = t.off + len(t.text)
 	s.lastWord = t.text
 	return t, true
 }
