@@ -19,6 +19,9 @@ const (
 	InitramfsTools Generator = "initramfs-tools"
 	// Dracut is the other one, with its module nbd.
 	Dracut Generator = "dracut"
+	// LiveBoot is initramfs-tools with Debian live's scripts, which fetch a
+	// SquashFS image over HTTP into memory and lay an overlay over it.
+	LiveBoot Generator = "live-boot"
 )
 
 // Stock is an initramfs as an administrator gets it, and its kernel.
@@ -76,6 +79,10 @@ var recipes = map[Generator]struct{ packages, before string }{
 manual_add_modules squashfs overlay
 END
 chmod 755 "$1/etc/initramfs-tools/hooks/squashfs"`,
+	},
+	LiveBoot: {
+		packages: "linux-image-cloud-amd64,initramfs-tools,live-boot,live-boot-initramfs-tools,busybox,zstd",
+		before:   "true",
 	},
 	Dracut: {
 		packages: "linux-image-cloud-amd64,dracut,dracut-network,nbd-client,zstd,isc-dhcp-client,iputils-arping,procps",
