@@ -22,9 +22,12 @@ type Lease struct {
 	// an address in quarantine (Declined).
 	HardwareAddr net.HardwareAddr
 
-	// Hostname is the name of the machine's reservation, or else the one it
-	// told last in option 12 if that is a host name: the claim of a client.
+	// Hostname is the name of the machine's reservation, "" without one.
 	Hostname string
+
+	// ClientHostname is the name that the machine told last in option 12,
+	// which is anything that a client can send: never who it is.
+	ClientHostname string
 
 	// ClientID is option 61 of the last request, at most 255 bytes of it, nil
 	// without one.

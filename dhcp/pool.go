@@ -152,7 +152,9 @@ func (p *Pool) ServeDHCP(ctx context.Context, r *Request) (*dhcpv4.DHCPv4, error
 		return p.request(ctx, c)
 	case t == dhcpv4.MessageTypeInform && p.Prefix.Contains(c.ciaddr) && (onLink || c.ciaddr == r.Peer.Addr()):
 		return p.inform(c), nil
-	case t == dhcpv4.MessageTypeRelease && p.Prefix.Contains(c.ciaddr):
+	case t == dhcpv4.MessageTypeRelease && p.Prefix.Contains(c.ciaddr) && (c.ciaddr == r.Peer.Addr() || !r.Peer.IsValid()):
+		// It comes from the address that it gives back (RFC 2131 section
+		// 4.4.6); anybody could write another's into the message.
 		return p.release(ctx, c)
 	case t == dhcpv4.MessageTypeDecline && onLink:
 		return p.decline(ctx, c)
@@ -258,8 +260,8 @@ func (p *Pool) commit(ctx context.Context, c client, addr netip.Addr) error {
 	// A client chooses these: nothing long, and no name that is none.
 	l.Archs = l.Archs[:min(len(l.Archs), 16)]
 	l.ClientID = l.ClientID[:min(len(l.ClientID), 255)]
-	if name := c.HostName(); l.Hostname == "" && validHostname(name) {
-		l.Hostname = name
+	if name := c.HostName(); validHostname(name) {
+		l.ClientHostname = name
 	}
 	slices.SortFunc(old, func(a, b Lease) int { return b.Expires.Compare(a.Expires) })
 	for _, o := range old {

@@ -104,7 +104,8 @@ func TestPoolOneAddressFromROMToSystem(t *testing.T) {
 	require.Equal(t, uuidText, l.UUID)
 	require.Equal(t, iana.Archs{iana.EFI_X86_64}, l.Archs)
 	require.Equal(t, []byte{255, 1, 2, 3, 4, 0, 2}, l.ClientID)
-	require.Equal(t, "n1", l.Hostname)
+	require.Equal(t, "n1", l.ClientHostname)
+	require.Empty(t, l.Hostname, "a claim is no name")
 	n := 0
 	for _, err := range p.store.Leases(t.Context()) {
 		require.NoError(t, err)
@@ -341,11 +342,16 @@ func TestPoolInfiniteLease(t *testing.T) {
 
 func TestPoolRelease(t *testing.T) {
 	p := testPool(func(p *Pool) { p.Ranges = []Range{{ip("10.0.0.100"), ip("10.0.0.100")}} })
+	from := ip("10.0.0.66")
 	release := func(hw net.HardwareAddr, change ...func(*dhcpv4.DHCPv4)) {
-		kind, _ := serve(t, p, on(message(dhcpv4.MessageTypeRelease, hw, bareSystem, append(change, ciaddr("10.0.0.100"))...)))
+		r := on(message(dhcpv4.MessageTypeRelease, hw, bareSystem, append(change, ciaddr("10.0.0.100"))...))
+		r.Peer = netip.AddrPortFrom(from, 68)
+		kind, _ := serve(t, p, r)
 		require.Equal(t, silence, kind)
 	}
 	dora(t, p, macA, bareSystem)
+	release(macA) // from another's address: forged
+	from = ip("10.0.0.100")
 	release(macB)                       // not its lease
 	release(macA, serverID("10.0.0.2")) // not this server
 	_, err := p.LeaseByAddr(t.Context(), ip("10.0.0.100"))

@@ -71,8 +71,12 @@ func TestServerInMemory(t *testing.T) {
 		_, err = client.Reboot(t.Context(), netip.MustParseAddr("192.0.2.1"))
 		require.ErrorIs(t, err, dhcp.ErrNak)
 
+		leased := network.Listen(netip.AddrPortFrom(ack.Addr.Addr(), 68))
+		defer leased.Close()
+		client.Conn = leased
 		require.NoError(t, client.Release(ack))
 		synctest.Wait()
+		client.Conn = conn
 		_, err = pool.LeaseByAddr(t.Context(), ack.Addr.Addr())
 		require.ErrorIs(t, err, fs.ErrNotExist)
 
