@@ -116,6 +116,9 @@ func (t *Tree) viewHTTP(ctx context.Context, peer netip.Addr, q url.Values) (*vi
 	other := len(asked.MAC) > 0 || asked.UUID != "" && lease.UUID != ""
 	switch {
 	case known && (same || !other && !t.TrustQuery):
+		if !t.TrustQuery {
+			asked.Hostname = "" // a name may be the key to what is another's
+		}
 		asked = merge(lease, asked)
 	case known && !t.TrustQuery:
 		return v, &refusal{errNotYours}

@@ -50,7 +50,8 @@ func TestHTTPWhoAsks(t *testing.T) {
 		{50, "/boot.ipxe?mac=02-00-00-00-00-01", 200, "one/vmlinuz"},
 		{50, "/boot.ipxe?mac=02:00:00:00:00:01", 200, "one/vmlinuz"},
 		{50, "/boot.ipxe?mac=020000000001", 200, "one/vmlinuz"},
-		{50, "/boot.ipxe?mac=02-00-00-00-00-99&uuid=" + dmiUUID, 200, "two/vmlinuz"},
+		{50, "/boot.ipxe?mac=&uuid=" + dmiUUID, 200, "two/vmlinuz"},
+		{50, "/boot.ipxe?mac=02-00-00-00-00-99&uuid=" + dmiUUID, 404, ""}, // not with another's hardware address
 		{50, "/boot.ipxe?mac=02-00-00-00-00-99", 404, ""},
 		{50, "/boot.ipxe?mac=nonsense", 400, ""},
 		{50, "/boot.ipxe?uuid=nonsense", 400, ""},

@@ -12,7 +12,8 @@ import (
 )
 
 // Machine is one machine that is known: by its hardware address, its UUID, its
-// IP address, or several of them, of which any one is enough.
+// IP address, or several of them. Any one of them is enough, but one that has a
+// hardware address is never a client with another.
 type Machine struct {
 	MAC  net.HardwareAddr
 	UUID string // in either byte order
@@ -134,11 +135,21 @@ func (m *Machines) find(c Client) *Machine {
 		return k
 	}
 	if c.UUID != "" && len(m.byUUID) > 0 {
-		if k := m.byUUID[uuidKey(c.UUID)]; k != nil {
+		if k := m.byUUID[uuidKey(c.UUID)]; k != nil && k.mayBe(c) {
 			return k
 		}
 	}
-	return m.byIP[c.IP.Unmap()]
+	if k := m.byIP[c.IP.Unmap()]; k != nil && k.mayBe(c) {
+		return k
+	}
+	return nil
+}
+
+// mayBe is false where hardware addresses contradict. Any machine can send
+// another's UUID, which it hears in each of its broadcasts, or take its IP
+// address: neither may make it the other one.
+func (k *Machine) mayBe(c Client) bool {
+	return len(k.MAC) == 0 || len(c.MAC) == 0 || sameMAC(k.MAC, c.MAC)
 }
 
 func (m *Machines) maxSeen() int {
