@@ -9,12 +9,25 @@ import (
 )
 
 // Root writes the kernel arguments that tell an initramfs where the root file
-// system is. Each initramfs has a language of its own; a form that it would
+// system is. The types of this package are named after what is mounted and who
+// mounts it:
+//
+//	initramfs-tools  NBDInitramfsTools NFSInitramfsTools HTTPRootURL
+//	dracut           NBDDracut         NFSDracut         HTTPDracut
+//	live-boot                          NFSLiveBoot       HTTPLiveBoot
+//	casper                             NFSCasper         HTTPCasper
+//	LTSP 5           NBDLTSP5          NFSLTSP5
+//	LTSP 19 and up   NBDLTSP           NFSLTSP
+//
+// Each initramfs has a language of its own; a form that it would
 // misread is an error, an [fs.ErrInvalid] that says why. Args may be called
 // concurrently and has the same result each time.
 type Root interface {
 	Args() ([]string, error)
 }
+
+// wordBytes are what needs no quotes in any loader, kernel or shell script.
+const wordBytes = labelBytes + "/="
 
 // NBDPort is the port that IANA assigned to NBD.
 const NBDPort = 10809
@@ -35,6 +48,8 @@ type NBDInitramfsTools struct {
 	// Overlay is the value of overlayroot=, for an initramfs with the package
 	// of that name: "tmpfs" keeps all writes in memory. Empty means none.
 	Overlay string
+	// IP is a fixed address. nil means DHCP.
+	IP *StaticIP
 }
 
 // Args implements [Root].
@@ -46,21 +61,37 @@ func (r NBDInitramfsTools) Args() ([]string, error) {
 	if err := exportName(r.Export); err != nil {
 		return nil, err
 	}
-	args := []string{
+	ip, err := r.IP.klibc(r.Server)
+	if err != nil {
+		return nil, err
+	}
+	overlay, err := overlayroot(r.Overlay)
+	if err != nil {
+		return nil, err
+	}
+	return append([]string{
 		"root=/dev/nbd0",
 		// The only form in which a name, a port and both kinds of address
 		// are all possible; host:name and host,port do not work at all.
 		"nbdroot=" + server + ":" + nbdPort(r.Port) + "/" + r.Export,
-		"ip=dhcp",
+		ip,
 		readOnly(r.ReadOnly),
+	}, overlay...), nil
+}
+
+// overlayroot writes the argument for the package of that name, which drops to
+// a shell at a value that it does not know.
+func overlayroot(value string) ([]string, error) {
+	kind, _, _ := strings.Cut(value, ":")
+	switch {
+	case value == "":
+		return nil, nil
+	case strings.Trim(value, wordBytes+":,") != "":
+		return nil, rootError("overlay %q: it is not one word", value)
+	case kind == "tmpfs", kind == "device", kind == "crypt", value == "disabled", strings.HasPrefix(value, "/dev/"):
+		return []string{"overlayroot=" + value}, nil
 	}
-	if r.Overlay != "" {
-		if strings.Trim(r.Overlay, labelBytes+"/=:,") != "" {
-			return nil, rootError("overlay %q: it is not one word", r.Overlay)
-		}
-		args = append(args, "overlayroot="+r.Overlay)
-	}
-	return args, nil
+	return nil, rootError("overlay %q: overlayroot knows tmpfs, tmpfs:..., /dev/..., device:..., crypt:... and disabled", value)
 }
 
 // NBDDracut is a root on an NBD export for dracut with its nbd module:
@@ -82,6 +113,36 @@ type NBDDracut struct {
 	ReadOnly bool
 	// MountOptions are further options of the mount.
 	MountOptions []string
+	// Overlay keeps writes in memory, above the root.
+	Overlay DracutOverlay
+	// IP is a fixed address. nil means DHCP.
+	IP *StaticIP
+}
+
+// DracutOverlay asks dracut's overlayfs module for an overlay in memory. The
+// module is not in an initramfs unless dracut was told to add it.
+type DracutOverlay uint8
+
+// The overlays of dracut.
+const (
+	// NoOverlay leaves the root as it is.
+	NoOverlay DracutOverlay = iota
+	// LiveOverlay is rd.live.overlay.overlayfs=1, for dracut before 110.
+	LiveOverlay
+	// RootOverlay is rd.overlay=1, for dracut 110 and later.
+	RootOverlay
+)
+
+func (o DracutOverlay) args() ([]string, error) {
+	switch o {
+	case NoOverlay:
+		return nil, nil
+	case LiveOverlay:
+		return []string{"rd.live.overlay.overlayfs=1"}, nil
+	case RootOverlay:
+		return []string{"rd.overlay=1"}, nil
+	}
+	return nil, rootError("overlay %d: it is none of dracut's", o)
 }
 
 // Args implements [Root].
@@ -103,18 +164,36 @@ func (r NBDDracut) Args() ([]string, error) {
 	case strings.Trim(r.FSType, labelBytes) != "":
 		return nil, rootError("file system type %q: it is not a word", r.FSType)
 	}
-	options := readOnly(r.ReadOnly)
-	for _, o := range r.MountOptions {
-		if o == "" || strings.Trim(o, labelBytes+"/=") != "" || o == "ro" || o == "rw" {
-			return nil, rootError("mount option %q: it must be one word without colons and commas; for ro and rw there is ReadOnly", o)
-		}
-		options += "," + o
+	options, err := mountOptions(r.MountOptions)
+	if err != nil {
+		return nil, err
 	}
-	return []string{
-		"root=nbd:" + server + ":" + r.Export + ":" + r.FSType + ":" + options,
-		"ip=dhcp",
-		"rd.neednet=1",
-	}, nil
+	return dracutArgs("root=nbd:"+server+":"+r.Export+":"+r.FSType+":"+readOnly(r.ReadOnly)+options, r.IP, r.Overlay)
+}
+
+// dracutArgs adds what every network root of dracut needs.
+func dracutArgs(root string, static *StaticIP, overlay DracutOverlay) ([]string, error) {
+	ip, err := static.dracut()
+	if err != nil {
+		return nil, err
+	}
+	over, err := overlay.args()
+	if err != nil {
+		return nil, err
+	}
+	return append([]string{root, ip, "rd.neednet=1"}, over...), nil
+}
+
+// mountOptions writes options behind a first one.
+func mountOptions(options []string) (string, error) {
+	list := ""
+	for _, o := range options {
+		if o == "" || strings.Trim(o, wordBytes) != "" || o == "ro" || o == "rw" {
+			return "", rootError("mount option %q: it must be one word without colons and commas; for ro and rw there is ReadOnly", o)
+		}
+		list += "," + o
+	}
+	return list, nil
 }
 
 func rootServer(a netip.Addr) (string, error) {
@@ -138,7 +217,7 @@ func exportName(name string) error {
 		return rootError("export name is empty: name the export")
 	case strings.ContainsAny(name, ":,"):
 		return rootError("export %q: the initramfs splits its argument at : and ,", name)
-	case strings.Trim(name, labelBytes+"/=") != "":
+	case strings.Trim(name, wordBytes) != "":
 		return rootError("export %q: only letters, digits and ._@~+-/= survive loaders and shell scripts", name)
 	case name[0] == '-':
 		return rootError("export %q: nbd-client would take it for an option", name)
