@@ -44,9 +44,8 @@ func (ps *patterns) add(name string, section int32) {
 	ps.byAffix[k] = append(ps.byAffix[k], pattern{name, section})
 }
 
-// first returns the first section in the file whose pattern matches; one with
-// the very name id does not count. id is what prefixes and suffixes are
-// compared with, in the case that the patterns have.
+// first returns the first section in the file whose pattern matches. id is what
+// prefixes and suffixes are compared with, in the case that the patterns have.
 func (ps *patterns) first(id string, matches func(pattern string) bool) (int32, bool) {
 	best, found := int32(0), false
 	for _, l := range ps.lengths {
@@ -57,7 +56,7 @@ func (ps *patterns) first(id string, matches func(pattern string) bool) (int32, 
 			if found && p.section > best {
 				break
 			}
-			if p.name != id && matches(p.name) {
+			if matches(p.name) {
 				best, found = p.section, true
 				break
 			}

@@ -100,7 +100,8 @@ func (f *File) value(section int32, set *setting) Value {
 }
 
 func (f *File) firstPattern(id string) (int32, bool) {
-	return f.patterns.first(fold(id), func(p string) bool { return match(p, id) })
+	folded := fold(id)
+	return f.patterns.first(folded, func(p string) bool { return p != folded && match(p, id) })
 }
 
 type result struct {
