@@ -23,7 +23,6 @@ import (
 
 // Where another DHCP server answers, ours does not start, unless it is told to.
 func TestAnotherDHCPServer(t *testing.T) {
-	vmtest.Need(t, "dnsmasq-base", "iproute2")
 	lab := vmtest.Lab(t)
 	stranger(t, lab)
 
@@ -58,8 +57,9 @@ func TestAnotherDHCPServer(t *testing.T) {
 }
 
 // stranger runs dnsmasq as a machine of its own on the lab's network.
-func stranger(t *testing.T, lab *vm.Lab) {
+func stranger(t *testing.T, lab *vm.Lab, more ...string) {
 	t.Helper()
+	vmtest.Need(t, "dnsmasq-base", "iproute2")
 	host := exec.Command("sleep", "600")
 	host.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
 	require.NoError(t, host.Start())
@@ -78,8 +78,8 @@ func stranger(t *testing.T, lab *vm.Lab) {
 		out, err := exec.Command(args[0], args[1:]...).CombinedOutput()
 		require.NoError(t, err, "%q: %s", args, out)
 	}
-	dnsmasq := exec.Command("nsenter", "-t", pid, "-n", "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--user=root",
-		"--log-facility=-", "--interface=eth0", "--bind-interfaces", "--leasefile-ro", "--no-ping", "--dhcp-range=192.168.67.80,192.168.67.90,1h")
+	dnsmasq := exec.Command("nsenter", append([]string{"-t", pid, "-n", "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--user=root",
+		"--log-facility=-", "--interface=eth0", "--bind-interfaces", "--leasefile-ro", "--no-ping", "--dhcp-range=192.168.67.80,192.168.67.90,1h"}, more...)...)
 	dnsmasq.Env = append(os.Environ(), "PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin")
 	dnsmasq.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var said bytes.Buffer

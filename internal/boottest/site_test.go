@@ -28,7 +28,7 @@ import (
 	"github.com/seed-3ec230fa/diskless/squash"
 )
 
-func TestMain(m *testing.M) { vmtest.Main(m, guest.InitramfsTools, guest.Dracut) }
+func TestMain(m *testing.M) { vmtest.Main(m, guest.InitramfsTools, guest.Dracut, guest.LiveBoot) }
 
 // site is a network with a diskless server in it.
 type site struct {
@@ -46,6 +46,21 @@ type site struct {
 // newSite makes a network, what there is to boot (boot/vmlinuz,
 // boot/initrd.img, demo.squashfs, demo.ext4), and serves the configuration.
 func newSite(t *testing.T, configuration string) *site {
+	s := makeSite(t)
+	s.serve(common + configuration)
+	return s
+}
+
+// newSiteBeside is newSite without the DHCP role, beside a server that is not
+// ours and that runs with these options.
+func newSiteBeside(t *testing.T, configuration string, dnsmasq ...string) *site {
+	s := makeSite(t)
+	stranger(t, s.lab, dnsmasq...)
+	s.serve(strings.Replace(common, "dhcp: {", "dhcp: {enabled: false, ", 1) + configuration)
+	return s
+}
+
+func makeSite(t *testing.T) *site {
 	kernel, initrd := vmtest.Guest(t)
 	s := &site{t: t, lab: vmtest.Lab(t), dir: t.TempDir(), marker: random()}
 	require.NoError(t, os.Mkdir(s.path("boot"), 0o755))
@@ -56,7 +71,6 @@ func newSite(t *testing.T, configuration string) *site {
 	require.NoError(t, squash.BuildFile(t.Context(), s.path("demo.squashfs"), tree, nil))
 	require.NoError(t, guest.WriteTree(s.path("tree"), tree))
 	require.NoError(t, guest.Ext4(t.Context(), s.path("tree"), s.path("demo.ext4"), 64<<20))
-	s.serve(configuration)
 	return s
 }
 
@@ -81,7 +95,7 @@ func (s *site) serve(configuration string) {
 	t, net := s.t, s.lab.Network().Masked()
 	prefix := strings.TrimSuffix(net.Addr().String(), "0")
 	text := strings.NewReplacer("ADDR", s.lab.Addr().String(), "LAB", s.lab.Name(), "NET", net.String(),
-		"RANGE", prefix+"100-"+prefix+"150", "KERNELARGS", strings.Join(strings.Fields(vm.KernelArgs), ", ")).Replace(common + configuration)
+		"RANGE", prefix+"100-"+prefix+"150", "KERNELARGS", strings.Join(strings.Fields(vm.KernelArgs), ", ")).Replace(configuration)
 	require.NoError(t, os.WriteFile(s.path("diskless.yaml"), []byte(text), 0o644))
 	cfg, err := config.Load(s.path("diskless.yaml"))
 	require.NoError(t, err)

@@ -16,7 +16,7 @@
 //	root=/dev/nbd0 nbdroot=192.168.67.1:10809/debian12 ip=dhcp ro overlayroot=tmpfs console=ttyS0 no_timer_check
 //
 // [StockInitrd] makes the initramfs that an administrator has instead, with
-// Debian's initramfs-tools or dracut in a chroot; it takes a minute or two, once.
+// Debian's initramfs-tools, dracut or live-boot in a chroot; it takes a minute or two, once.
 //
 // # What the guest says
 //
