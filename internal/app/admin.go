@@ -106,18 +106,15 @@ func reply(w http.ResponseWriter, v any, err error) {
 }
 
 // listenAdmin opens the Unix socket for commands. A socket that a server left
-// behind when it was killed is replaced; one that answers is another server's.
+// behind when it was killed is replaced; one that answers is another server's,
+// and anything that is no socket is left alone.
 func listenAdmin(path string) (net.Listener, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("server.admin: %w", err)
 	}
 	l, err := net.Listen("unix", path)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		if c, dialErr := net.DialTimeout("unix", path, time.Second); dialErr == nil {
-			_ = c.Close()
-			return nil, fmt.Errorf("server.admin: another diskless serves %s; give this one a server.state of its own", path)
-		}
-		if err := os.Remove(path); err != nil {
+		if err := removeStale(path); err != nil {
 			return nil, fmt.Errorf("server.admin: %w", err)
 		}
 		l, err = net.Listen("unix", path)
@@ -130,4 +127,23 @@ func listenAdmin(path string) (net.Listener, error) {
 		return nil, fmt.Errorf("server.admin: %w", err)
 	}
 	return l, nil
+}
+
+// removeStale removes a socket that nobody listens on.
+func removeStale(path string) error {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return err
+	}
+	if info.Mode().Type() != fs.ModeSocket {
+		return fmt.Errorf("%s is there already and is no socket; name another path", path)
+	}
+	c, err := net.DialTimeout("unix", path, time.Second)
+	if err == nil {
+		_ = c.Close()
+	}
+	if !errors.Is(err, syscall.ECONNREFUSED) {
+		return fmt.Errorf("another diskless serves %s; give this one a server.state of its own", path)
+	}
+	return os.Remove(path)
 }

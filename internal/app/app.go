@@ -50,6 +50,7 @@ type App struct {
 type Sockets struct {
 	DHCP, TFTP net.PacketConn
 	HTTP, NBD  net.Listener
+	Admin      net.Listener
 }
 
 const shutdownTime = 10 * time.Second // for what is in flight
@@ -57,6 +58,7 @@ const shutdownTime = 10 * time.Second // for what is in flight
 // New makes a server from a configuration. It reads every image once, which
 // takes about a second per gigabyte the first time.
 func New(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *App, err error) {
+	log = slog.New(LimitLog(log.Handler()))
 	a := &App{cfg: cfg, log: log, loaders: findLoaders("/")}
 	a.Timeline.Logger = log
 	defer func() {
@@ -121,20 +123,15 @@ func (a *App) Run(ctx context.Context, s Sockets) error {
 	}
 	if s.HTTP != nil {
 		srv := a.httpServer()
-		role("http", func() error { return srv.Serve(s.HTTP) }, closeAfter(srv.Shutdown, srv.Close))
+		role("http", func() error { return srv.Serve(limitConns(s.HTTP, httpConns, httpConnsPerAddr)) }, closeAfter(srv.Shutdown, srv.Close))
 	}
 	if s.NBD != nil {
 		srv := a.nbdServer()
 		role("nbd", func() error { return srv.Serve(s.NBD) }, closeAfter(srv.Shutdown, srv.Close))
 	}
-	if path := a.cfg.Server.Admin; path != "" {
-		l, err := listenAdmin(path)
-		if err != nil {
-			s.close()
-			return err
-		}
+	if s.Admin != nil {
 		srv := &http.Server{Handler: a.adminHandler(), ReadHeaderTimeout: 10 * time.Second}
-		role("admin", func() error { return srv.Serve(l) }, closeAfter(srv.Shutdown, srv.Close))
+		role("admin", func() error { return srv.Serve(s.Admin) }, closeAfter(srv.Shutdown, srv.Close))
 	}
 	if a.Ready != nil {
 		a.Ready()
@@ -164,7 +161,7 @@ func (a *App) openImages(ctx context.Context) error {
 		return nil
 	}
 	a.images = &nbd.Images{Logger: a.log}
-	a.Roots = &nbd.Roots{Images: a.images, Logger: a.log}
+	a.Roots = &nbd.Roots{Images: a.images, Quota: a.cfg.NBD.Quota.Bytes, Logger: a.log}
 	if state := a.cfg.Server.State; state != "" {
 		if err := os.MkdirAll(state, 0o700); err != nil {
 			return fmt.Errorf("server.state: %w", err)

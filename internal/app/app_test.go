@@ -85,7 +85,7 @@ func newWorld(t *testing.T, change func(c *config.Config)) *world {
 		LTSConf: filepath.Join(w.dir, "lts.conf"),
 		Entries: []config.Entry{
 			{Name: "desk", Kernel: "vmlinuz", Initrd: []string{"initrd.img"}, Image: "disk", Root: config.RootKept},
-			{Name: "live", Kernel: "vmlinuz", Initrd: []string{"initrd.img"}, Image: "disk", Initramfs: config.Dracut},
+			{Name: "live", Kernel: "vmlinuz", Initrd: []string{"initrd.img"}, Image: "disk"},
 		},
 		Machines: []config.Machine{
 			{Name: "one", MAC: config.HardwareAddr{HardwareAddr: macs[0]}, Entry: "desk"},
@@ -266,6 +266,10 @@ func TestRootsBelongToMachines(t *testing.T) {
 	mine, err := w.nbd(export, one.Addr.Addr())
 	require.NoError(t, err)
 	require.NoError(t, mine.Close())
+	for _, from := range []netip.Addr{one.Addr.Addr(), two.Addr.Addr(), netip.MustParseAddr("127.9.9.9")} {
+		_, err = w.nbd("disk@one", from)
+		require.ErrorIs(t, err, fs.ErrPermission, "without a token a root is nobody's")
+	}
 
 	code, _ := w.http("/boot.ipxe?mac="+macs[0].String(), two.Addr.Addr())
 	require.Equal(t, http.StatusForbidden, code, "nor is its configuration anybody else's")
@@ -277,6 +281,30 @@ func TestRootsBelongToMachines(t *testing.T) {
 		_, err = w.tftp(mac, other)
 		require.ErrorIs(t, err, fs.ErrNotExist)
 	}
+}
+
+// Nothing that a stranger can send makes it another machine: not its UUID, not
+// its name, not its address.
+func TestStrangerStaysOne(t *testing.T) {
+	const uuid = "6b1f0c5e-2a1d-4c3b-8f5e-0123456789ab"
+	w := newWorld(t, func(c *config.Config) { c.Machines[0].UUID = uuid }).run()
+	conn, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer conn.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	stranger := dhcp.Client{Conn: conn, Server: w.sockets.DHCP.LocalAddr(), HardwareAddr: macs[2], Firmware: dhcp.BIOSFirmware(),
+		UUID: [16]byte{0x6b, 0x1f, 0x0c, 0x5e, 0x2a, 0x1d, 0x4c, 0x3b, 0x8f, 0x5e, 0x01, 0x23, 0x45, 0x67, 0x89, 0xab}}
+	ack, err := stranger.Exchange(ctx)
+	require.NoError(t, err)
+	require.Empty(t, ack.File)
+	require.Empty(t, ack.Hostname)
+	for _, path := range []string{"/boot.ipxe", "/boot.ipxe?uuid=" + uuid, "/lts.conf", "/lts.conf?mac=" + macs[2].String() + "&hostname=one"} {
+		code, body := w.http(path, ack.Addr.Addr())
+		require.GreaterOrEqual(t, code, 400, "%s: %s", path, body)
+	}
+	code, _ := w.http("/boot.ipxe?mac="+macs[0].String(), netip.MustParseAddr("127.9.9.9"))
+	require.Equal(t, http.StatusForbidden, code, "nor one without a lease")
 }
 
 func exportIn(t *testing.T, script string) string {
@@ -466,4 +494,26 @@ func TestStaleAdminSocket(t *testing.T) {
 	again, err := listenAdmin(path)
 	require.NoError(t, err)
 	require.NoError(t, again.Close())
+}
+
+// Only a socket that nobody listens on is removed.
+func TestAdminPathIsNoSocket(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "precious.yaml")
+	require.NoError(t, os.WriteFile(path, []byte("precious"), 0o600))
+	_, err := listenAdmin(path)
+	require.ErrorContains(t, err, "no socket")
+	text, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, "precious", string(text))
+}
+
+// When the admin socket cannot be had nothing is served, and every socket that
+// was handed over is closed.
+func TestAdminFails(t *testing.T) {
+	w := newWorld(t, func(c *config.Config) { c.Server.Admin = filepath.Join(t.TempDir(), "file", "admin.sock") })
+	require.NoError(t, os.WriteFile(filepath.Dir(w.cfg.Server.Admin), nil, 0o600))
+	w.Ready = func() { t.Error("it must not serve") }
+	require.ErrorContains(t, w.Run(t.Context(), w.sockets), "server.admin")
+	_, err := w.sockets.NBD.Accept()
+	require.ErrorIs(t, err, net.ErrClosed)
 }

@@ -2,7 +2,9 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 
 	"github.com/seed-3ec230fa/diskless/internal/config"
@@ -102,14 +104,21 @@ func (a *App) root(e config.Entry, export string) pxecfg.Root {
 }
 
 // mayOpen says whether the peer may open this root. Where leases are known a
-// peer opens only its own; elsewhere the token in the name is what protects.
-func (a *App) mayOpen(ctx context.Context, root string, peer netip.Addr) error {
+// peer opens only its own; elsewhere the token in the name is what protects,
+// and without one nothing does.
+func (a *App) mayOpen(ctx context.Context, name nbd.Name, peer netip.Addr) error {
+	if name.Boot == "" {
+		return fmt.Errorf("root %s asked for without a boot token; boot the machine through its boot configuration", name.Root)
+	}
 	c, err := a.client(ctx, peer)
-	if err != nil {
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if m := a.machine(c); m == nil || m.Root != root {
-		return fmt.Errorf("%s has the lease of %s, whose root is not %s", peer, c, root)
+	if err != nil {
+		return fmt.Errorf("whose address %s is: %w", peer, err)
+	}
+	if m := a.machine(c); m == nil || m.Root != name.Root {
+		return fmt.Errorf("%s has the lease of %s, whose root is not %s", peer, c, name.Root)
 	}
 	return nil
 }

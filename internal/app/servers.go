@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net/http"
 	"net/netip"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
 	"github.com/seed-3ec230fa/diskless/dhcp"
+	"github.com/seed-3ec230fa/diskless/internal/config"
 	"github.com/seed-3ec230fa/diskless/internal/timeline"
 	"github.com/seed-3ec230fa/diskless/ltsconf"
 	"github.com/seed-3ec230fa/diskless/nbd"
@@ -61,12 +63,18 @@ func (a *App) openTree() error {
 // ltsConf is the lts.conf of one machine: resolved, so that it holds nothing
 // of another's. The file is read anew, so that an edit counts at once.
 func (a *App) ltsConf(_ context.Context, c pxecfg.Client) ([]byte, error) {
+	m := a.machine(c)
+	if m == nil && a.cfg.Unknown == config.UnknownDeny {
+		return nil, fs.ErrNotExist
+	}
 	f, err := ltsconf.ParseFile(a.cfg.LTSConf)
 	if err != nil {
 		return nil, err
 	}
-	who := ltsconf.Client{Hostname: c.Hostname, IP: c.IP, MAC: c.MAC}
-	if m := a.machine(c); m != nil {
+	// The name is the configuration's: what a client calls itself could be
+	// another machine's section.
+	who := ltsconf.Client{IP: c.IP, MAC: c.MAC}
+	if m != nil {
 		who.Hostname = m.Name
 	}
 	var out bytes.Buffer
@@ -133,7 +141,8 @@ func (a *App) httpServer() *http.Server {
 	mux.Handle("/", a.tree)
 	mux.HandleFunc("GET "+healthzAt, a.healthz)
 	return &http.Server{
-		Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
+		Handler: patient(mux), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
+		ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
 	}
 }
 
@@ -162,7 +171,7 @@ type exports struct{ app *App }
 // OpenNBD implements nbd.Handler.
 func (e exports) OpenNBD(ctx context.Context, r *nbd.Request) (nbd.Device, error) {
 	if name, err := nbd.ParseName(r.Export); err == nil && name.Root != "" {
-		if err := e.app.mayOpen(ctx, name.Root, r.Client.Addr()); err != nil {
+		if err := e.app.mayOpen(ctx, name, r.Client.Addr()); err != nil {
 			return nil, fmt.Errorf("%w: %w", fs.ErrPermission, err)
 		}
 	}
@@ -176,22 +185,18 @@ func (e exports) ListNBD(ctx context.Context, r *nbd.Request) ([]nbd.ExportInfo,
 }
 
 func (a *App) nbdServer() *nbd.Server {
-	opened := func(c nbd.ConnInfo, o nbd.OpenInfo, err error) {
-		if o.Purpose != nbd.PurposeGo {
-			return
-		}
-		a.Timeline.Add(timeline.Event{
-			Who: a.peer(context.Background(), c.Client.Addr()), Stage: "nbd", What: o.Export, Err: err,
-		})
-	}
 	return &nbd.Server{
 		Handler: exports{a}, Logger: a.log,
 		// Machines reconnect and repeat what was not answered; an answer
 		// would be an I/O error to them.
 		Handover: true,
 		Trace: &nbd.Trace{
-			ExportOpened:  func(c nbd.ConnInfo, o nbd.OpenInfo) { opened(c, o, nil) },
-			ExportRefused: opened,
+			// A refusal is logged by the server itself.
+			ExportOpened: func(c nbd.ConnInfo, o nbd.OpenInfo) {
+				if o.Purpose == nbd.PurposeGo {
+					a.Timeline.Add(timeline.Event{Who: a.peer(context.Background(), c.Client.Addr()), Stage: "nbd", What: o.Export})
+				}
+			},
 			ConnClosed: func(c nbd.ConnInfo, s nbd.ConnStats, cause error) {
 				a.log.Debug("nbd connection closed", "client", c.Client, "export", s.Export,
 					"read", s.BytesRead, "written", s.BytesWritten, "cause", cause)

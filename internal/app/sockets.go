@@ -38,11 +38,16 @@ func (a *App) listen(ctx context.Context, s *Sockets) (err error) {
 			return explain("nbd", a.cfg.NBD.Listen, err)
 		}
 	}
+	if a.cfg.Server.Admin != "" && s.Admin == nil {
+		if s.Admin, err = listenAdmin(a.cfg.Server.Admin); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
 func (s *Sockets) close() {
-	for _, c := range []interface{ Close() error }{s.DHCP, s.TFTP, s.HTTP, s.NBD} {
+	for _, c := range []interface{ Close() error }{s.DHCP, s.TFTP, s.HTTP, s.NBD, s.Admin} {
 		if c != nil {
 			_ = c.Close()
 		}

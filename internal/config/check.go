@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -9,6 +10,10 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
+
+	"github.com/seed-3ec230fa/diskless/ltsconf"
+	"github.com/seed-3ec230fa/diskless/pxecfg"
 )
 
 // checker collects the mistakes of a configuration that was read without any.
@@ -78,7 +83,15 @@ func (c *checker) dhcp(d *DHCP) {
 	}
 	in(&c.Server.Address, "server.address", c.Server.Address.Addr)
 	in(&d.Router, "router", d.Router.Addr)
+	if d.Lease.Duration < time.Minute {
+		c.errorf(&d.Lease, "a lease of %s is too short to boot with; write at least 1m", d.Lease)
+	}
 	for i := range d.Ranges {
+		for j := range i {
+			if r, o := d.Ranges[i], d.Ranges[j]; !r.To.Less(o.From) && !o.To.Less(r.From) {
+				c.errorf(&d.Ranges[i], "range %s-%s overlaps with %s-%s", r.From, r.To, o.From, o.To)
+			}
+		}
 		in(&d.Ranges[i], "range start", d.Ranges[i].From)
 		in(&d.Ranges[i], "range end", d.Ranges[i].To)
 	}
@@ -124,7 +137,10 @@ func (c *checker) tree() {
 		}
 	}
 	if c.LTSConf != "" {
-		if _, err := os.Stat(c.LTSConf); err != nil {
+		var syntax *ltsconf.SyntaxError
+		if _, err := ltsconf.ParseFile(c.LTSConf); errors.As(err, &syntax) {
+			c.errs = append(c.errs, err) // it has a position of its own
+		} else if err != nil {
 			c.errorf(&c.LTSConf, "lts.conf: %v", err)
 		}
 	}
@@ -144,14 +160,18 @@ func (c *checker) tree() {
 
 // plainName is what survives every boot loader and initramfs inside an export
 // name. Digits alone do not: dracut takes them for a port.
-var plainName = regexp.MustCompile(`^[A-Za-z0-9_-]*[A-Za-z_-][A-Za-z0-9_-]*$`)
+var plainName = regexp.MustCompile(`^([A-Za-z][A-Za-z0-9_-]*|[0-9]+[A-Za-z_-][A-Za-z0-9_-]*)$`)
+
+const maxNameLength = 63
+
+func isName(name string) bool { return plainName.MatchString(name) && len(name) <= maxNameLength }
 
 func (c *checker) name(field *string, owner any, what, name string, seen map[string]bool) {
 	switch {
 	case name == "":
 		c.errorf(owner, "%s: `name` is missing", what)
-	case !plainName.MatchString(name) || len(name) > 63:
-		c.errorf(field, "%s name %q: use up to 63 letters, digits, - and _, and not digits alone", what, name)
+	case !isName(name):
+		c.errorf(field, "%s name %q: use up to 63 letters, digits, - and _, a letter or a digit first, and not digits alone", what, name)
 	case seen[name]:
 		c.errorf(field, "%s %q is given twice", what, name)
 	}
@@ -182,6 +202,9 @@ func (c *checker) entries() {
 		if !c.ServesNBD() && e.Root != RootImage {
 			// Boot tokens are minted where the roots live.
 			c.errorf(&e.Root, "entry %s: root: %s works only where the nbd role runs too", e.Name, e.Root)
+		}
+		if e.Image != "" && e.Initramfs == Dracut && c.NBD != nil && c.NBD.Port != 10809 {
+			c.errorf(&e.Initramfs, "entry %s: dracut finds a named export on port 10809 only, and nbd has port %d", e.Name, c.NBD.Port)
 		}
 		oneOf(c, &e.Root, RootImage, RootEphemeral, RootKept)
 		oneOf(c, &e.Initramfs, InitramfsTools, Dracut)
@@ -234,12 +257,20 @@ func (c *checker) machines() {
 		if m.Entry == "" {
 			c.errorf(m, "machine %s: `entry` is missing: the name of an entry, or local", m.Name)
 		}
-		if !plainName.MatchString(m.Root) {
-			c.errorf(&m.Root, "machine %s: root name %q: use letters, digits, - and _, and not digits alone", m.Name, m.Root)
+		if m.Root != m.Name && !isName(m.Root) {
+			c.errorf(&m.Root, "machine %s: root name %q: use up to 63 letters, digits, - and _, a letter or a digit first, and not digits alone", m.Name, m.Root)
+		}
+		if m.Address.IsValid() && m.MAC.HardwareAddr == nil && c.ServesDHCP() {
+			// Whoever else got the address would be taken for this machine.
+			c.errorf(&m.Address, "machine %s: an address is given to a hardware address; write its `mac` too", m.Name)
+		}
+		if m.Address.IsValid() && m.Address == c.Server.Address {
+			c.errorf(&m.Address, "machine %s: %s is the server's own address", m.Name, m.Address)
 		}
 		oneOf(c, &m.Loader, LoaderIPXE, LoaderPXELINUX, LoaderGRUB)
 		once(&m.MAC, m, "mac", m.MAC.String())
-		once(&m.UUID, m, "uuid", strings.ToLower(m.UUID))
+		uuid := strings.ToLower(m.UUID)
+		once(&m.UUID, m, "uuid", min(uuid, pxecfg.SwapUUID(uuid))) // one machine in two spellings
 		if m.Address.IsValid() {
 			once(&m.Address, m, "address", m.Address.String())
 		}

@@ -81,6 +81,7 @@ type NBD struct {
 	Listen  string `yaml:"listen"`
 	Address Addr   `yaml:"address"`
 	Port    int    `yaml:"port"`
+	Quota   Size   `yaml:"quota"`
 }
 
 // Mount is a directory in the boot tree.
@@ -315,14 +316,24 @@ func (c *Config) setDefaults() {
 		setDefault(&c.NBD.Port, port(c.NBD.Listen))
 	}
 	for i := range c.Entries {
-		setDefault(&c.Entries[i].Root, RootImage)
-		setDefault(&c.Entries[i].Initramfs, InitramfsTools)
-		setDefault(&c.Entries[i].Title, c.Entries[i].Name)
+		e := &c.Entries[i]
+		defaultIn(c, e, &e.Root, RootImage)
+		defaultIn(c, e, &e.Initramfs, InitramfsTools)
+		defaultIn(c, e, &e.Title, e.Name)
 	}
 	for i := range c.Machines {
 		m := &c.Machines[i]
-		setDefault(&m.Root, m.Name)
-		setDefault(&m.Loader, c.Loader)
+		defaultIn(c, m, &m.Root, m.Name)
+		defaultIn(c, m, &m.Loader, c.Loader)
+	}
+}
+
+// defaultIn is setDefault for a field of a section; a mistake that concerns the
+// default is reported where the section stands.
+func defaultIn[T comparable](c *Config, section any, field *T, value T) {
+	setDefault(field, value)
+	if _, ok := c.pos[field]; !ok {
+		c.pos[field] = c.pos[section]
 	}
 }
 

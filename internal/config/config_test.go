@@ -17,7 +17,7 @@ func write(t testing.TB, text string, more map[string]string) string {
 	dir := t.TempDir()
 	files := map[string]string{
 		"diskless.yaml": text, "boot/.keep": "", "conf.d/.keep": "", "lts.conf": "[Default]\nLANG=C\n",
-		"images/debian12.squashfs": "x", "images/desk.ext4": "x",
+		"bad.conf": "A=1\n", "images/debian12.squashfs": "x", "images/desk.ext4": "x",
 	}
 	for name, content := range more {
 		files[name] = content
@@ -99,6 +99,18 @@ func TestMistakes(t *testing.T) {
 		{"separator in a name", head + "nbd:\nimages: [{name: a@b, file: images/desk.ext4}]\n", `image name "a@b"`},
 		{"unknown root kind", head + "nbd:\nimages: [{name: a, file: images/desk.ext4}]\nentries: [{name: e, kernel: k, image: a, root: forever}]\n", `"forever" is not known; choose one of image, ephemeral, kept`},
 		{"unknown policy", head + "tftp:\nunknown: dney\n", `diskless.yaml:3:10: unknown: "dney" is neither deny, nor local`},
+		{"malformed second document", head + "tftp:\n---\n[: {", `diskless.yaml:`},
+		{"nothing for a value", head + "dhcp: {enabled: , interface: lan0, subnet: 192.168.67.0/24}\n", `want true or false, not nothing`},
+		{"address without mac", head + "dhcp: {interface: lan0, subnet: 192.168.67.0/24}\nmachines:\n  - {name: a, uuid: 6b1f0c5e-2a1d-4c3b-8f5e-0123456789ab, address: 192.168.67.9, entry: local}\n", `write its ` + "`mac` too"},
+		{"server's address", head + "tftp:\nmachines:\n  - {name: a, address: 192.168.67.1, entry: local}\n", `is the server's own address`},
+		{"one uuid in two spellings", head + "tftp:\nmachines:\n  - {name: a, uuid: 6b1f0c5e-2a1d-4c3b-8f5e-0123456789ab, entry: local}\n  - {name: b, uuid: 5e0c1f6b-1d2a-3b4c-8f5e-0123456789ab, entry: local}\n", `is machine a's already`},
+		{"name begins badly", head + "tftp:\nmachines:\n  - {name: _x, mac: 52:54:00:00:00:01, entry: local}\n", `diskless.yaml:4:12: machine name "_x"`},
+		{"long root name", head + "tftp:\nmachines:\n  - {name: x, mac: 52:54:00:00:00:01, entry: local, root: " + strings.Repeat("r", 64) + "}\n", `root name "rrrr`},
+		{"dracut on another port", head + "nbd: {listen: \":10810\"}\nimages: [{name: a, file: images/desk.ext4}]\nentries: [{name: e, kernel: k, image: a, initramfs: dracut}]\n", `on port 10809 only`},
+		{"overlapping ranges", head + "dhcp: {interface: lan0, subnet: 192.168.67.0/24, ranges: [192.168.67.10-192.168.67.20, 192.168.67.20]}\n", `overlaps with`},
+		{"short lease", head + "dhcp: {interface: lan0, subnet: 192.168.67.0/24, lease: 5ms}\n", `too short`},
+		{"bad size", head + "nbd: {quota: 20GB}\n", `"20GB" is not a size`},
+		{"lts.conf", head + "tftp:\nlts.conf: bad.conf\n", `bad.conf:1:`},
 		{"second document", head + "tftp:\n---\nhttp:\n", `a second document in one file`},
 		{"writable root elsewhere", head + "nbd: {enabled: false}\nentries: [{name: e, kernel: k, image: a, root: kept}]\n", `works only where the nbd role runs too`},
 	} {

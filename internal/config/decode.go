@@ -33,7 +33,12 @@ type Error struct {
 	Msg string
 }
 
-func (e *Error) Error() string { return e.Position.String() + ": " + e.Msg }
+func (e *Error) Error() string {
+	if e.File == "" { // a configuration made in Go
+		return e.Msg
+	}
+	return e.Position.String() + ": " + e.Msg
+}
 
 // decoder fills Go values from YAML nodes strictly: a key that no field has,
 // a key given twice and a value of another kind are errors with a position.
@@ -64,6 +69,8 @@ func (d *decoder) decode(r io.Reader, v any) {
 	var more yaml.Node
 	if err := dec.Decode(&more); err == nil {
 		d.errorf(&more, "a second document in one file; remove the `---`")
+	} else if !errors.Is(err, io.EOF) {
+		d.errs = append(d.errs, syntaxError(d.file, err))
 	}
 	if len(doc.Content) > 0 && !isNull(doc.Content[0]) {
 		d.value(doc.Content[0], reflect.ValueOf(v).Elem(), 0)
@@ -108,10 +115,9 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, depth int) {
 	}
 	switch v.Kind() {
 	case reflect.Pointer:
-		if v.IsNil() {
-			v.Set(reflect.New(v.Type().Elem()))
-		}
-		if !isNull(n) { // `tftp:` alone is the section with its defaults
+		v.Set(reflect.New(v.Type().Elem()))
+		// `tftp:` alone is the section with its defaults.
+		if !isNull(n) || v.Type().Elem().Kind() != reflect.Struct {
 			d.value(n, v.Elem(), depth+1)
 		}
 	case reflect.Struct:
@@ -128,6 +134,10 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, depth int) {
 	default:
 		if n.Kind != yaml.ScalarNode {
 			d.errorf(n, "want %s, not a %s", wantName(v.Kind()), kindName(n))
+			return
+		}
+		if isNull(n) {
+			d.errorf(n, "want %s, not nothing; remove the key for its default", wantName(v.Kind()))
 			return
 		}
 		if err := n.Decode(v.Addr().Interface()); err != nil {

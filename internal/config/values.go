@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -81,5 +82,25 @@ func (d *Duration) UnmarshalText(text []byte) error {
 		return fmt.Errorf("%q is not a time span; write it as 12h or 90s", text)
 	}
 	d.Duration = v
+	return nil
+}
+
+// Size is a number of bytes.
+type Size struct{ Bytes int64 }
+
+// UnmarshalText reads `512MiB`, `20GiB` or `2TiB`.
+func (s *Size) UnmarshalText(text []byte) error {
+	number, shift := string(text), -1
+	for unit, bits := range map[string]int{"MiB": 20, "GiB": 30, "TiB": 40} {
+		if n, ok := strings.CutSuffix(number, unit); ok {
+			number, shift = n, bits
+			break
+		}
+	}
+	n, err := strconv.ParseInt(strings.TrimSpace(number), 10, 32)
+	if err != nil || shift < 0 || n <= 0 || n > 1<<20 {
+		return fmt.Errorf("%q is not a size; write it as 512MiB, 20GiB or 2TiB", text)
+	}
+	s.Bytes = n << shift
 	return nil
 }

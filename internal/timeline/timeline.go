@@ -1,6 +1,6 @@
 // Package timeline follows each machine through its boot: one event a stage,
 // from the first DHCP packet to the opened root, logged as one line each and
-// kept for whoever wants to see the boots of a machine.
+// handed to whoever wants to follow.
 package timeline
 
 import (
