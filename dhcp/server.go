@@ -67,6 +67,9 @@ type Server struct {
 // CAP_NET_BIND_SERVICE, Interface may need CAP_NET_RAW. The socket is not
 // shared: a port that another server of this machine uses is an error.
 func (s *Server) ListenAndServe() error {
+	if s.isClosing() {
+		return ErrServerClosed
+	}
 	conn, err := Listen(s.Addr, s.Interface)
 	if err != nil {
 		return err

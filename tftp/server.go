@@ -67,6 +67,12 @@ type Server struct {
 
 // ListenAndServe listens on Addr and calls [Server.Serve].
 func (s *Server) ListenAndServe() error {
+	s.mu.Lock()
+	closing := s.closing
+	s.mu.Unlock()
+	if closing {
+		return ErrServerClosed
+	}
 	addr := s.Addr
 	if addr == "" {
 		addr = ":69"
