@@ -120,7 +120,7 @@ func TestBadHandshake(t *testing.T) {
 		}},
 		{"unknown options with data", func(r *raw) {
 			r.greet(3)
-			for _, opt := range []int{optStartTLS, optStructured, optSetMeta, 4, 9, 11, 4711, 1<<32 - 1} {
+			for _, opt := range []int{optStartTLS, 4, 11, 4711, 1<<32 - 1} {
 				r.send(option(opt, make([]byte, 1000)))
 				r.wantReply(opt, errUnsup)
 			}
@@ -214,9 +214,32 @@ func TestBadTransmission(t *testing.T) {
 			r.send(request(0, cmdWrite, 1, 0, 64<<20+1))
 		}},
 		{name: "unknown command with a length", addr: rw, run: func(r *raw) {
-			for _, typ := range []int{cmdTrim, cmdCache, cmdZeroes, cmdStatus, 8, 4711, 0xffff} {
+			for _, typ := range []int{cmdStatus, 8, 4711, 0xffff} {
 				answers(r, eINVAL, 0, typ, 0, 1<<30, nil)
 			}
+		}},
+		{name: "commands that were not announced", addr: ro, run: func(r *raw) {
+			answers(r, eINVAL, 0, cmdCache, 0, 512, nil)
+			answers(r, eINVAL, 0, cmdStatus, 0, 512, nil)
+		}},
+		{name: "trim, cache and zeroes past the end", addr: rw, run: func(r *raw) {
+			for typ, code := range map[int]int{cmdTrim: eINVAL, cmdCache: eINVAL, cmdZeroes: eNOSPC} {
+				answers(r, code, 0, typ, size-511, 512, nil)
+				answers(r, code, 0, typ, 0, 1<<32-1, nil)
+				answers(r, code, 0, typ, 1<<64-512, 1024, nil)
+				answers(r, code, 0, typ, size+1, 0, nil)
+				answers(r, 0, 0, typ, size, 0, nil)
+			}
+		}},
+		{name: "flags of other commands", addr: rw, run: func(r *raw) {
+			answers(r, eINVAL, 1<<1, cmdTrim, 0, 512, nil)
+			answers(r, eINVAL, 1<<4, cmdCache, 0, 512, nil)
+			answers(r, eINVAL, 1<<2, cmdZeroes, 0, 512, nil)
+			answers(r, eINVAL, 1<<3, cmdZeroes, 0, 512, nil)
+		}},
+		{name: "trim and zeroes on a read-only export", addr: ro, run: func(r *raw) {
+			answers(r, ePERM, 0, cmdTrim, 0, 512, nil)
+			answers(r, ePERM, 0, cmdZeroes, 0, 512, nil)
 		}},
 		{name: "unknown flag", addr: rw, run: func(r *raw) {
 			answers(r, eINVAL, 1<<2, cmdRead, 0, 512, nil)

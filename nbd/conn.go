@@ -2,6 +2,7 @@ package nbd
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -18,7 +19,9 @@ import (
 // runs it, except where noted.
 type conn struct {
 	srv    *Server
+	port   *Port // nil: none
 	nc     net.Conn
+	rw     net.Conn // nc, or what is within its encryption
 	info   ConnInfo
 	log    *slog.Logger
 	parent context.Context
@@ -28,12 +31,21 @@ type conn struct {
 	rd  reader
 	out writer
 
+	// negotiated
+	tls        *tls.ConnectionState
+	structured bool
+	metaExport string // for which meta counts
+	meta       bool   // base:allocation was selected
+
 	dev     Device
 	wdev    io.WriterAt // nil: read-only
 	sdev    Syncer      // nil: no flush
+	xdev    Extenter    // nil: extents are not known
 	open    OpenInfo
 	size    uint64
+	align   uint64 // of requests
 	maxReq  uint32
+	extents []Extent // made when the first are asked for
 	timeout time.Duration
 
 	stats    ConnStats
@@ -60,10 +72,12 @@ const (
 
 var errLeft = errors.New("nbd: client has left")
 
-func newConn(parent context.Context, s *Server, nc net.Conn, info ConnInfo) *conn {
+func newConn(parent context.Context, s *Server, nc net.Conn, p *Port, info ConnInfo) *conn {
 	c := &conn{
 		srv:     s,
+		port:    p,
 		nc:      nc,
+		rw:      nc,
 		info:    info,
 		log:     s.log(),
 		parent:  parent,
@@ -123,7 +137,7 @@ func (c *conn) run() error {
 	c.out.release()
 	c.closeDevice()
 	c.farewell()
-	c.nc.Close()
+	c.rw.Close()
 	c.rd.discard(c.rd.buffered())
 	c.rd.release()
 
@@ -210,7 +224,7 @@ func (c *conn) closeDevice() {
 		return
 	}
 	closeDevice(c.log, c.dev)
-	c.dev, c.wdev, c.sdev = nil, nil, nil
+	c.dev, c.wdev, c.sdev, c.xdev = nil, nil, nil, nil
 }
 
 func closeDevice(log *slog.Logger, dev Device) {
@@ -228,7 +242,7 @@ func closeDevice(log *slog.Logger, dev Device) {
 // client has seen the end of it: closing a socket that has unread data in it
 // resets it, which may take replies with it that are still on their way.
 func (c *conn) farewell() {
-	half, ok := c.nc.(interface{ CloseWrite() error })
+	half, ok := c.rw.(interface{ CloseWrite() error })
 	if !ok || !c.draining.Load() || !c.srv.Handover || context.Cause(c.ctx) != nil {
 		return
 	}
@@ -237,7 +251,7 @@ func (c *conn) farewell() {
 	}
 	var buf [512]byte
 	for {
-		if _, err := c.nc.Read(buf[:]); err != nil {
+		if _, err := c.rw.Read(buf[:]); err != nil {
 			return
 		}
 	}

@@ -2,6 +2,7 @@ package nbd
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"syscall"
 
@@ -11,6 +12,10 @@ import (
 // ErrServerClosed is returned by a [Server]'s Serve, ServeConn and
 // ListenAndServe after Shutdown or Close.
 var ErrServerClosed = errors.New("nbd: server closed")
+
+// ErrTLSRequired is what a [Handler] returns that gives an export over TLS only,
+// when Request.TLS is nil. The client is told so (NBD_REP_ERR_TLS_REQD).
+var ErrTLSRequired = fmt.Errorf("nbd: the export is there over TLS only: %w", fs.ErrPermission)
 
 // wireError maps a device's error to the number that a client gets.
 func wireError(err error) uint32 {
@@ -46,6 +51,8 @@ func errnoOf(code uint32) syscall.Errno {
 		return syscall.ENOMEM
 	case wireENOSPC:
 		return syscall.ENOSPC
+	case wireEOVERFLOW:
+		return syscall.EOVERFLOW
 	case wireENOTSUP:
 		return syscall.ENOTSUP
 	case wireESHUTDOWN:
@@ -62,6 +69,8 @@ func optionError(err error) (uint32, string) {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return protocol.NEGOTIATION_TYPE_REPLY_ERR_UNKNOWN, "no such export"
+	case errors.Is(err, ErrTLSRequired):
+		return repErrTLSReqd, "TLS is required for this"
 	case errors.Is(err, fs.ErrPermission):
 		return repErrPolicy, "not allowed"
 	case errors.Is(err, fs.ErrInvalid):

@@ -67,10 +67,15 @@ func openFile(path string, flag int) (*File, error) {
 // Size returns the padded size in bytes.
 func (d *File) Size() int64 { return d.size }
 
-// Features: a File opened for reading can only be read, one opened with
-// OpenFileRW can be written and flushed.
+// Features: one opened with OpenFileRW can be written and flushed, and on Linux
+// trimmed and zeroed; on Linux any File knows its holes.
 func (d *File) Features() Features {
-	return Features{Write: d.writable, Flush: d.writable, MultiConn: true}
+	return Features{
+		Write: d.writable, Flush: d.writable,
+		Trim: d.writable && fileTrims, Zero: d.writable && fileTrims, FastZero: d.writable && fileTrims,
+		Cache: fileExtents, Extents: fileExtents,
+		MultiConn: true,
+	}
 }
 
 // ReadAt reads as [io.ReaderAt] says. A file that has become shorter than it
@@ -82,11 +87,8 @@ func (d *File) ReadAt(p []byte, off int64) (int, error) {
 // WriteAt writes as [io.WriterAt] says. Past the end it fails with
 // [fs.ErrInvalid], on a File opened for reading with [fs.ErrPermission].
 func (d *File) WriteAt(p []byte, off int64) (int, error) {
-	if !d.writable {
-		return 0, fmt.Errorf("nbd: %s is open for reading: %w", d.f.Name(), fs.ErrPermission)
-	}
-	if off < 0 || off > d.size || int64(len(p)) > d.size-off {
-		return 0, fmt.Errorf("nbd: a write past the end of %s: %w", d.f.Name(), fs.ErrInvalid)
+	if _, err := d.mayChange("write", off, int64(len(p))); err != nil {
+		return 0, err
 	}
 	n, err := d.f.WriteAt(p, off)
 	for end := off + int64(n); ; {
@@ -94,6 +96,24 @@ func (d *File) WriteAt(p []byte, off int64) (int, error) {
 			return n, err
 		}
 	}
+}
+
+// mayChange checks a write of whatever kind, and returns how much of it is
+// within the file.
+func (d *File) mayChange(op string, off, n int64) (int64, error) {
+	if !d.writable {
+		return 0, fmt.Errorf("nbd: cannot %s: %s is open for reading: %w", op, d.f.Name(), fs.ErrPermission)
+	}
+	return d.inFile(op, off, n)
+}
+
+// inFile checks a range, and returns how much of it is within the file and not
+// padding.
+func (d *File) inFile(op string, off, n int64) (int64, error) {
+	if off < 0 || n < 0 || off > d.size || n > d.size-off {
+		return 0, fmt.Errorf("nbd: cannot %s past the end of %s: %w", op, d.f.Name(), fs.ErrInvalid)
+	}
+	return max(min(n, d.length.Load()-off), 0), nil
 }
 
 // Sync returns when all that was written is on stable storage (fdatasync).

@@ -9,7 +9,8 @@ import "context"
 //
 // An error says why not, and its kind chooses the reply: [fs.ErrNotExist] is
 // NBD_REP_ERR_UNKNOWN, [fs.ErrPermission] is NBD_REP_ERR_POLICY,
-// [fs.ErrInvalid] is NBD_REP_ERR_INVALID, and anything else
+// [ErrTLSRequired] is
+// NBD_REP_ERR_TLS_REQD, [fs.ErrInvalid] is NBD_REP_ERR_INVALID, and anything else
 // NBD_REP_ERR_SHUTDOWN ("try again later"). The text of the error reaches the
 // log, never the client.
 type Handler interface {

@@ -41,6 +41,9 @@ func (c *conn) handshake() error {
 }
 
 func (c *conn) negotiate(deadline time.Time) error {
+	if c.port != nil && c.port.Oldstyle {
+		return c.greetOldstyle()
+	}
 	p, err := c.reserve(18)
 	if err != nil {
 		return err
@@ -83,6 +86,15 @@ func (c *conn) negotiate(deadline time.Time) error {
 			return err
 		}
 
+		if c.srv.RequireTLS && c.tls == nil && opt != optStartTLS && opt != protocol.NEGOTIATION_ID_OPTION_ABORT {
+			if opt == optExportName {
+				return errors.New("nbd: the client does not encrypt, TLS is required")
+			}
+			if err := c.replyError(opt, repErrTLSReqd, "TLS is required"); err != nil {
+				return err
+			}
+			continue
+		}
 		switch opt {
 		case optExportName:
 			return c.exportName(string(data), flags&uint32(flagNoZeroes) != 0)
@@ -93,6 +105,12 @@ func (c *conn) negotiate(deadline time.Time) error {
 			}
 		case protocol.NEGOTIATION_ID_OPTION_INFO:
 			err = c.goOrInfo(opt, data, &deadline, PurposeInfo)
+		case optStartTLS:
+			err = c.startTLS(opt, data)
+		case optStructuredReply:
+			err = c.structuredReply(opt, data)
+		case optListMetaContext, optSetMetaContext:
+			err = c.metaContext(opt, data, &deadline)
 		case protocol.NEGOTIATION_ID_OPTION_LIST:
 			err = c.list(opt, data, &deadline)
 		case protocol.NEGOTIATION_ID_OPTION_ABORT:
@@ -137,19 +155,19 @@ func (c *conn) goOrInfo(opt uint32, data []byte, deadline *time.Time, purpose Pu
 	}
 
 	if err := c.reply(opt, protocol.NEGOTIATION_TYPE_REPLY_INFO, 12,
-		be16(protocol.NEGOTIATION_TYPE_INFO_EXPORT), be64(uint64(open.Size)), be16(transmissionFlags(open.Features))); err != nil {
+		be16(protocol.NEGOTIATION_TYPE_INFO_EXPORT), be64(uint64(open.Size)), be16(transmissionFlags(open.Features, c.structured))); err != nil {
 		return err
 	}
 	if wantName {
-		if err := c.reply(opt, protocol.NEGOTIATION_TYPE_REPLY_INFO, 2+len(name),
-			be16(protocol.NEGOTIATION_TYPE_INFO_NAME), []byte(name)); err != nil {
+		if err := c.reply(opt, protocol.NEGOTIATION_TYPE_REPLY_INFO, 2+len(open.Export),
+			be16(protocol.NEGOTIATION_TYPE_INFO_NAME), []byte(open.Export)); err != nil {
 			return err
 		}
 	}
 	if wantBlockSize {
-		// Any alignment is served; whole pages are cheapest.
+		smallest, preferred := blockSizes(open.Features)
 		if err := c.reply(opt, protocol.NEGOTIATION_TYPE_REPLY_INFO, 14,
-			be16(protocol.NEGOTIATION_TYPE_INFO_BLOCKSIZE), be32(1), be32(blockLen), be32(c.maxReq)); err != nil {
+			be16(protocol.NEGOTIATION_TYPE_INFO_BLOCKSIZE), be32(smallest), be32(preferred), be32(c.maxReq)); err != nil {
 			return err
 		}
 	}
@@ -178,7 +196,7 @@ func (c *conn) exportName(name string, noZeroes bool) error {
 	}
 	clear(p)
 	binary.BigEndian.PutUint64(p, uint64(open.Size))
-	binary.BigEndian.PutUint16(p[8:], transmissionFlags(open.Features))
+	binary.BigEndian.PutUint16(p[8:], transmissionFlags(open.Features, c.structured))
 	return nil
 }
 
@@ -216,6 +234,7 @@ func (c *conn) list(opt uint32, data []byte, deadline *time.Time) error {
 
 // openDevice asks the handler, and logs and traces what it decided.
 func (c *conn) openDevice(name string, purpose Purpose, deadline *time.Time) (Device, OpenInfo, error) {
+	name = c.exportOf(name)
 	open := OpenInfo{Export: name, Purpose: purpose}
 	var dev Device
 	err := c.ask(deadline, func(ctx context.Context) error {
@@ -234,7 +253,7 @@ func (c *conn) openDevice(name string, purpose Purpose, deadline *time.Time) (De
 		if open.Size < 0 {
 			return fmt.Errorf("nbd: the device of %q has the size %d", name, open.Size)
 		}
-		return nil
+		return checkBlocks(name, open)
 	})
 	// A device that came with the cut, or that cannot be served, is not kept.
 	if cause := context.Cause(c.ctx); err == nil && cause != nil {
@@ -278,6 +297,7 @@ func (c *conn) request(name string, purpose Purpose) *Request {
 		Client:     c.info.Client,
 		Local:      c.info.Local,
 		Conn:       c.nc,
+		TLS:        c.tls,
 		Disconnect: c.cut,
 	}
 }
@@ -290,7 +310,41 @@ func (c *conn) setDevice(dev Device, open OpenInfo) {
 	if open.Features.Flush {
 		c.sdev = dev.(Syncer)
 	}
+	if open.Features.Extents {
+		c.xdev = dev.(Extenter)
+	}
+	smallest, _ := blockSizes(open.Features)
+	c.align = uint64(smallest)
+	// Contexts count for the export that they were selected for.
+	c.meta = c.meta && c.xdev != nil && c.metaExport == open.Export
 	c.stats.Export = open.Export
+}
+
+// blockSizes are the smallest and the preferred one.
+func blockSizes(f Features) (smallest, preferred uint32) {
+	smallest, preferred = uint32(f.MinBlock), uint32(f.PreferredBlock)
+	if smallest == 0 {
+		smallest = 1
+	}
+	if preferred == 0 {
+		// Any is served as well; whole pages are cheapest.
+		preferred = max(blockLen, smallest)
+	}
+	return smallest, preferred
+}
+
+// checkBlocks refuses block sizes that clients would be right to refuse, or
+// under which a part of the device could not be reached.
+func checkBlocks(name string, open OpenInfo) error {
+	smallest, preferred := blockSizes(open.Features)
+	switch {
+	case smallest&(smallest-1) != 0 || smallest > readBufLen,
+		preferred&(preferred-1) != 0 || preferred < sectorLen || preferred > 32<<20 || preferred < smallest:
+		return fmt.Errorf("nbd: the device of %q has the block sizes %d and %d", name, open.Features.MinBlock, open.Features.PreferredBlock)
+	case open.Size%int64(smallest) != 0:
+		return fmt.Errorf("nbd: the device of %q has %d bytes, which is no multiple of its block size %d", name, open.Size, smallest)
+	}
+	return nil
 }
 
 // parseGo takes the data of NBD_OPT_GO and NBD_OPT_INFO apart: a name, and two

@@ -24,7 +24,7 @@ type reader struct {
 }
 
 func (b *reader) init(nc net.Conn, pool *sync.Pool) {
-	b.nc, b.pool = nc, pool
+	b.nc, b.pool, b.raw = nc, pool, nil
 	b.initRaw()
 }
 

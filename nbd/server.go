@@ -2,6 +2,7 @@ package nbd
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -32,6 +33,15 @@ type Server struct {
 	// record for each refused export, for a device's first error on a
 	// connection, and for limits reached; nil is slog.Default().
 	Logger *slog.Logger
+
+	// TLS makes the server offer encryption (NBD_OPT_STARTTLS); nil does not.
+	// It needs a certificate. What it says of client certificates holds as
+	// everywhere: a Handler sees them in Request.TLS.
+	TLS *tls.Config
+	// RequireTLS makes everything else wait for encryption: options are
+	// refused with NBD_REP_ERR_TLS_REQD until then, and clients that cannot
+	// ask for it are cut. It needs TLS.
+	RequireTLS bool
 
 	// MaxConns is how many connections may be open at once; 0 is 4096. One
 	// that is too many is closed at once.
@@ -101,8 +111,13 @@ func (s *Server) ListenAndServe() error {
 // Serve accepts connections from l, each served on a goroutine of its own,
 // until Shutdown or Close; it then returns [ErrServerClosed]. It closes l. It
 // may be called several times with different listeners.
-func (s *Server) Serve(l net.Listener) error {
+func (s *Server) Serve(l net.Listener) error { return s.serve(l, nil) }
+
+func (s *Server) serve(l net.Listener, p *Port) error {
 	defer l.Close()
+	if err := s.check(p); err != nil {
+		return err
+	}
 	s.mu.Lock()
 	s.setupLocked()
 	if s.closing {
@@ -122,7 +137,7 @@ func (s *Server) Serve(l net.Listener) error {
 		nc, err := l.Accept()
 		if err == nil {
 			pause = 0
-			if c, err := s.admit(context.Background(), nc); err == nil {
+			if c, err := s.admit(context.Background(), nc, p); err == nil {
 				go c.run() // ends with its connection; Shutdown and Close end that
 			}
 			continue
@@ -153,7 +168,15 @@ func (s *Server) Serve(l net.Listener) error {
 //
 // Limits on connections apply as in Serve.
 func (s *Server) ServeConn(ctx context.Context, nc net.Conn) error {
-	c, err := s.admit(ctx, nc)
+	return s.serveConn(ctx, nc, nil)
+}
+
+func (s *Server) serveConn(ctx context.Context, nc net.Conn, p *Port) error {
+	if err := s.check(p); err != nil {
+		nc.Close()
+		return err
+	}
+	c, err := s.admit(ctx, nc, p)
 	if err != nil {
 		return err
 	}
@@ -225,14 +248,14 @@ func (s *Server) setupLocked() {
 }
 
 // admit makes a connection known, or closes it because of a limit.
-func (s *Server) admit(ctx context.Context, nc net.Conn) (*conn, error) {
+func (s *Server) admit(ctx context.Context, nc net.Conn, p *Port) (*conn, error) {
 	info := ConnInfo{
 		Client: addrPortOf(nc.RemoteAddr()),
 		Local:  addrPortOf(nc.LocalAddr()),
 		Remote: nc.RemoteAddr(),
 		Opened: time.Now(),
 	}
-	c, err := s.register(ctx, nc, &info)
+	c, err := s.register(ctx, nc, p, &info)
 	if err == nil {
 		return c, nil
 	}
@@ -246,7 +269,7 @@ func (s *Server) admit(ctx context.Context, nc net.Conn) (*conn, error) {
 	return nil, err
 }
 
-func (s *Server) register(ctx context.Context, nc net.Conn, info *ConnInfo) (*conn, error) {
+func (s *Server) register(ctx context.Context, nc net.Conn, p *Port, info *ConnInfo) (*conn, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.setupLocked()
@@ -261,7 +284,7 @@ func (s *Server) register(ctx context.Context, nc net.Conn, info *ConnInfo) (*co
 	case ip.IsValid() && s.perAddr[ip] >= s.maxConnsPerAddr():
 		return nil, fmt.Errorf("nbd: %v has %d connections open, the most that MaxConnsPerAddr allows", ip, s.perAddr[ip])
 	}
-	c := newConn(ctx, s, nc, *info)
+	c := newConn(ctx, s, nc, p, *info)
 	s.conns[c] = struct{}{}
 	if ip.IsValid() {
 		s.perAddr[ip]++

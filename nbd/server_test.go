@@ -75,7 +75,8 @@ func dial(t testing.TB, addr, export string) *nbd.Client {
 
 func TestHandshakeForms(t *testing.T) {
 	addr := serve(t, nbdtest.NewMemory(pattern(10000)))
-	const flags = 1 | 1<<2 | 1<<3 | 1<<8 // HAS_FLAGS, FLUSH, FUA, MULTI_CONN
+	// HAS_FLAGS, FLUSH, FUA, TRIM, WRITE_ZEROES, MULTI_CONN, CACHE, FAST_ZERO
+	const flags = 1 | 1<<2 | 1<<3 | 1<<5 | 1<<6 | 1<<8 | 1<<10 | 1<<11
 
 	for _, zeroes := range []bool{true, false} {
 		clientFlags, tail := 3, 0
@@ -118,11 +119,17 @@ func TestFeaturesBecomeFlags(t *testing.T) {
 		dev  nbd.Device
 		want int
 	}{
-		{"everything", mem, 1 | 1<<2 | 1<<3 | 1<<8},
+		{"everything", mem, 1 | 1<<2 | 1<<3 | 1<<5 | 1<<6 | 1<<8 | 1<<10 | 1<<11},
 		{"write only", &stub{Memory: mem, features: &nbd.Features{Write: true}}, 1},
 		{"write and multi-conn", &stub{Memory: mem, features: &nbd.Features{Write: true, MultiConn: true}}, 1 | 1<<8},
 		{"flush only", &stub{Memory: mem, features: &nbd.Features{Flush: true}}, 1 | 1<<1 | 1<<2},
 		{"nothing", &stub{Memory: mem, features: &nbd.Features{}}, 1 | 1<<1},
+		{"trim", &stub{Memory: mem, features: &nbd.Features{Write: true, Trim: true}}, 1 | 1<<5},
+		{"trim and zero without write", &stub{Memory: mem, features: &nbd.Features{Trim: true, Zero: true, FastZero: true}}, 1 | 1<<1},
+		{"zero", &stub{Memory: mem, features: &nbd.Features{Write: true, Zero: true}}, 1 | 1<<6},
+		{"fast zero without zero", &stub{Memory: mem, features: &nbd.Features{Write: true, FastZero: true}}, 1},
+		{"cache", &stub{Memory: mem, features: &nbd.Features{Cache: true}}, 1 | 1<<1 | 1<<10},
+		{"passed on", nbd.Pass{Device: readOnly}, 1 | 1<<1 | 1<<8},
 		{"read-only", readOnly, 1 | 1<<1 | 1<<8},
 		{"says more than it has", struct{ nbd.Device }{liar{readOnly}}, 1 | 1<<1},
 	} {
@@ -136,7 +143,9 @@ func TestFeaturesBecomeFlags(t *testing.T) {
 
 type liar struct{ nbd.Device }
 
-func (liar) Features() nbd.Features { return nbd.Features{Write: true, Flush: true} }
+func (liar) Features() nbd.Features {
+	return nbd.Features{Write: true, Flush: true, Trim: true, Zero: true, FastZero: true, Cache: true, Extents: true}
+}
 
 func TestListOneReplyEach(t *testing.T) {
 	h := nbd.First(nbd.Exports{"b": always(nil), "a": always(nil), "": always(nil)}, nbd.Exports{"c": nil, "a": nil})
@@ -545,7 +554,7 @@ func TestTrace(t *testing.T) {
 	require.Equal(t, addr, last.Local.String())
 	require.Equal(t, uint64(1), last.ID)
 	require.Equal(t, first, last)
-	require.Equal(t, nbd.OpenInfo{Export: "x", Size: 8192, Features: nbd.Features{Write: true, Flush: true, MultiConn: true}}, open)
+	require.Equal(t, nbd.OpenInfo{Export: "x", Size: 8192, Features: nbdtest.NewMemory(nil).Features()}, open)
 	stats.Duration = 0
 	require.Equal(t, nbd.ConnStats{Export: "x", Requests: 4, Errors: 1, BytesRead: 1536, BytesWritten: 100}, stats)
 }

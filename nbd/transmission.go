@@ -59,25 +59,41 @@ func (c *conn) answer(r command) error {
 		}
 		return c.refuse(r)
 	}
-	badFlags := r.flags&^cmdFlagFUA != 0 || r.flags != 0 && (c.wdev == nil || c.sdev == nil)
-	switch {
-	case r.typ == protocol.TRANSMISSION_TYPE_REQUEST_WRITE:
+	switch r.typ {
+	case protocol.TRANSMISSION_TYPE_REQUEST_WRITE:
 		// The data follows whatever is wrong with the request.
-		code, err := c.write(r, badFlags)
-		if err != nil {
-			return err
-		}
-		return c.simpleReply(r, code)
-	case badFlags:
-		return c.simpleReply(r, protocol.TRANSMISSION_ERROR_EINVAL)
-	case r.typ == protocol.TRANSMISSION_TYPE_REQUEST_READ:
+		return c.write(r)
+	case protocol.TRANSMISSION_TYPE_REQUEST_READ:
 		return c.read(r)
-	case r.typ == cmdFlush && c.sdev != nil && r.offset == 0 && r.length == 0:
-		return c.simpleReply(r, c.wireError(c.sync(), "flush"))
+	case cmdFlush:
+		return c.done(r, c.doFlush(r))
+	case cmdTrim:
+		return c.done(r, c.doTrim(r))
+	case cmdWriteZeroes:
+		return c.done(r, c.doZero(r))
+	case cmdCache:
+		return c.done(r, c.doCache(r))
+	case cmdBlockStatus:
+		return c.blockStatus(r)
 	default:
-		return c.simpleReply(r, protocol.TRANSMISSION_ERROR_EINVAL)
+		return c.done(r, protocol.TRANSMISSION_ERROR_EINVAL)
 	}
 }
+
+// badFlags says whether r has flags other than those given, and FUA where that
+// was announced: it is allowed with every command.
+func (c *conn) badFlags(r command, allowed uint16) bool {
+	if c.wdev != nil && c.sdev != nil {
+		allowed |= cmdFlagFUA
+	}
+	return r.flags&^allowed != 0
+}
+
+func (c *conn) outside(r command) bool {
+	return r.offset > c.size || uint64(r.length) > c.size-r.offset
+}
+
+func (c *conn) unaligned(r command) bool { return (r.offset|uint64(r.length))&(c.align-1) != 0 }
 
 // refuse answers a request that came too late for a shutdown.
 func (c *conn) refuse(r command) error {
@@ -86,25 +102,63 @@ func (c *conn) refuse(r command) error {
 			return err
 		}
 	}
-	return c.simpleReply(r, wireESHUTDOWN)
+	return c.done(r, wireESHUTDOWN)
 }
 
 // read answers NBD_CMD_READ.
 func (c *conn) read(r command) error {
-	if r.offset > c.size || uint64(r.length) > c.size-r.offset || r.length > c.maxReq {
-		return c.simpleReply(r, protocol.TRANSMISSION_ERROR_EINVAL)
+	allowed := uint16(0)
+	if c.structured {
+		allowed = cmdFlagDF
+	}
+	switch {
+	case c.badFlags(r, allowed), c.outside(r), c.unaligned(r):
+		return c.done(r, protocol.TRANSMISSION_ERROR_EINVAL)
+	case r.length > c.maxReq && r.flags&cmdFlagDF != 0:
+		return c.done(r, wireEOVERFLOW)
+	case r.length > c.maxReq:
+		return c.done(r, protocol.TRANSMISSION_ERROR_EINVAL)
+	}
+	var err error
+	switch {
+	case r.length == 0:
+		err = c.done(r, 0)
+	case c.structured && r.flags&cmdFlagDF == 0:
+		err = c.readChunks(r)
+	default:
+		err = c.readWhole(r)
+	}
+	if err == nil && !c.readSeen {
+		c.readSeen = true
+		if t := c.srv.Trace; t != nil && t.FirstRead != nil {
+			t.FirstRead(c.info, c.open)
+		}
+	}
+	return err
+}
+
+// readWhole answers with one header and all data after it.
+func (c *conn) readWhole(r command) error {
+	head := replyHeaderLen
+	if c.structured {
+		head = chunkHeaderLen + 8
 	}
 	left, off := int64(r.length), int64(r.offset)
 	n := min(left, pieceLen)
-	p, err := c.reserve(replyHeaderLen + int(n))
+	p, err := c.reserve(head + int(n))
 	if err != nil {
 		return err
 	}
-	if err := c.readAt(p[replyHeaderLen:], off); err != nil {
+	if err := c.readAt(p[head:], off); err != nil {
 		c.out.truncate(len(p))
-		return c.simpleReply(r, c.wireError(err, "read"))
+		return c.done(r, c.wireError(err, "read"))
 	}
-	putReply(p, r.cookie, 0)
+	if c.structured {
+		putChunk(p, r.cookie, chunkDone, chunkData, 8+r.length)
+		binary.BigEndian.PutUint64(p[chunkHeaderLen:], r.offset)
+	} else {
+		putReply(p, r.cookie, 0)
+	}
 	for left -= n; left > 0; left -= n {
 		// The header is out or on its way: from here on an error cannot be
 		// said any more.
@@ -120,33 +174,30 @@ func (c *conn) read(r command) error {
 		}
 	}
 	c.stats.BytesRead += uint64(r.length)
-	if !c.readSeen {
-		c.readSeen = true
-		if t := c.srv.Trace; t != nil && t.FirstRead != nil {
-			t.FirstRead(c.info, c.open)
-		}
-	}
 	return nil
 }
 
-// write takes NBD_CMD_WRITE's data off the connection and passes it on. The
-// code is for the client; an error ends the connection.
-func (c *conn) write(r command, badFlags bool) (code uint32, err error) {
+// write takes NBD_CMD_WRITE's data off the connection, passes it on, and
+// answers.
+func (c *conn) write(r command) (err error) {
+	var code uint32
 	left, off := int64(r.length), int64(r.offset)
 	switch {
 	case left > 2*int64(c.maxReq):
-		return 0, fmt.Errorf("nbd: a write of %d bytes, the most is %d", left, c.maxReq)
-	case badFlags, r.length > c.maxReq:
+		return fmt.Errorf("nbd: a write of %d bytes, the most is %d", left, c.maxReq)
+	case c.badFlags(r, 0), r.length > c.maxReq:
 		code = protocol.TRANSMISSION_ERROR_EINVAL
 	case c.wdev == nil:
 		code = protocol.TRANSMISSION_ERROR_EPERM
-	case r.offset > c.size || uint64(left) > c.size-r.offset:
+	case c.outside(r):
 		code = wireENOSPC
+	case c.unaligned(r):
+		code = protocol.TRANSMISSION_ERROR_EINVAL
 	}
 	for left > 0 && code == 0 {
 		n, err := c.awaitPiece(left, off)
 		if err != nil {
-			return 0, err
+			return err
 		}
 		if err := c.writeAt(c.rd.peek(n), off); err != nil {
 			code = c.wireError(err, "write")
@@ -157,25 +208,34 @@ func (c *conn) write(r command, badFlags bool) (code uint32, err error) {
 		left, off = left-int64(n), off+int64(n)
 	}
 	if err := c.drop(left); err != nil {
-		return 0, err
+		return err
 	}
-	if code == 0 && r.flags&cmdFlagFUA != 0 {
-		code = c.wireError(c.sync(), "flush")
+	if code == 0 {
+		code = c.persist(r)
 	}
-	return code, nil
+	return c.done(r, code)
+}
+
+// persist does what FUA asks for.
+func (c *conn) persist(r command) uint32 {
+	if r.flags&cmdFlagFUA == 0 {
+		return 0
+	}
+	return c.wireError(c.sync(), "flush")
 }
 
 // awaitPiece waits until there is something worth a write of its own: the rest
-// of the data, or enough to end at a multiple of blockLen.
+// of the data, or enough to end at a multiple of blockLen and of what the device wants.
 func (c *conn) awaitPiece(left, off int64) (int, error) {
 	c.armed = false
+	align := max(blockLen, int64(c.align))
 	for {
 		n := int64(c.rd.buffered())
 		if n >= left {
 			return int(left), nil
 		}
 		if n >= readBufLen/4 {
-			if cut := (off + n) % blockLen; cut < n {
+			if cut := (off + n) % align; cut < n {
 				return int(n - cut), nil
 			}
 		}
@@ -277,9 +337,13 @@ func (c *conn) fillLame(n int, st connState) error {
 	return nil
 }
 
-func (c *conn) simpleReply(r command, code uint32) error {
+// done answers r, other than with data.
+func (c *conn) done(r command, code uint32) error {
 	if code != 0 {
 		c.stats.Errors++
+	}
+	if c.structured && (code != 0 || r.typ == protocol.TRANSMISSION_TYPE_REQUEST_READ) {
+		return c.replyChunk(r, code)
 	}
 	p, err := c.reserve(replyHeaderLen)
 	if err == nil {

@@ -4,6 +4,7 @@
 package nbdtest
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -63,7 +64,10 @@ func (m *Memory) Size() int64 { return int64(len(m.data)) }
 
 // Features: a Memory can do everything.
 func (m *Memory) Features() nbd.Features {
-	return nbd.Features{Write: true, Flush: true, MultiConn: true}
+	return nbd.Features{
+		Write: true, Flush: true, Trim: true, Zero: true, FastZero: true, Cache: true, Extents: true,
+		MultiConn: true,
+	}
 }
 
 // ReadAt reads as [io.ReaderAt] says.
@@ -92,6 +96,64 @@ func (m *Memory) WriteAt(p []byte, off int64) (int, error) {
 		return 0, fmt.Errorf("nbdtest: a write past the end: %w", fs.ErrInvalid)
 	}
 	return copy(m.data[off:], p), nil
+}
+
+func (m *Memory) check(off, n int64) error {
+	if off < 0 || n < 0 || off > int64(len(m.data)) || n > int64(len(m.data))-off {
+		return fmt.Errorf("nbdtest: %d bytes at %d are past the end: %w", n, off, fs.ErrInvalid)
+	}
+	return nil
+}
+
+// Trim makes the range zero.
+func (m *Memory) Trim(off, n int64) error { return m.Zero(off, n, 0) }
+
+// Zero makes the range zero.
+func (m *Memory) Zero(off, n int64, _ nbd.ZeroFlags) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.check(off, n); err != nil {
+		return err
+	}
+	clear(m.data[off : off+n])
+	return nil
+}
+
+// Cache does nothing.
+func (m *Memory) Cache(off, n int64) error {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.check(off, n)
+}
+
+// Extents calls a hole what is a whole block of 4096 zero bytes.
+func (m *Memory) Extents(off, n int64, dst []nbd.Extent) (int, error) {
+	const block = 4096
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if err := m.check(off, n); err != nil {
+		return 0, err
+	}
+	count := 0
+	for end := off + n; off < end; {
+		start := off &^ (block - 1)
+		whole := m.data[start:min(start+block, int64(len(m.data)))]
+		next := min(start+block, end)
+		e := nbd.Extent{Length: next - off}
+		e.Zero = len(bytes.TrimLeft(whole, "\x00")) == 0
+		e.Hole = e.Zero
+		switch {
+		case count > 0 && dst[count-1].Zero == e.Zero:
+			dst[count-1].Length += e.Length
+		case count == len(dst):
+			return count, nil
+		default:
+			dst[count] = e
+			count++
+		}
+		off = next
+	}
+	return count, nil
 }
 
 // Sync counts.
