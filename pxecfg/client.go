@@ -43,6 +43,10 @@ type Client struct {
 	// ConfigFile is the value of DHCP option 209 sent to the machine
 	// (RFC 5071 section 4). PXELINUX asks for it before any other name.
 	ConfigFile string
+	// PathPrefix is the value of DHCP option 210 sent to the machine (RFC
+	// 5071 section 5). PXELINUX puts it before each name in place of the
+	// directory of its boot file, so it ends with a slash.
+	PathPrefix string
 }
 
 // String names the client in logs: by hardware address, host name and IP

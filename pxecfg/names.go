@@ -105,6 +105,68 @@ func (c Client) hexIP() (string, bool) {
 	return string(out[:]), true
 }
 
+// Requests returns [Client.Names] as PXELINUX's requests have them when it was
+// loaded from bootFile: each with the prefix, which is option 210 or that of
+// the boot file, and cut where PXELINUX cuts. Names on the TFTP server are
+// relative to its root, without a slash in front; others are URLs or
+// host::path.
+func (c Client) Requests(bootFile string) []string {
+	prefix := c.PathPrefix
+	if prefix == "" {
+		prefix = Prefix(bootFile)
+	}
+	names := c.Names()
+	for i, name := range names {
+		names[i] = strings.TrimLeft(strings.TrimPrefix(RequestName(prefix, name), "::"), "/")
+	}
+	return names
+}
+
+// maxName is the longest name that PXELINUX asks for.
+const maxName = 255
+
+// RequestName returns the file that PXELINUX means by a name in its
+// configuration, or option 209: URLs and host::path as they are, anything else
+// behind the prefix, even with a slash in front. White space ends a name, and
+// what is beyond 255 bytes is cut off. A result on the TFTP server that
+// PXELINUX came from begins with "::", its root.
+func RequestName(prefix, name string) string {
+	name, _ = firstWord(skipSpace(name))
+	if remote(name) {
+		return name[:min(len(name), maxName)]
+	}
+	if !remote(prefix) {
+		prefix = "::" + prefix
+	}
+	name = prefix + name
+	limit := maxName
+	if strings.HasPrefix(name, "::") {
+		limit += 2 // PXELINUX's own mark, which is not asked for
+	}
+	return name[:min(len(name), limit)]
+}
+
+// remote tells whether PXELINUX takes a name for a URL (scheme://) or its older
+// form host::path, of which an empty host is the TFTP server.
+func remote(name string) bool {
+	_, rest, ok := strings.Cut(name, ":")
+	return ok && (strings.HasPrefix(rest, "//") || strings.HasPrefix(rest, ":"))
+}
+
+// IPXENames returns the names that iPXE is let ask for in a [Tree] when it
+// cannot say who it is in a query, the machine's own first: by hardware
+// address, by UUID in iPXE's spelling, then those that all machines share.
+func (c Client) IPXENames() []string {
+	var names []string
+	if len(c.MAC) > 0 {
+		names = append(names, "mac-"+strings.ReplaceAll(c.MAC.String(), ":", "-")+".ipxe")
+	}
+	if _, ok := parseUUID(c.UUID); ok {
+		names = append(names, "uuid-"+SwapUUID(c.UUID)+".ipxe")
+	}
+	return append(names, "boot.ipxe", "autoexec.ipxe")
+}
+
 // Prefix returns what PXELINUX puts before every name it asks for, when DHCP
 // does not say otherwise (option 210): the name of its boot file up to the last
 // byte that is not a letter, a digit, '-' or '.'. That is mostly the directory,

@@ -35,7 +35,11 @@ func TestNamesVectors(t *testing.T) {
 	}
 	var v struct {
 		PXELINUX, GRUB []row
-		Prefix         []struct {
+		UBoot          []struct {
+			row
+			UBoot
+		}
+		Prefix []struct {
 			BootFile string `json:"boot_file"`
 			Prefix   string
 		} `json:"pxelinux_prefix"`
@@ -49,6 +53,10 @@ func TestNamesVectors(t *testing.T) {
 	}
 	for _, r := range v.GRUB {
 		require.Equal(t, r.Files, r.Client.client(t).GRUBNames())
+	}
+	require.Len(t, v.UBoot, 2)
+	for _, r := range v.UBoot {
+		require.Equal(t, r.Files, r.Client.client(t).UBootNames(r.UBoot))
 	}
 	require.Len(t, v.Prefix, 8)
 	for _, r := range v.Prefix {
@@ -73,6 +81,47 @@ func TestNamesOfAPoorClient(t *testing.T) {
 	require.Equal(t, Client{IP: netip.MustParseAddr("192.0.2.1")}.Names(), Client{IP: netip.MustParseAddr("::ffff:192.0.2.1")}.Names())
 	require.Len(t, Client{UUID: "not-a-uuid"}.Names(), 1)
 	require.Equal(t, "pxelinux.cfg/44454c4c-4200-1035-8052-b4c04f4d4e31", Client{UUID: "44454C4C-4200-1035-8052-B4C04F4D4E31"}.Names()[0])
+}
+
+func TestUBootNames(t *testing.T) {
+	require.Equal(t, []string{"pxelinux.cfg/default"}, Client{}.UBootNames(UBoot{}))
+	require.Equal(t, []string{"my.cfg"}, Client{ConfigFile: "my.cfg", IP: netip.MustParseAddr("192.0.2.1")}.UBootNames(UBoot{}), "option 209 ends the search")
+	require.Equal(t, []string{"pxelinux.cfg/AB", "pxelinux.cfg/default-arm", "pxelinux.cfg/default"},
+		Client{UUID: "b8945908-d6a6-41a9-611d-74a6ab80b83d"}.UBootNames(UBoot{Arch: "arm", UUID: "AB"}))
+	require.Equal(t, "ltsp//vmlinuz", UBootPath("ltsp/u-boot.bin", "/vmlinuz"))
+}
+
+func TestRequests(t *testing.T) {
+	c := Client{ConfigFile: "cfg/a b", IP: netip.MustParseAddr("10.0.0.1")}
+	require.Equal(t, []string{"ltsp/cfg/a", "ltsp/pxelinux.cfg/0A000001"}, c.Requests("/ltsp/pxelinux.0")[:2])
+	c.PathPrefix = "x/"
+	require.Equal(t, []string{"x/cfg/a", "x/pxelinux.cfg/0A000001"}, c.Requests("/ltsp/pxelinux.0")[:2])
+	c.PathPrefix = "http://192.0.2.1/x/"
+	require.Equal(t, "http://192.0.2.1/x/pxelinux.cfg/default", c.Requests("")[9])
+	c.ConfigFile = "::abs"
+	require.Equal(t, "abs", c.Requests("")[0])
+
+	long := strings.Repeat("n", 300)
+	require.Equal(t, "::ltsp/"+long[:250], RequestName("ltsp/", long))
+	require.Equal(t, "::ltsp//vmlinuz", RequestName("ltsp/", "/vmlinuz"), "there are no absolute paths")
+	require.Equal(t, "::vmlinuz", RequestName("ltsp/", "::vmlinuz"))
+	require.Equal(t, "192.0.2.9::vmlinuz", RequestName("ltsp/", "192.0.2.9::vmlinuz"))
+	require.Equal(t, "::ltsp/10.0.0.1:/k", RequestName("ltsp/", "10.0.0.1:/k"))
+	require.Len(t, RequestName("", "http://h/"+long), 255)
+}
+
+func TestIPXENames(t *testing.T) {
+	c := Client{MAC: net.HardwareAddr{0x52, 0x54, 0, 0x12, 0x34, 0x56}, UUID: "44454c4c-4200-1035-8052-b4c04f4d4e31"}
+	names := c.IPXENames()
+	require.Equal(t, []string{"mac-52-54-00-12-34-56.ipxe", "uuid-4c4c4544-0042-3510-8052-b4c04f4d4e31.ipxe", "boot.ipxe", "autoexec.ipxe"}, names)
+	for _, name := range append(names[:2], "MAC-525400123456.ipxe", "MAC-52-54-00-12-34-56.ipxe", "x/mac-525400123456.ipxe") {
+		back, ok := ParseName(name)
+		require.True(t, ok, name)
+		require.True(t, sameMAC(back.MAC, c.MAC) || back.UUID == c.UUID, name)
+	}
+	back, ok := ParseName("custom/HOSTNAME-node-01.ipxe")
+	require.True(t, ok)
+	require.Equal(t, Client{Hostname: "node-01"}, back)
 }
 
 func TestParseName(t *testing.T) {
@@ -104,7 +153,7 @@ func TestParseName(t *testing.T) {
 		"pxelinux.cfg/C0A800C9F", "pxelinux.cfg/01-52-54-00-12-34", "pxelinux.cfg/00-52-54-00-12-34-56",
 		"pxelinux.cfg/52-54-00-12-34-56", "pxelinux.cfg/01-52-54-00-12-34-5g", "pxelinux.cfg/01:52:54:00:12:34:56",
 		"pxelinux.cfg/sub/01-52-54-00-12-34-56", "grub.cfg", "grub.cfg-", "grub.cfg-x:y", "grub.cfg-1-2-3-4-5-6-7-g",
-		"boot.ipxe", "autoexec.ipxe", "mac-.ipxe", "mac-525400123456.ipxe", "uuid-.ipxe", "other.ipxe", "vmlinuz",
+		"boot.ipxe", "autoexec.ipxe", "mac-.ipxe", "mac-5254001234567.ipxe", "HOSTNAME-.ipxe", "HOSTNAME-a b.ipxe", "uuid-.ipxe", "other.ipxe", "vmlinuz",
 	} {
 		_, ok := ParseName(name)
 		require.False(t, ok, name)
@@ -117,6 +166,7 @@ func FuzzParseName(f *testing.F) {
 		"pxelinux.cfg/01-52-54-00-12-34-56", "pxelinux.cfg/C0A800C9", "a/pxelinux.cfg/default",
 		"grub/grub.cfg-52:54:00:12:34:56", "grub.cfg-fe80-0-0-0-5054-ff-fe12-3456", "pxelinux.cfg/C0A",
 		"mac-52-54-00-12-34-56.ipxe", "pxelinux.cfg/b8945908-d6a6-41a9-611d-74a6ab80b83d", "grub.cfg-0000.0000.0000",
+		"MAC-525400123456.ipxe", "HOSTNAME-node.ipxe",
 	} {
 		f.Add(s)
 	}
@@ -126,7 +176,11 @@ func FuzzParseName(f *testing.F) {
 			require.Equal(t, Client{}, c)
 			return
 		}
-		own := append(c.Names(), append(c.GRUBNames(), c.GRUBAliases()...)...)
+		if c.Hostname != "" {
+			require.Equal(t, Client{Hostname: c.Hostname}, c)
+			return
+		}
+		own := append(c.Names(), append(c.GRUBNames(), append(c.GRUBAliases(), c.IPXENames()...)...)...)
 		hit := false
 		for _, n := range own {
 			back, ok := ParseName(n)

@@ -15,7 +15,18 @@ import (
 // Client holds only what the name says: a UUID, a hardware address or an IP
 // address. A name that speaks of no single machine, such as default, grub.cfg
 // or a shortened IP address, gives false.
+//
+// MAC-<address>.ipxe, with or without hyphens, and HOSTNAME-<name>.ipxe, in use
+// elsewhere, are read too; a [Tree] has no files by host names, which anybody
+// can claim.
 func ParseName(name string) (Client, bool) {
+	if host, ok := strings.CutPrefix(path.Base(name), "HOSTNAME-"); ok {
+		host, ok = strings.CutSuffix(host, ".ipxe")
+		if !ok || host == "" || strings.Trim(host, labelBytes) != "" {
+			return Client{}, false
+		}
+		return Client{Hostname: host}, true
+	}
 	r, ok := parseRequest(name)
 	return r.named, ok && r.specific()
 }
@@ -125,8 +136,13 @@ func (r *request) parseGRUB(id string) bool {
 
 func (r *request) parseIPXE(id string) bool {
 	switch {
-	case strings.HasPrefix(id, "mac-"):
-		mac, ok := parseHyphenated(id[len("mac-"):])
+	case strings.HasPrefix(id, "mac-"), strings.HasPrefix(id, "MAC-"):
+		// iPXE's ${mac:hexhyp}, or ${mac:hexraw}.
+		id = id[len("mac-"):]
+		mac, ok := parseHyphenated(id)
+		if !ok && strings.Trim(id, "0123456789abcdefABCDEF") == "" {
+			mac, ok = parseMAC(id)
+		}
 		r.named.MAC = mac
 		return ok
 	case strings.HasPrefix(id, "uuid-"):
