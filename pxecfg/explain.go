@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"strings"
 )
 
@@ -16,6 +17,24 @@ type Step struct {
 	Hit bool
 	// Why says what it boots, or why there is none.
 	Why string
+	// Rule says which rule, machine or other part of the source decided, the
+	// outermost first. It is empty where the source does not tell.
+	Rule string
+	// Values are what a hit consists of, and where it came from.
+	Values []Value
+}
+
+// Value is one part of a [Config].
+type Value struct {
+	// Entry is the label of the entry, empty for the Config itself.
+	Entry string
+	// Field is what it is: "title", "default", "timeout", "ui", "kernel",
+	// "initrd", "root", "arg", "sysappend", "localboot" or "chain".
+	Field string
+	// Value is its text.
+	Value string
+	// From is the profile, rule or source that it was set by.
+	From string
 }
 
 // Explain goes through [Client.Names] as PXELINUX does beside a foreign DHCP
@@ -24,16 +43,19 @@ type Step struct {
 // Where the machine has a lease, all its names give the same, so the first one
 // that has an identity the source knows tells what it boots.
 //
-// A look changes nothing: [Machines] does not count it as a sighting.
+// A look changes nothing: [Machines] and [Rules] do not count it as a sighting,
+// and [Once] not as a boot.
 func Explain(ctx context.Context, src Source, c Client) []Step {
-	ctx = context.WithValue(ctx, lookKey{}, true)
 	var steps []Step
 	for _, name := range c.Names() {
 		step := Step{Name: name}
-		cfg, err := explainName(ctx, src, c, name)
+		l := &look{}
+		cfg, err := explainName(context.WithValue(ctx, lookKey{}, l), src, c, name)
+		step.Rule = strings.Join(l.path, ", ")
 		switch {
 		case err == nil:
 			step.Hit, step.Why = true, cfg.summary()
+			step.Values = l.values(cfg)
 		case errors.Is(err, errShortened), errors.Is(err, errFallback):
 			step.Why = err.Error()
 		case errors.Is(err, fs.ErrNotExist):
@@ -99,6 +121,126 @@ func (c *Config) summary() string {
 	return b.String()
 }
 
+// look takes down how a decision came about. A nil look is none.
+type look struct {
+	path   []string
+	origin map[Value]string
+}
+
 type lookKey struct{}
 
-func isLook(ctx context.Context) bool { look, _ := ctx.Value(lookKey{}).(bool); return look }
+func lookOf(ctx context.Context) *look { l, _ := ctx.Value(lookKey{}).(*look); return l }
+
+func isLook(ctx context.Context) bool { return lookOf(ctx) != nil }
+
+// childLook is for a source that may turn out not to decide.
+func childLook(ctx context.Context) (context.Context, *look) {
+	if !isLook(ctx) {
+		return ctx, nil
+	}
+	l := &look{}
+	return context.WithValue(ctx, lookKey{}, l), l
+}
+
+// take makes a child's findings its own.
+func (l *look) take(child *look) {
+	if l != nil && child != nil {
+		l.path = append(l.path, child.path...)
+		l.from(child.origin)
+	}
+}
+
+func (l *look) match(part string) {
+	if l != nil {
+		l.path = append(l.path, part)
+	}
+}
+
+// from notes where values come from, on top of what was noted before.
+func (l *look) from(origin map[Value]string) {
+	if l == nil {
+		return
+	}
+	if l.origin == nil {
+		l.origin = make(map[Value]string, len(origin))
+	}
+	maps.Copy(l.origin, origin)
+}
+
+// values says of each value where it came from.
+func (l *look) values(c *Config) []Value {
+	var out []Value
+	for v := range c.allValues {
+		from, ok := l.origin[v]
+		if !ok {
+			from = l.origin[Value{Entry: anyEntry, Field: v.Field, Value: v.Value}]
+		}
+		if from == "" && len(l.path) > 0 {
+			from = l.path[len(l.path)-1]
+		}
+		v.From = from
+		out = append(out, v)
+	}
+	return out
+}
+
+// values yields what is set for the whole menu.
+func (c *Config) values(yield func(Value) bool) {
+	for _, v := range []Value{{Field: "title", Value: c.Title}, {Field: "default", Value: c.Default}, {Field: "ui", Value: c.UI}} {
+		if v.Value != "" && !yield(v) {
+			return
+		}
+	}
+	if c.Timeout != 0 {
+		yield(Value{Field: "timeout", Value: c.Timeout.String()})
+	}
+}
+
+func (c *Config) allValues(yield func(Value) bool) {
+	goOn := true
+	pass := func(v Value) bool { goOn = goOn && yield(v); return goOn }
+	c.values(pass)
+	for i := range c.Entries {
+		if !goOn {
+			return
+		}
+		c.Entries[i].values(pass)
+	}
+}
+
+// values yields what is set.
+func (e *Entry) values(yield func(Value) bool) {
+	var list []Value
+	add := func(field, value string) {
+		if value != "" {
+			list = append(list, Value{Entry: e.Label, Field: field, Value: value})
+		}
+	}
+	add("title", e.Title)
+	add("kernel", e.Kernel)
+	for _, p := range e.Initrd {
+		add("initrd", p)
+	}
+	if e.Root != nil {
+		args, err := e.Root.Args()
+		if err != nil {
+			args = []string{err.Error()}
+		}
+		add("root", strings.Join(args, " "))
+	}
+	for _, a := range e.Args {
+		add("arg", a)
+	}
+	if e.SysAppend != 0 {
+		add("sysappend", fmt.Sprintf("%#x", e.SysAppend))
+	}
+	if e.LocalBoot {
+		add("localboot", "true")
+	}
+	add("chain", e.Chain)
+	for _, v := range list {
+		if !yield(v) {
+			return
+		}
+	}
+}

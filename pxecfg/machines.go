@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"sync"
-	"time"
 )
 
 // Machine is one machine that is known: by its hardware address, its UUID, its
@@ -53,23 +52,20 @@ type Machines struct {
 // Config implements [Source].
 func (m *Machines) Config(ctx context.Context, c Client) (*Config, error) {
 	m.once.Do(m.index)
-	if k := m.find(c); k != nil {
-		if !isLook(ctx) {
-			m.seen.forget(c)
-		}
-		return ask(ctx, k.Source, c)
+	k := m.find(c)
+	if k == nil {
+		return askUnknown(ctx, m.Unknown, c, &m.seen, m.MaxSeen, m.Logger)
 	}
-	if !isLook(ctx) && m.seen.add(c, time.Now(), m.maxSeen()) {
-		m.logger().Warn("unknown machine asks for its boot configuration", "client", c.String(),
-			"mac", c.MAC.String(), "uuid", c.UUID, "arch", archText(c))
+	if !isLook(ctx) {
+		m.seen.forget(c)
 	}
-	cfg, err := ask(ctx, m.Unknown, c)
-	if err != nil {
-		return nil, err
-	}
-	fallback := *cfg
-	fallback.Fallback = true
-	return &fallback, nil
+	lookOf(ctx).match(k.String())
+	return ask(ctx, k.Source, c)
+}
+
+// String names the machine by what it is known by.
+func (k *Machine) String() string {
+	return "machine " + Client{MAC: k.MAC, UUID: k.UUID, IP: k.IP}.String()
 }
 
 // Validate reports machines without a key, and keys that two machines have.
@@ -150,20 +146,6 @@ func (m *Machines) find(c Client) *Machine {
 // address: neither may make it the other one.
 func (k *Machine) mayBe(c Client) bool {
 	return len(k.MAC) == 0 || len(c.MAC) == 0 || sameMAC(k.MAC, c.MAC)
-}
-
-func (m *Machines) maxSeen() int {
-	if m.MaxSeen == 0 {
-		return 1024
-	}
-	return max(m.MaxSeen, 0)
-}
-
-func (m *Machines) logger() *slog.Logger {
-	if m.Logger != nil {
-		return m.Logger
-	}
-	return slog.Default()
 }
 
 func putFirst[K comparable](m map[K]*Machine, key K, k *Machine) {

@@ -29,22 +29,27 @@ func (f SourceFunc) Config(ctx context.Context, c Client) (*Config, error) { ret
 // may know the machine itself: the first fallback is returned if none does.
 func First(sources ...Source) Source {
 	return SourceFunc(func(ctx context.Context, c Client) (*Config, error) {
+		parent := ctx
 		var fallback *Config
+		var fallbackLook *look
 		for _, s := range sources {
+			ctx, l := childLook(ctx)
 			cfg, err := ask(ctx, s, c)
 			switch {
 			case errors.Is(err, fs.ErrNotExist):
 			case err != nil:
 				return nil, err
 			case !cfg.Fallback:
+				lookOf(parent).take(l)
 				return cfg, nil
 			case fallback == nil:
-				fallback = cfg
+				fallback, fallbackLook = cfg, l
 			}
 		}
 		if fallback == nil {
 			return nil, fs.ErrNotExist
 		}
+		lookOf(parent).take(fallbackLook)
 		return fallback, nil
 	})
 }
