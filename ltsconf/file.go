@@ -18,6 +18,7 @@ type File struct {
 	problems []*SyntaxError
 	stray    string
 	opts     Parser // as it was read
+	likes    []like
 	spans    []span // settings of the first file, in order
 }
 

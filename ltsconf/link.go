@@ -4,6 +4,7 @@ package ltsconf
 // indexes the patterns.
 func (p *parser) link() {
 	f := p.f
+	f.likes = p.likes
 	targets := make([][]token, len(f.sections)) // beside section.like
 	for _, l := range p.likes {
 		if to, ok := f.index[fold(l.target.text)]; ok {
