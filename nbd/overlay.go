@@ -46,6 +46,9 @@ type Overlay struct {
 	// Close, so that neither pulls the store from under a reader.
 	life   sync.RWMutex
 	closed bool
+	// writes is held shared by what changes the overlay, and exclusively by
+	// Commit, which others may read beside.
+	writes sync.RWMutex
 
 	// stripes guard the chunks: shared to read blocks that are in the store,
 	// exclusive to write. Two halves of one block written at the same time
@@ -55,14 +58,19 @@ type Overlay struct {
 
 // overlayStore holds the written blocks. The caller holds the chunk's stripe.
 type overlayStore interface {
-	// present returns the map's word for a chunk: bit i is block i.
-	present(chunk int64) uint64
-	// read fills p from off; all blocks touched are present.
+	// state returns which blocks of a chunk are stored, and which are zeroes
+	// without being stored; bit i is block i. The others are the base's.
+	state(chunk int64) (data, zero uint64)
+	// read fills p from off; all blocks touched are stored.
 	read(p []byte, off int64) error
-	// write stores p at off, inside one chunk. A block that is not present is
-	// written whole and becomes present only by mark.
+	// write stores p at off, inside one chunk. A block that is not stored is
+	// written whole and counts as stored only by mark.
 	write(p []byte, off int64) error
-	mark(chunk int64, word uint64)
+	mark(chunk int64, fresh uint64)
+	// zero makes blocks zeroes and gives their space back.
+	zero(chunk int64, blocks uint64) error
+	// clean reports whether all blocks are the base's.
+	clean() bool
 	sync() error
 	reset() error
 	close() error
@@ -72,14 +80,22 @@ type overlayStore interface {
 // process. It takes memory for what is written only, a block at a time. Sync
 // has nothing to do.
 func NewOverlay(base Device) *Overlay {
-	return &Overlay{base: base, size: base.Size(), store: newMemStore()}
+	return &Overlay{base: base, size: base.Size(), store: newMemStore(base.Size())}
 }
 
 // Size returns the base's size in bytes.
 func (o *Overlay) Size() int64 { return o.size }
 
-// Features announces writes, flushes and several connections.
-func (o *Overlay) Features() Features { return Features{Write: true, Flush: true, MultiConn: true} }
+// Features announces all that a disk can do, and several connections. Blocks
+// of the base's MinBlock are asked for where it has one.
+func (o *Overlay) Features() Features { return overlayFeatures(o.base.Features().MinBlock) }
+
+func overlayFeatures(minBlock int) Features {
+	return Features{
+		Write: true, Flush: true, Trim: true, Zero: true, FastZero: true, Extents: true,
+		MultiConn: true, MinBlock: minBlock,
+	}
+}
 
 // Usage returns how many bytes the overlay stores, in whole blocks.
 func (o *Overlay) Usage() int64 { return o.used.Load() * overlayBlock }
@@ -129,45 +145,51 @@ func (o *Overlay) readChunk(p []byte, off int64) error {
 	chunk := off / chunkBytes
 	lock := &o.stripes[chunk%overlayStripe]
 	lock.RLock()
-	word := o.store.present(chunk)
+	data, zero := o.store.state(chunk)
 	var err error
-	if word != 0 {
-		err = o.eachRun(p, off, word, true)
+	if data != 0 {
+		err = o.eachRun(p, off, data, fromStore)
 	}
 	lock.RUnlock()
-	if err == nil {
-		err = o.eachRun(p, off, word, false)
+	if err == nil && zero != 0 {
+		err = o.eachRun(p, off, zero, fromNowhere)
+	}
+	if own := data | zero; err == nil && own != ^uint64(0) {
+		err = o.eachRun(p, off, ^own, fromBase)
 	}
 	return err
 }
 
-// eachRun reads the runs of blocks whose bit in word is as wanted: from the
-// store when it is set, from the base when it is not.
-func (o *Overlay) eachRun(p []byte, off int64, word uint64, stored bool) error {
-	if !stored {
-		word = ^word
-	}
+type blockSource int
+
+const (
+	fromStore blockSource = iota
+	fromBase
+	fromNowhere
+)
+
+// eachRun reads the runs of blocks whose bit in word is set.
+func (o *Overlay) eachRun(p []byte, off int64, word uint64, from blockSource) error {
 	for n := 0; n < len(p); {
 		pos := off + int64(n)
-		block := pos % chunkBytes / overlayBlock
-		w := word >> block
-		var run int
+		w := word >> (pos % chunkBytes / overlayBlock)
+		run := bits.TrailingZeros64(w)
 		if w&1 != 0 {
 			run = bits.TrailingZeros64(^w)
-		} else {
-			run = bits.TrailingZeros64(w)
 		}
 		length := min(int64(len(p)-n), int64(run)*overlayBlock-pos%overlayBlock)
-		if w&1 != 0 {
-			part, err := p[n:n+int(length)], error(nil)
-			if stored {
-				err = o.store.read(part, pos)
-			} else {
-				err = readFullAt(o.base, part, pos)
-			}
-			if err != nil {
-				return err
-			}
+		part, err := p[n:n+int(length)], error(nil)
+		switch {
+		case w&1 == 0:
+		case from == fromStore:
+			err = o.store.read(part, pos)
+		case from == fromBase:
+			err = readFullAt(o.base, part, pos)
+		default:
+			clear(part)
+		}
+		if err != nil {
+			return err
 		}
 		n += int(length)
 	}

@@ -152,6 +152,13 @@ func (f *crashFile) WriteAt(p []byte, off int64) (n int, err error) {
 	return f.content().WriteAt(p, off)
 }
 
+// punch is recorded as what it reads as.
+func (f *crashFile) punch(off, n int64) error {
+	zeroes := make([]byte, max(0, min(n, f.content().size-off)))
+	_, err := f.WriteAt(zeroes, off)
+	return err
+}
+
 func (f *crashFile) truncate(size int64) error {
 	f.dir.record(crashOp{kind: "truncate", file: f.i, off: size})
 	f.content().truncate(size)
@@ -248,9 +255,9 @@ func (r rampBase) Size() int64        { return int64(r) }
 func (r rampBase) Features() Features { return Features{} }
 
 // crashBase needs two pages of map.
-const crashBase = rampBase(mapPageWords*64*overlayBlock + 5*overlayBlock + 700)
+const crashBase = rampBase(mapPageSpan + 5*overlayBlock + 700)
 
-// crashWork writes, flushes and resets at random, around both ends of the base
+// crashWork writes, zeroes, flushes and resets at random, around both ends of the base
 // and the border between the pages of the map, and leaves marks in the log.
 func crashWork(t *testing.T, seed uint64, skip string) *crashDir {
 	d := newCrashDir()
@@ -271,12 +278,18 @@ func crashWork(t *testing.T, seed uint64, skip string) *crashDir {
 			require.NoError(t, o.Reset())
 			d.record(crashOp{kind: "reset"})
 		default:
-			spot := []int64{0, mapPageWords * 64 * overlayBlock, int64(crashBase)}[rng.IntN(3)]
+			spot := []int64{0, mapPageSpan, int64(crashBase)}[rng.IntN(3)]
 			off := max(0, spot-4*overlayBlock+rng.Int64N(8)*512)
 			n := min(1+rng.Int64N(3*overlayBlock), int64(crashBase)-off)
 			data := make([]byte, n)
 			for i := range data {
 				data[i] = byte(rng.Uint32() | 1)
+			}
+			if rng.IntN(3) == 0 {
+				clear(data)
+				d.record(crashOp{kind: "wrote", off: off, data: data})
+				require.NoError(t, o.Zero(off, n, 0))
+				continue
 			}
 			d.record(crashOp{kind: "wrote", off: off, data: data})
 			_, err := o.WriteAt(data, off)
@@ -290,7 +303,7 @@ func crashWork(t *testing.T, seed uint64, skip string) *crashDir {
 // that was ever written with what may be there: the flushed bytes, or those of
 // a later write; while a reset is under way, or all of that or the base.
 func checkCrash(d *crashDir, n int, rng *rand.Rand) error {
-	flushed, spots := newSparse(), map[int64]bool{}
+	flushed, written, spots := newSparse(), newSparse(), map[int64]bool{}
 	var current, later []crashOp
 	resetting := false
 	for _, op := range d.log[:n] {
@@ -302,16 +315,15 @@ func checkCrash(d *crashDir, n int, rng *rand.Rand) error {
 			}
 		case "flushed":
 			later = nil
-			flushed = newSparse()
+			flushed, written = newSparse(), newSparse()
 			for _, w := range current {
-				for i, c := range w.data { // zero is "not written"
-					_, _ = flushed.WriteAt([]byte{c}, w.off+int64(i))
-				}
+				_, _ = flushed.WriteAt(w.data, w.off)
+				_, _ = written.WriteAt(bytes.Repeat([]byte{1}, len(w.data)), w.off)
 			}
 		case "reset begins":
 			resetting = true
 		case "reset":
-			resetting, current, later, flushed = false, nil, nil, newSparse()
+			resetting, current, later, flushed, written = false, nil, nil, newSparse(), newSparse()
 		}
 	}
 	left := d.after(n, rng)
@@ -326,13 +338,14 @@ func checkCrash(d *crashDir, n int, rng *rand.Rand) error {
 	for _, b := range slices.Sorted(maps.Keys(spots)) {
 		off := b * overlayBlock
 		size := min(overlayBlock, int64(crashBase)-off)
-		got, base, want := make([]byte, size), make([]byte, size), make([]byte, size)
+		got, base, want, own := make([]byte, size), make([]byte, size), make([]byte, size), make([]byte, size)
 		if _, err := o.ReadAt(got, off); err != nil {
 			return err
 		}
 		_, _ = crashBase.ReadAt(base, off)
 		_, _ = flushed.ReadAt(want, off)
-		for i, c := range want {
+		_, _ = written.ReadAt(own, off)
+		for i, c := range own {
 			if c == 0 {
 				want[i] = base[i]
 			}

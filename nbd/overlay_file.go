@@ -1,7 +1,6 @@
 package nbd
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -15,15 +14,21 @@ import (
 //
 //   - data holds block i of the base at i*4096, is sparse, and means nothing
 //     where the map has no bit;
-//   - map is one page of header, then one bit per block, little-endian words.
+//   - map is one page of header, then two bits per block: own, it is not the
+//     base's any more, and zero, it is zeroes and not in data. A byte holds
+//     four blocks, own in its lower half and zero in its upper one.
 //
 // What makes it safe against power loss:
 //
-//   - A bit only ever goes from 0 to 1 in a map, so that a torn write of the
-//     map is a mixture of two valid maps.
-//   - Sync first makes data durable, then writes the bits that were set
-//     before it began, then makes the map durable: no bit is durable before
-//     its block is.
+//   - A block's two bits are in one byte, so that a torn write of the map is a
+//     mixture of blocks' states before and after. No block ever goes back to
+//     the base.
+//   - Sync first makes data durable, then writes the states that blocks had
+//     before it began, then makes the map durable: no block counts as stored
+//     before it is.
+//   - What becomes zero is zero in the map in memory before its space is given
+//     back. Should the map on disk still count it as stored after a crash, it
+//     reads as the hole that it is: as zeroes too.
 //   - Reset puts a new, empty map in the old one's place (durable, renamed,
 //     directory durable) before it touches data.
 //   - Creation makes the map durable before there is a data file, so that a
@@ -35,11 +40,8 @@ const (
 	overlayTempName = "map.new"
 
 	overlayMagic   = "diskless overlay"
-	overlayVersion = 1
+	overlayVersion = 2
 	overlayMaxID   = 128
-
-	mapPageBytes = 4096
-	mapPageWords = mapPageBytes / 8
 )
 
 // overlayDir is the little that a stored overlay needs of its directory.
@@ -59,6 +61,9 @@ type overlayFile interface {
 	io.WriterAt
 	size() (int64, error)
 	truncate(int64) error
+	// punch gives the space of a range back, which then reads as zeroes; or
+	// it does nothing, where the system cannot.
+	punch(off, n int64) error
 	// sync makes the contents durable, and as much about the file as is
 	// needed to read them.
 	sync() error
@@ -88,21 +93,13 @@ func OpenOverlay(base Device, dir, id string) (*Overlay, error) {
 	return o, nil
 }
 
-// mapPage is a page of the map in memory.
-type mapPage struct {
-	words [mapPageWords]atomic.Uint64
-	dirty atomic.Bool
-}
-
 type fileStore struct {
 	dir      overlayDir
 	data     overlayFile
 	baseSize int64
 	id       string
 
-	// pages is the map; a page without a bit is nil, so that an overlay's
-	// cost does not depend on the size of the image.
-	pages []atomic.Pointer[mapPage]
+	blocks blockMap
 	// unsynced is set after each write to data.
 	unsynced atomic.Bool
 	// failed holds the first error of a sync.
@@ -116,9 +113,7 @@ func openFileStore(d overlayDir, baseSize int64, id string) (*fileStore, error) 
 	if len(id) > overlayMaxID {
 		return nil, fmt.Errorf("the base's id is longer than %d bytes: %w", overlayMaxID, fs.ErrInvalid)
 	}
-	blocks := (baseSize + overlayBlock - 1) / overlayBlock
-	s := &fileStore{dir: d, baseSize: baseSize, id: id}
-	s.pages = make([]atomic.Pointer[mapPage], (blocks+mapPageWords*64-1)/(mapPageWords*64))
+	s := &fileStore{dir: d, baseSize: baseSize, id: id, blocks: newBlockMap(baseSize)}
 	if err := s.open(); err != nil {
 		if s.mapFile != nil {
 			err = errors.Join(err, s.mapFile.close())
@@ -171,54 +166,13 @@ func (s *fileStore) open() (err error) {
 	return nil
 }
 
-// last returns the number of the last block present, -1 when there is none.
-func (s *fileStore) last() int64 {
-	for i := len(s.pages) - 1; i >= 0; i-- {
-		page := s.pages[i].Load()
-		if page == nil {
-			continue
-		}
-		for w := mapPageWords - 1; w >= 0; w-- {
-			if word := page.words[w].Load(); word != 0 {
-				return (int64(i)*mapPageWords+int64(w))*64 + int64(bits.Len64(word)) - 1
-			}
-		}
-	}
-	return -1
-}
-
 // end returns how long data must be at least.
-func (s *fileStore) end() int64 { return min((s.last()+1)*overlayBlock, s.baseSize) }
+func (s *fileStore) end() int64 { return min((s.blocks.last()+1)*overlayBlock, s.baseSize) }
 
-func (s *fileStore) count() (n int64) {
-	for i := range s.pages {
-		if page := s.pages[i].Load(); page != nil {
-			for w := range page.words {
-				n += int64(bits.OnesCount64(page.words[w].Load()))
-			}
-		}
-	}
-	return n
-}
-
-func (s *fileStore) present(chunk int64) uint64 {
-	if page := s.pages[chunk/mapPageWords].Load(); page != nil {
-		return page.words[chunk%mapPageWords].Load()
-	}
-	return 0
-}
-
-func (s *fileStore) mark(chunk int64, word uint64) {
-	slot := &s.pages[chunk/mapPageWords]
-	page := slot.Load()
-	if page == nil {
-		// Another stripe may be here too; one of the two pages wins.
-		slot.CompareAndSwap(nil, new(mapPage))
-		page = slot.Load()
-	}
-	page.words[chunk%mapPageWords].Store(word)
-	page.dirty.Store(true) // after the word: sync looks at them the other way round
-}
+func (s *fileStore) state(chunk int64) (data, zero uint64) { return s.blocks.state(chunk) }
+func (s *fileStore) mark(chunk int64, fresh uint64)        { s.blocks.setData(chunk, fresh) }
+func (s *fileStore) count() int64                          { return s.blocks.count() }
+func (s *fileStore) clean() bool                           { return s.blocks.clean() }
 
 func (s *fileStore) read(p []byte, off int64) error { return readFullAt(s.data, p, off) }
 
@@ -229,6 +183,25 @@ func (s *fileStore) write(p []byte, off int64) error {
 	_, err := s.data.WriteAt(p, off)
 	s.unsynced.Store(true)
 	return err
+}
+
+func (s *fileStore) zero(chunk int64, blocks uint64) error {
+	if err := s.failed.Load(); err != nil {
+		return *err
+	}
+	data, _ := s.blocks.state(chunk)
+	s.blocks.setZero(chunk, blocks)
+	for freed := data & blocks; freed != 0; {
+		first := bits.TrailingZeros64(freed)
+		run := bits.TrailingZeros64(^(freed >> first))
+		// The map says what is there: a failure costs the space, no more.
+		_ = s.data.punch(chunk*chunkBytes+int64(first)*overlayBlock, int64(run)*overlayBlock)
+		if first+run >= chunkBlocks {
+			break
+		}
+		freed &= ^uint64(0) << (first + run)
+	}
+	return nil
 }
 
 // sync is described at the top of this file.
@@ -243,16 +216,10 @@ func (s *fileStore) sync() error {
 		data []byte
 	}
 	var dirty []dirtyPage
-	for i := range s.pages {
-		page := s.pages[i].Load()
-		if page == nil || !page.dirty.Swap(false) {
-			continue
+	for i := range s.blocks {
+		if page := s.blocks[i].Load(); page != nil && page.dirty.Swap(false) {
+			dirty = append(dirty, dirtyPage{int64(1+i) * mapPageBytes, page.encode()})
 		}
-		data := make([]byte, mapPageBytes)
-		for w := range mapPageWords {
-			binary.LittleEndian.PutUint64(data[w*8:], page.words[w].Load())
-		}
-		dirty = append(dirty, dirtyPage{int64(1+i) * mapPageBytes, data})
 	}
 	if s.unsynced.Swap(false) || len(dirty) > 0 {
 		if err := s.data.sync(); err != nil {
@@ -291,9 +258,7 @@ func (s *fileStore) reset() error {
 	// The new map has the name now, whatever else went wrong.
 	old := s.mapFile
 	s.mapFile = f
-	for i := range s.pages {
-		s.pages[i].Store(nil)
-	}
+	s.blocks.clear()
 	closeErr := old.close()
 	if err != nil {
 		return s.fail(err)

@@ -16,7 +16,7 @@ func (s *fileStore) newMap() (overlayFile, error) {
 	}
 	_, err = f.WriteAt(s.header(), 0)
 	if err == nil {
-		err = f.truncate(int64(1+len(s.pages)) * mapPageBytes)
+		err = f.truncate(int64(1+len(s.blocks)) * mapPageBytes)
 	}
 	if err == nil {
 		err = f.sync()
@@ -68,7 +68,7 @@ func (s *fileStore) checkHeader(h []byte) error {
 
 // load reads the map.
 func (s *fileStore) load() error {
-	want := int64(1+len(s.pages)) * mapPageBytes
+	want := int64(1+len(s.blocks)) * mapPageBytes
 	size, err := s.mapFile.size()
 	if err != nil {
 		return err
@@ -86,23 +86,35 @@ func (s *fileStore) load() error {
 	if size != want {
 		return fmt.Errorf("the map is %d bytes long instead of %d: it was cut or extended: %w", size, want, fs.ErrInvalid)
 	}
-	for i := range s.pages {
+	for i := range s.blocks {
 		if err := readFullAt(s.mapFile, buf, int64(1+i)*mapPageBytes); err != nil {
 			return err
 		}
-		var page *mapPage
-		for w := range mapPageWords {
-			if word := binary.LittleEndian.Uint64(buf[w*8:]); word != 0 {
-				if page == nil {
-					page = new(mapPage)
-					s.pages[i].Store(page)
-				}
-				page.words[w].Store(word)
+		for c := range int64(mapPageChunks) {
+			own, zero, ok := decodeChunk(buf[c*mapChunkBytes:])
+			chunk := int64(i)*mapPageChunks + c
+			if !ok || own&^chunkMask(chunk, s.baseSize) != 0 {
+				return fmt.Errorf("the map has blocks past the end of the base, or of no known state: it is damaged: %w", fs.ErrInvalid)
+			}
+			if own != 0 {
+				page := s.blocks.page(chunk)
+				page.own[c].Store(own)
+				page.zero[c].Store(zero)
 			}
 		}
 	}
-	if blocks := (s.baseSize + overlayBlock - 1) / overlayBlock; s.last() >= blocks {
-		return fmt.Errorf("the map has blocks past the end of the base: it is damaged: %w", fs.ErrInvalid)
-	}
 	return nil
+}
+
+// chunkMask has a bit for each block of a chunk that a device of size bytes has.
+func chunkMask(chunk, size int64) uint64 {
+	blocks := (size+overlayBlock-1)/overlayBlock - chunk*chunkBlocks
+	switch {
+	case blocks >= chunkBlocks:
+		return ^uint64(0)
+	case blocks <= 0:
+		return 0
+	default:
+		return 1<<blocks - 1
+	}
 }

@@ -1,33 +1,29 @@
 package nbd
 
-// memStore keeps blocks in memory. Its maps are guarded by the overlay's
+import "math/bits"
+
+// memStore keeps blocks in memory. Its chunks are guarded by the overlay's
 // stripes: shard i belongs to stripe i.
 type memStore struct {
+	blocks blockMap
 	shards [overlayStripe]map[int64]*memChunk
 }
 
 // memChunk costs half a kilobyte for up to 256 KiB, so that a large base that
 // is written here and there needs little beside the blocks themselves.
-type memChunk struct {
-	word   uint64
-	blocks [chunkBlocks]*[overlayBlock]byte
-}
+type memChunk [chunkBlocks]*[overlayBlock]byte
 
-func newMemStore() *memStore { return &memStore{} }
+func newMemStore(size int64) *memStore { return &memStore{blocks: newBlockMap(size)} }
 
-func (s *memStore) chunk(c int64) *memChunk { return s.shards[c%overlayStripe][c] }
-
-func (s *memStore) present(c int64) uint64 {
-	if m := s.chunk(c); m != nil {
-		return m.word
-	}
-	return 0
-}
+func (s *memStore) state(c int64) (data, zero uint64) { return s.blocks.state(c) }
+func (s *memStore) mark(c int64, fresh uint64)        { s.blocks.setData(c, fresh) }
+func (s *memStore) clean() bool                       { return s.blocks.clean() }
 
 func (s *memStore) read(p []byte, off int64) error {
-	m := s.chunk(off / chunkBytes)
+	c := off / chunkBytes
+	m := s.shards[c%overlayStripe][c]
 	for len(p) > 0 {
-		n := copy(p, m.blocks[off%chunkBytes/overlayBlock][off%overlayBlock:])
+		n := copy(p, m[off%chunkBytes/overlayBlock][off%overlayBlock:])
 		p, off = p[n:], off+int64(n)
 	}
 	return nil
@@ -35,16 +31,17 @@ func (s *memStore) read(p []byte, off int64) error {
 
 func (s *memStore) write(p []byte, off int64) error {
 	c := off / chunkBytes
-	m := s.chunk(c)
+	shard := &s.shards[c%overlayStripe]
+	m := (*shard)[c]
 	if m == nil {
 		m = new(memChunk)
-		if s.shards[c%overlayStripe] == nil {
-			s.shards[c%overlayStripe] = make(map[int64]*memChunk)
+		if *shard == nil {
+			*shard = make(map[int64]*memChunk)
 		}
-		s.shards[c%overlayStripe][c] = m
+		(*shard)[c] = m
 	}
 	for len(p) > 0 {
-		b := &m.blocks[off%chunkBytes/overlayBlock]
+		b := &m[off%chunkBytes/overlayBlock]
 		if *b == nil {
 			*b = new([overlayBlock]byte)
 		}
@@ -54,11 +51,26 @@ func (s *memStore) write(p []byte, off int64) error {
 	return nil
 }
 
-func (s *memStore) mark(c int64, word uint64) { s.chunk(c).word = word }
+func (s *memStore) zero(c int64, blocks uint64) error {
+	s.blocks.setZero(c, blocks)
+	shard := s.shards[c%overlayStripe]
+	m := shard[c]
+	if m == nil {
+		return nil
+	}
+	for w := blocks; w != 0; w &= w - 1 {
+		m[bits.TrailingZeros64(w)] = nil
+	}
+	if data, _ := s.blocks.state(c); data == 0 {
+		delete(shard, c)
+	}
+	return nil
+}
 
 func (s *memStore) sync() error { return nil }
 
 func (s *memStore) reset() error {
+	s.blocks.clear()
 	s.shards = [overlayStripe]map[int64]*memChunk{}
 	return nil
 }

@@ -82,5 +82,8 @@ func (f osFile) size() (int64, error) {
 }
 
 func (f osFile) truncate(n int64) error { return f.Truncate(n) }
-func (f osFile) sync() error            { return syncData(f.File) }
-func (f osFile) close() error           { return f.Close() }
+func (f osFile) punch(off, n int64) error {
+	return punchHole(f.File, off, n)
+}
+func (f osFile) sync() error  { return syncData(f.File) }
+func (f osFile) close() error { return f.Close() }

@@ -21,6 +21,17 @@ func syncData(f *os.File) error {
 	}
 }
 
+// punchHole gives the space of a range back and leaves the length as it is.
+func punchHole(f *os.File, off, n int64) error {
+	const keepSize, punchHole = 1, 2 // FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE
+	for {
+		err := syscall.Fallocate(int(f.Fd()), keepSize|punchHole, off, n)
+		if !errors.Is(err, syscall.EINTR) {
+			return err
+		}
+	}
+}
+
 // lockFile takes a lock that ends with the descriptor. File systems that
 // cannot lock a directory (NFS) do without.
 func lockFile(f *os.File) error {

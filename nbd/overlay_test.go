@@ -65,6 +65,19 @@ func TestOverlayModel(t *testing.T) {
 					require.NoError(t, o.Reset())
 					require.Zero(t, o.Usage())
 					copy(model, base)
+				case rng.IntN(4) == 0:
+					flags := []ZeroFlags{0, 0, ZeroFast, ZeroNoHole}[rng.IntN(4)]
+					require.NoError(t, o.Zero(int64(off), int64(n), flags))
+					clear(model[off : off+n])
+				case rng.IntN(8) == 0:
+					require.NoError(t, o.Trim(int64(off), int64(n)))
+					from, to := (off+4095)&^4095, off+n
+					if to < size {
+						to &^= 4095
+					}
+					if from < to {
+						clear(model[from:to])
+					}
 				case rng.IntN(2) == 0:
 					p := randomBytes(uint64(i), n)
 					m, err := o.WriteAt(p, int64(off))
@@ -86,8 +99,33 @@ func TestOverlayModel(t *testing.T) {
 			require.ErrorIs(t, err, io.EOF)
 			require.True(t, bytes.Equal(model, all[:n]))
 			require.True(t, bytes.Equal(pristine, base), "the base was written to")
+			checkExtents(t, o, model)
+			image := filepath.Join(t.TempDir(), "image")
+			require.NoError(t, o.Commit(t.Context(), image))
+			all, err = os.ReadFile(image)
+			require.NoError(t, err)
+			require.True(t, bytes.Equal(model, all), "the committed image")
 			require.LessOrEqual(t, o.Usage(), int64(size+overlayBlock))
 		})
+	}
+}
+
+// checkExtents asks in small steps and checks that what is said to be zero is.
+func checkExtents(t *testing.T, dev Device, content []byte) {
+	t.Helper()
+	dst := make([]Extent, 3)
+	for off := int64(0); off < dev.Size(); {
+		n, err := dev.(Extenter).Extents(off, dev.Size()-off, dst)
+		require.NoError(t, err)
+		require.Positive(t, n)
+		for _, e := range dst[:n] {
+			require.Positive(t, e.Length)
+			require.LessOrEqual(t, off+e.Length, dev.Size())
+			if e.Zero {
+				require.Empty(t, bytes.Trim(content[off:off+e.Length], "\x00"), "at %d", off)
+			}
+			off += e.Length
+		}
 	}
 }
 
@@ -105,7 +143,7 @@ func TestOverlayBounds(t *testing.T) {
 		_, err = o.ReadAt(make([]byte, 1), 10000)
 		require.ErrorIs(t, err, io.EOF)
 		require.Zero(t, o.Usage())
-		require.Equal(t, Features{Write: true, Flush: true, MultiConn: true}, o.Features())
+		require.Equal(t, o.Features(), FeaturesOf(o))
 	})
 }
 
@@ -221,8 +259,9 @@ func TestOverlayRefuses(t *testing.T) {
 		"map empty":       func(dir string) error { return os.Truncate(filepath.Join(dir, "map"), 0) },
 		"map header":      func(dir string) error { return poke(filepath.Join(dir, "map"), 30, 0xff) },
 		"map magic":       func(dir string) error { return poke(filepath.Join(dir, "map"), 0, 'x') },
-		"bit past base":   func(dir string) error { return poke(filepath.Join(dir, "map"), 4096+256/8, 1) },
-		"bit past data":   func(dir string) error { return poke(filepath.Join(dir, "map"), 4096+255/8, 0x80) },
+		"bit past base":   func(dir string) error { return poke(filepath.Join(dir, "map"), 4096+256/4, 1) },
+		"bit past data":   func(dir string) error { return poke(filepath.Join(dir, "map"), 4096+255/4, 0x08) },
+		"no known state":  func(dir string) error { return poke(filepath.Join(dir, "map"), 4096, 0x40) },
 		"not a directory": func(dir string) error { return errors.Join(os.RemoveAll(dir), os.WriteFile(dir, nil, 0o600)) },
 	} {
 		t.Run(what, func(t *testing.T) {

@@ -19,11 +19,10 @@ func (o *Overlay) WriteAt(p []byte, off int64) (int, error) {
 	if off > o.size || int64(len(p)) > o.size-off {
 		return 0, fmt.Errorf("nbd: overlay: write of %d bytes at %d goes past the end at %d: %w", len(p), off, o.size, syscall.ENOSPC)
 	}
-	o.life.RLock()
-	defer o.life.RUnlock()
-	if o.closed {
-		return 0, errOverlayClosed
+	if err := o.change(); err != nil {
+		return 0, err
 	}
+	defer o.changed()
 	for n := 0; n < len(p); {
 		part := chunkPart(p[n:], off+int64(n))
 		m, err := o.writeChunk(part, off+int64(n))
@@ -35,6 +34,23 @@ func (o *Overlay) WriteAt(p []byte, off int64) (int, error) {
 	return len(p), nil
 }
 
+// change begins something that changes the overlay; unless it fails the
+// caller must call changed.
+func (o *Overlay) change() error {
+	o.life.RLock()
+	o.writes.RLock()
+	if o.closed {
+		o.changed()
+		return errOverlayClosed
+	}
+	return nil
+}
+
+func (o *Overlay) changed() {
+	o.writes.RUnlock()
+	o.life.RUnlock()
+}
+
 // writeChunk writes p, which lies inside one chunk: the blocks that p covers
 // whole, and those that are stored already, as long runs; a block of which p
 // is only a part and that is not stored yet is first filled up from the base.
@@ -43,7 +59,11 @@ func (o *Overlay) writeChunk(p []byte, off int64) (int, error) {
 	lock := &o.stripes[chunk%overlayStripe]
 	lock.Lock()
 	defer lock.Unlock()
-	word := o.store.present(chunk)
+	return o.writeLocked(p, off)
+}
+
+func (o *Overlay) writeLocked(p []byte, off int64) (int, error) {
+	word, _ := o.store.state(off / chunkBytes)
 	for n := 0; n < len(p); {
 		pos := off + int64(n)
 		block := pos % chunkBytes / overlayBlock
@@ -102,27 +122,29 @@ func (o *Overlay) put(p []byte, pos int64, fresh uint64) error {
 		return err
 	}
 	if fresh != 0 {
-		chunk := pos / chunkBytes
-		o.store.mark(chunk, o.store.present(chunk)|fresh)
+		o.store.mark(pos/chunkBytes, fresh)
 	}
 	return nil
 }
 
 var blockPool = sync.Pool{New: func() any { return new([overlayBlock]byte) }}
 
-// fill merges p, a part of one block at pos, with the base and stores the
-// whole block.
+// fill merges p, a part of one block at pos, with what the block holds, which
+// is not stored, and stores it whole.
 func (o *Overlay) fill(p []byte, pos int64) error {
 	buf := blockPool.Get().(*[overlayBlock]byte)
 	defer blockPool.Put(buf)
 	start := pos - pos%overlayBlock
 	have := min(overlayBlock, o.size-start)
-	if err := readFullAt(o.base, buf[:have], start); err != nil {
+	bit := uint64(1) << (start % chunkBytes / overlayBlock)
+	if _, zero := o.store.state(start / chunkBytes); zero&bit != 0 {
+		clear(buf[:have])
+	} else if err := readFullAt(o.base, buf[:have], start); err != nil {
 		return err
 	}
 	clear(buf[have:])
 	copy(buf[pos-start:], p)
-	return o.put(buf[:have], start, 1<<(start%chunkBytes/overlayBlock))
+	return o.put(buf[:have], start, bit)
 }
 
 func (o *Overlay) reserve(blocks int64) error {

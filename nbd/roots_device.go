@@ -125,6 +125,33 @@ func (d *rootDevice) Sync() error {
 	return d.overlay.Sync()
 }
 
+// Trim implements [Trimmer].
+func (d *rootDevice) Trim(off, n int64) error {
+	defer d.holder.ops.RUnlock()
+	if err := d.enter(); err != nil {
+		return err
+	}
+	return d.overlay.Trim(off, n)
+}
+
+// Zero implements [Zeroer].
+func (d *rootDevice) Zero(off, n int64, flags ZeroFlags) error {
+	defer d.holder.ops.RUnlock()
+	if err := d.enter(); err != nil {
+		return err
+	}
+	return d.overlay.Zero(off, n, flags)
+}
+
+// Extents implements [Extenter].
+func (d *rootDevice) Extents(off, n int64, dst []Extent) (int, error) {
+	defer d.holder.ops.RUnlock()
+	if err := d.enter(); err != nil {
+		return 0, err
+	}
+	return d.overlay.Extents(off, n, dst)
+}
+
 // Close ends the connection's part in the root. The root stays with its boot,
 // which may reconnect.
 func (d *rootDevice) Close() error {
@@ -144,9 +171,14 @@ func (d *rootDevice) Close() error {
 type rootInfo int64
 
 func (i rootInfo) Size() int64                        { return int64(i) }
-func (i rootInfo) Features() Features                 { return (*Overlay)(nil).Features() }
+func (i rootInfo) Features() Features                 { return overlayFeatures(0) }
 func (i rootInfo) ReadAt([]byte, int64) (int, error)  { return 0, errRootInfo }
 func (i rootInfo) WriteAt([]byte, int64) (int, error) { return 0, errRootInfo }
 func (i rootInfo) Sync() error                        { return errRootInfo }
+func (i rootInfo) Trim(int64, int64) error            { return errRootInfo }
+func (i rootInfo) Zero(int64, int64, ZeroFlags) error { return errRootInfo }
+func (i rootInfo) Extents(int64, int64, []Extent) (int, error) {
+	return 0, errRootInfo
+}
 
 var errRootInfo = fmt.Errorf("nbd: the root was only looked at: %w", fs.ErrPermission)

@@ -2,7 +2,6 @@ package nbd
 
 import (
 	"crypto/rand"
-	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -226,8 +225,9 @@ func overlayUsage(dir string) (int64, error) {
 		return 0, err
 	}
 	var blocks int64
-	for text = text[mapPageBytes:]; len(text) >= 8; text = text[8:] {
-		blocks += int64(bits.OnesCount64(binary.LittleEndian.Uint64(text)))
+	for text = text[mapPageBytes:]; len(text) >= mapChunkBytes; text = text[mapChunkBytes:] {
+		own, zero, _ := decodeChunk(text)
+		blocks += int64(bits.OnesCount64(own &^ zero))
 	}
 	return blocks * overlayBlock, nil
 }
