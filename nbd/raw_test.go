@@ -68,19 +68,20 @@ func (h anyName) OpenNBD(ctx context.Context, r *nbd.Request) (nbd.Device, error
 
 // The protocol's numbers, here again so that a slip in the package shows.
 const (
-	magicOption  = 0x49484156454F5054
-	magicReply   = 0x3e889045565a9
-	magicRequest = 0x25609513
-	magicSimple  = 0x67446698
+	magicOption     = 0x49484156454F5054
+	magicReply      = 0x3e889045565a9
+	magicRequest    = 0x25609513
+	magicSimple     = 0x67446698
+	magicStructured = 0x668e33ef
 
-	optExportName, optAbort, optList, optStartTLS, optInfo, optGo, optStructured, optSetMeta = 1, 2, 3, 5, 6, 7, 8, 10
+	optExportName, optAbort, optList, optStartTLS, optInfo, optGo, optStructured, optListMeta, optSetMeta = 1, 2, 3, 5, 6, 7, 8, 9, 10
 
-	repAck, repServer, repInfo                                      = 1, 2, 3
-	errUnsup, errPolicy, errInvalid, errUnknown, errShut, errTooBig = 1<<31 | 1, 1<<31 | 2, 1<<31 | 3, 1<<31 | 6, 1<<31 | 7, 1<<31 | 9
+	repAck, repServer, repInfo, repMeta                                         = 1, 2, 3, 4
+	errUnsup, errPolicy, errInvalid, errTLSReqd, errUnknown, errShut, errTooBig = 1<<31 | 1, 1<<31 | 2, 1<<31 | 3, 1<<31 | 5, 1<<31 | 6, 1<<31 | 7, 1<<31 | 9
 
 	cmdRead, cmdWrite, cmdDisc, cmdFlush, cmdTrim, cmdCache, cmdZeroes, cmdStatus = 0, 1, 2, 3, 4, 5, 6, 7
 
-	ePERM, eIO, eINVAL, eNOSPC, eSHUTDOWN = 1, 5, 22, 28, 108
+	ePERM, eIO, eINVAL, eNOSPC, eOVERFLOW, eNOTSUP, eSHUTDOWN = 1, 5, 22, 28, 75, 95, 108
 )
 
 // raw speaks to a server byte by byte.
@@ -120,6 +121,14 @@ func (r *raw) closed() {
 	n, err := r.Read(make([]byte, 1))
 	require.Zero(r.t, n, "the server sent something instead of closing")
 	require.Error(r.t, err)
+	require.NotErrorIs(r.t, err, os.ErrDeadlineExceeded, "the server keeps the connection open")
+}
+
+// drained asserts that the server closes the connection, whatever it sends
+// before.
+func (r *raw) drained() {
+	r.t.Helper()
+	_, err := io.Copy(io.Discard, r)
 	require.NotErrorIs(r.t, err, os.ErrDeadlineExceeded, "the server keeps the connection open")
 }
 
