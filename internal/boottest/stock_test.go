@@ -1,11 +1,13 @@
 package boottest
 
 import (
+	"os"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/seed-3ec230fa/diskless/internal/guest"
+	"github.com/seed-3ec230fa/diskless/internal/vm"
 	"github.com/seed-3ec230fa/diskless/internal/vm/vmtest"
 )
 
@@ -13,31 +15,37 @@ import (
 // both take the root's name, with generation, root and token, from the
 // arguments that were written for them.
 func TestStockInitramfs(t *testing.T) {
-	for _, tt := range []struct {
-		generator guest.Generator
-		entry     string
-	}{
-		{guest.InitramfsTools, "clean"},
-		{guest.Dracut, "dracut"},
-	} {
-		t.Run(string(tt.generator), func(t *testing.T) {
-			stock := vmtest.Stock(t, tt.generator)
-			m, line := machine("stock01", "entry: "+tt.entry)
-			s := newSite(t, "  - {name: dracut, kernel: vmlinuz, initrd: [initrd.img], image: disk, root: ephemeral, initramfs: dracut, args: [KERNELARGS]}\n"+
-				"machines:\n"+line)
-			s.copy(stock.Image, "boot/vmlinuz")
-			s.copy(stock.Initrd, "boot/initrd.img")
-			vmtest.Slots(t, 1)
+	tools, dracut := vmtest.Stock(t, guest.InitramfsTools), vmtest.Stock(t, guest.Dracut)
+	a, lineA := machine("stock01", "entry: tools")
+	b, lineB := machine("stock02", "entry: dracut")
+	s := newSite(t, `  - {name: tools, kernel: tools/vmlinuz, initrd: [tools/initrd], image: disk, root: ephemeral, args: [KERNELARGS]}
+  - {name: dracut, kernel: dracut/vmlinuz, initrd: [dracut/initrd], image: disk, root: ephemeral, initramfs: dracut, args: [KERNELARGS]}
+machines:
+`+lineA+lineB)
+	for name, stock := range map[string]*guest.Stock{"tools": tools, "dracut": dracut} {
+		require.NoError(t, os.Mkdir(s.path("boot/"+name), 0o755))
+		s.copy(stock.Image, "boot/"+name+"/vmlinuz")
+		s.copy(stock.Initrd, "boot/"+name+"/initrd")
+	}
+	vmtest.Slots(t, 2)
 
-			one := s.start(m)
-			r := vmtest.Ready(t, one)
-			require.Equal(t, s.marker, r.Marker)
-			require.Regexp(t, `^ok \d+$`, r.Sums)
-			require.Equal(t, "ok", r.Write)
-			s.requireDisk(r, m.Name)
-			vmtest.Do(t, shell(one), "write nonce gone")
-			one.Kill()
-			require.Empty(t, vmtest.Ready(t, s.start(m)).Nonce, "ephemeral, and the old connection is cut")
-		})
+	ready := func(r *vm.Running, m vm.Machine) *guest.Report {
+		t.Helper()
+		g := vmtest.Ready(t, r)
+		require.Equal(t, s.marker, g.Marker)
+		require.Regexp(t, `^ok \d+$`, g.Sums)
+		require.Equal(t, "ok", g.Write)
+		s.requireDisk(g, m.Name)
+		return g
+	}
+	one, two := s.start(a), s.start(b)
+	for _, r := range []*vm.Running{one, two} {
+		ready(r, r.Machine())
+		vmtest.Do(t, shell(r), "write nonce gone")
+		r.Kill()
+	}
+	one, two = s.start(a), s.start(b)
+	for _, r := range []*vm.Running{one, two} {
+		require.Empty(t, ready(r, r.Machine()).Nonce, "ephemeral, and the old connection is cut")
 	}
 }
