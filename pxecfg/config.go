@@ -183,8 +183,8 @@ func (c *Config) Validate() error {
 }
 
 func (e *Entry) validate() error {
-	if e.Label == "" || strings.Trim(e.Label, labelBytes) != "" || e.Label[0] == '-' {
-		return e.errorf("", "label", e.Label, "a label is made of letters, digits and ._@~+- and does not begin with -")
+	if e.Label == "" || strings.Trim(e.Label, labelBytes) != "" || e.Label[0] == '-' || len(e.Label) > maxTitle {
+		return e.errorf("", "label", e.Label, "a label is made of up to 255 letters, digits and ._@~+- and does not begin with -")
 	}
 	if reason := checkText(e.Title); reason != "" {
 		return e.errorf("", "title", e.Title, reason)

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -31,7 +33,7 @@ func (c *Config) writeGRUB(b *bytes.Buffer, t Target) error {
 	if err := c.Validate(); err != nil {
 		return err
 	}
-	fmt.Fprintf(b, "set default=%s\n", grubQuote(c.first()))
+	fmt.Fprintf(b, "set default=%s\n", c.grubDefault())
 	timeout := int64(0)
 	if len(c.Entries) > 1 {
 		timeout = c.timeout(time.Second)
@@ -48,7 +50,20 @@ func (c *Config) writeGRUB(b *bytes.Buffer, t Target) error {
 	return nil
 }
 
+// grubDefault names the default entry. GRUB takes what begins with a digit for
+// the number of an entry.
+func (c *Config) grubDefault() string {
+	first := c.first()
+	if first[0] < '0' || first[0] > '9' {
+		return grubQuote(first)
+	}
+	return strconv.Itoa(slices.IndexFunc(c.Entries, func(e Entry) bool { return e.Label == first }))
+}
+
 func (e *Entry) writeGRUB(b *bytes.Buffer, t Target, format string) error {
+	if e.title()[0] == '-' {
+		return e.errorf(format, "title", e.title(), "it would be an option of the menuentry command")
+	}
 	fmt.Fprintf(b, "menuentry %s --id %s {\n", grubQuote(e.title()), grubQuote(e.Label))
 	switch {
 	case e.LocalBoot:

@@ -7,8 +7,15 @@ import (
 
 const labelBytes = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._@~+-"
 
+// maxTitle is how long labels and titles may be, in bytes: PXELINUX reads the
+// rest of a line of 4095 bytes as another line.
+const maxTitle = 255
+
 // checkText checks text that is shown to people.
 func checkText(s string) (reason string) {
+	if len(s) > maxTitle {
+		return "it is longer than 255 bytes, which no menu shows and some loaders break up"
+	}
 	if hasControl(s) {
 		return "it holds a line break or another control character"
 	}
