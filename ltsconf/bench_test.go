@@ -59,3 +59,62 @@ func BenchmarkRender(b *testing.B) {
 		}
 	}
 }
+
+// rules is an lts.conf of n machines and r patterns of several shapes.
+func rules(n, r int) string {
+	var b strings.Builder
+	b.WriteString("[Default]\nSOUND=True\n")
+	for i := range r {
+		fmt.Fprintf(&b, "[%s]\nVOLUME=%d\n", []string{"lab%d-*", "*-room%d", "10.%d.*", "x%d-*-y"}[i%4], i%100)
+	}
+	return strings.ReplaceAll(numbered(b.String()), "\x00", "") + machines(n)
+}
+
+// numbered replaces each %d in headers by a running number.
+func numbered(s string) string {
+	parts := strings.Split(s, "%d")
+	var b strings.Builder
+	for i, p := range parts {
+		b.WriteString(p)
+		if i < len(parts)-1 {
+			fmt.Fprint(&b, i)
+		}
+	}
+	return b.String()
+}
+
+func machines(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "[52:54:00:%02x:%02x:%02x]\nHOSTNAME=m%d\nRCFILE_01=\"touch /run/m%d\"\n", i>>16, i>>8&255, i&255, i, i)
+	}
+	return b.String()
+}
+
+// BenchmarkDecision is one client's file among many machines and rules.
+func BenchmarkDecision(b *testing.B) {
+	for _, size := range [][2]int{{100, 10}, {1000, 100}, {10000, 1000}} {
+		in := rules(size[0], size[1])
+		c := Client{Hostname: "ws-7-room1", IP: pc01.IP, MAC: []byte{0x52, 0x54, 0, 0, 0, 50}}
+		name := fmt.Sprintf("%d-%d", size[0], size[1])
+		b.Run("lts.conf/"+name, func(b *testing.B) {
+			f := parseCompatible(b, in)
+			b.ReportAllocs()
+			for b.Loop() {
+				for range f.Resolve(c) {
+				}
+			}
+		})
+		b.Run("ltsp.conf/"+name, func(b *testing.B) {
+			f, err := LTSPParser{}.Parse("", strings.NewReader(in))
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				for range f.Resolve(LTSPClient{Client: c, Applet: "init"}) {
+				}
+			}
+		})
+	}
+}

@@ -53,7 +53,7 @@ func (c *clientFS) Open(name string) (fs.File, error) {
 	if !fs.ValidPath(name) {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrInvalid}
 	}
-	if slices.Contains(c.names, path.Base(name)) {
+	if slices.Contains(c.names, path.Base(name)) && !strings.Contains(name, `\`) {
 		return &clientFile{Reader: strings.NewReader(c.text), info: info{path.Base(name), int64(len(c.text))}}, nil
 	}
 	prefix := name + "/"

@@ -78,3 +78,89 @@ func FuzzRender(f *testing.F) {
 		}
 	})
 }
+
+func FuzzLTSP(f *testing.F) {
+	for _, name := range []string{"ltspconf19_ini2sh.json", "ini2sh_random.json"} {
+		for _, r := range recordingsLTSP(f, name) {
+			f.Add([]byte(r.LTSPConf), r.Client.Host)
+		}
+	}
+	f.Add([]byte("[a|b*]\nA=${A%%[!a-]}\ncase $A in (x) :;; esac\ncat <<-E\n\tE\nB=`id`\nA=~/x\n"), "b1")
+	f.Fuzz(func(t *testing.T, in []byte, host string) {
+		c := LTSPClient{Client: Client{Hostname: host, IP: pc01.IP, MAC: pc01.MAC}, Applet: "init"}
+		file, err := LTSPParser{Compatible: true}.Parse("", bytes.NewReader(in))
+		require.NoError(t, err)
+		require.Equal(t, string(in), func() string { var b bytes.Buffer; _, _ = file.WriteTo(&b); return b.String() }())
+		settings := Collect(file.Resolve(c))
+		file.Explain(c)
+		_, err = ParseLTSP(bytes.NewReader(in))
+		require.Equal(t, len(file.Problems()) == 0, err == nil)
+		if file.Broken() {
+			require.Empty(t, settings)
+		}
+		// What can be written for one client comes back as it was.
+		var b bytes.Buffer
+		if _, err := settings.WriteLTSP(&b); err != nil {
+			require.Zero(t, b.Len())
+			return
+		}
+		again, err := LTSPParser{Compatible: true}.Parse("", &b)
+		require.NoError(t, err)
+		require.False(t, again.Broken(), "%v", again.Problems())
+		for i, got := range plain(Collect(again.Resolve(LTSPClient{}))) {
+			require.Equal(t, settings[i].Name, got.Name)
+			if want, ok := settings[i].Value.Literal(); ok {
+				have, ok := got.Value.Literal()
+				require.True(t, ok)
+				require.Equal(t, want, have)
+			}
+		}
+	})
+}
+
+// An edit changes one setting, and no other byte of the rest.
+func FuzzEdit(f *testing.F) {
+	f.Add([]byte(editable), "default", "SOUND", "x y")
+	f.Add([]byte("[a]\nA=1"), "A", "b", "")
+	f.Add([]byte("[\"a b\"] A=\"1\"#\"x\n"), "a b", "A", "$")
+	f.Fuzz(func(t *testing.T, in []byte, section, name, value string) {
+		file, err := Parse(bytes.NewReader(in))
+		if err != nil {
+			return
+		}
+		file.Lint()
+		g, err := file.Set(section, name, Literal(value))
+		if err == nil {
+			at := g.index[fold(section)]
+			var found bool
+			for _, s := range g.sections[at].settings {
+				if g.keys[s.key] == upper(name) {
+					found = true
+					require.Equal(t, Literal(value).Raw, s.raw)
+				}
+			}
+			require.True(t, found || upper(name) == "LIKE")
+			require.Len(t, g.sections, len(file.sections))
+			if h, err := g.Unset(section, name); err == nil {
+				for _, sp := range h.spans {
+					require.False(t, sp.section == at && sp.name == upper(name))
+				}
+			}
+		}
+		if g, err := file.AddSection(section, Settings{{name, Literal(value)}}); err == nil {
+			require.True(t, strings.HasPrefix(text(t, g), string(in)))
+			_, err = g.RemoveSection(section)
+			require.NoError(t, err)
+		}
+	})
+}
+
+func FuzzCmdline(f *testing.F) {
+	f.Add("root=/dev/nbd0 nbdroot=[2001:db8::1]:10809/ltsp ltsp.a=b", "h")
+	f.Fuzz(func(t *testing.T, cmdline, server string) {
+		for _, s := range CmdlineSettings(cmdline, server) {
+			_, ok := s.Value.Literal()
+			require.True(t, ok)
+		}
+	})
+}

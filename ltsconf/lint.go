@@ -221,6 +221,11 @@ func (l *linter) setting(section int32, s *setting) {
 	name := l.f.keys[s.key]
 	add := func(rule, format string, args ...any) { l.add(rule, s.file, s.line, s.col, format, args...) }
 	v, known := LookupVariable(name)
+	if v.Name == perScreen {
+		prefix := "SCREEN_" + name[len("SCREEN_"):len("SCREEN_07_")]
+		hint := suggest(name[len(prefix):])
+		add("unknown", "LTSP does not know %s%s", clip(name), strings.Replace(hint, "is it ", "is it "+prefix, 1))
+	}
 	if !known {
 		add("unknown", "LTSP does not know %s%s", clip(name), suggest(name))
 	}

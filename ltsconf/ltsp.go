@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -306,4 +307,46 @@ func (f *LTSPFile) check(s *ltspSection, n *node) {
 	for _, a := range n.arms {
 		f.check(s, a.body)
 	}
+}
+
+// WriteLTSP writes an ltsp.conf with one section, clients, from which a client
+// of LTSP 19 or later gets these settings and no others. Values may have line
+// ends. What such a file cannot hold is an error that is [fs.ErrInvalid], and
+// then nothing is written: a name that is no shell variable or is INCLUDE, a
+// name set twice, a NUL, shell text that would not end where the value does,
+// and a value with a line in it that would count as a section, an INCLUDE or
+// a setting with spaces around its equals sign.
+func (s Settings) WriteLTSP(w io.Writer) (int64, error) {
+	var b bytes.Buffer
+	b.WriteString("[clients]\n")
+	seen := make(map[string]bool, len(s))
+	for _, set := range s {
+		bad := func(err any) (int64, error) {
+			return 0, fmt.Errorf("setting %s%s: %v: %w", clip(set.Name), set.Value.origin(), err, fs.ErrInvalid)
+		}
+		switch _, err := checkQuoted(set.Value.Raw); {
+		case err != nil:
+			return bad(err)
+		case !isName(set.Name):
+			return bad("letters, digits and _ only")
+		case upper(set.Name) == "INCLUDE":
+			return bad("it means nothing in a resolved file")
+		case seen[set.Name]:
+			return bad("set twice")
+		case strings.Contains(set.Value.Raw, "\x00"):
+			return bad("the value has a NUL in it")
+		}
+		lines := strings.Split(set.Value.Raw, "\n")
+		for i, line := range lines[1:] {
+			if i == len(lines)-2 {
+				line += `"`
+			}
+			if isHeader([]byte(line)) || shellLine(line) != line {
+				return bad(fmt.Sprintf("LTSP would change the line %q of the value", clip(line)))
+			}
+		}
+		seen[set.Name] = true
+		fmt.Fprintf(&b, "%s=\"%s\"\n", set.Name, set.Value.Raw)
+	}
+	return b.WriteTo(w)
 }

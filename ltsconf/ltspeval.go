@@ -29,7 +29,7 @@ type LTSPClient struct {
 
 // Bounds on what one evaluation may do.
 const (
-	maxSteps   = 1 << 20 // commands run
+	maxSteps   = 1 << 17 // commands run
 	maxExpand  = 4 << 20 // bytes of values
 	maxPattern = 4 << 10 // bytes that ${A%pattern} works on
 )
@@ -52,7 +52,7 @@ const (
 // written, for the client to run.
 func (f *LTSPFile) Resolve(c LTSPClient) iter.Seq2[string, Value] {
 	return func(yield func(string, Value) bool) {
-		ev := f.run(c)
+		ev := f.run(c, false)
 		for i, name := range ev.order {
 			if v := ev.vars[name]; v != nil && v.set && v.pos == i {
 				if !yield(name, v.value) {
@@ -66,12 +66,12 @@ func (f *LTSPFile) Resolve(c LTSPClient) iter.Seq2[string, Value] {
 // Undecided returns where the settings of a client depend on what only a shell
 // on the client can tell: commands in conditions, files, loops. What is below
 // such a condition counts as not set.
-func (f *LTSPFile) Undecided(c LTSPClient) []*SyntaxError { return f.run(c).notes }
+func (f *LTSPFile) Undecided(c LTSPClient) []*SyntaxError { return f.run(c, false).notes }
 
 // Explain returns the sections that were looked for, in the order in which
 // they run, and what became of each setting there.
 func (f *LTSPFile) Explain(c LTSPClient) []Step {
-	ev := f.run(c)
+	ev := f.run(c, true)
 	for i := range ev.steps {
 		for j := range ev.steps[i].Settings {
 			s := &ev.steps[i].Settings[j]
@@ -104,23 +104,24 @@ const (
 )
 
 type evaluator struct {
-	f      *LTSPFile
-	vars   map[string]*variable
-	order  []string
-	ran    map[string]bool // by function
-	notes  []*SyntaxError
-	steps  []Step
-	cur    *ltspSection
-	step   int // of the current section
-	budget int
-	bytes  int
-	stop   bool // return from the section
-	depth  int
-	halted bool
+	f       *LTSPFile
+	vars    map[string]*variable
+	order   []string
+	ran     map[string]bool // by function
+	notes   []*SyntaxError
+	steps   []Step
+	cur     *ltspSection
+	step    int // of the current section
+	explain bool
+	budget  int
+	bytes   int
+	stop    bool // return from the section
+	depth   int
+	halted  bool
 }
 
-func (f *LTSPFile) run(c LTSPClient) *evaluator {
-	ev := &evaluator{f: f, vars: make(map[string]*variable), ran: make(map[string]bool), budget: maxSteps, bytes: maxExpand}
+func (f *LTSPFile) run(c LTSPClient, explain bool) *evaluator {
+	ev := &evaluator{f: f, explain: explain, vars: make(map[string]*variable), ran: make(map[string]bool), budget: maxSteps, bytes: maxExpand}
 	if f.broken {
 		return ev
 	}
@@ -191,19 +192,23 @@ func (ev *evaluator) call(by string, names ...string) status {
 	st := success
 	for _, name := range names {
 		st = success
-		why := fmt.Sprintf("%q", name)
-		if by != "" {
-			why = "INCLUDE in " + bracket(by)
+		step := Step{}
+		if ev.explain {
+			step.Why = strconv.Quote(name)
+			if by != "" {
+				step.Why = "INCLUDE in " + bracket(by)
+			}
 		}
 		i, ok := ev.f.find(name)
-		if !ok {
-			ev.steps = append(ev.steps, Step{Why: why + ": no section"})
-			continue
+		id, s := "", (*ltspSection)(nil)
+		if ok {
+			id = ev.f.sections[i].id
+			s = &ev.f.sections[ev.f.byID[id]]
+			step.Section, step.File, step.Line = s.label, ev.f.name, s.line
 		}
-		id := ev.f.sections[i].id
-		s := &ev.f.sections[ev.f.byID[id]]
-		step := Step{Why: why, Section: s.label, File: ev.f.name, Line: s.line}
 		switch {
+		case !ok:
+			step.Why += ": no section"
 		case id == "call" || id == "list":
 			step.Why += ": LTSP has a function of that name"
 		case ev.ran[id]:
@@ -214,7 +219,9 @@ func (ev *evaluator) call(by string, names ...string) status {
 		default:
 			step.Applies = true
 		}
-		ev.steps = append(ev.steps, step)
+		if ev.explain {
+			ev.steps = append(ev.steps, step)
+		}
 		if !step.Applies {
 			continue
 		}
@@ -418,6 +425,9 @@ func (ev *evaluator) assign(off int, name, raw string) {
 		old = &variable{pos: len(ev.order) - 1}
 	}
 	ev.vars[name] = &variable{raw: raw, set: true, pos: old.pos, value: v}
+	if !ev.explain {
+		return
+	}
 	st := &ev.steps[ev.step]
 	st.Settings = append(st.Settings, StepSetting{Name: name, Value: v})
 }

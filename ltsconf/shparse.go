@@ -198,6 +198,7 @@ func (p *shellParser) expect(word string) {
 func (p *shellParser) list() *node {
 	p.enter()
 	defer func() { p.depth-- }()
+	p.blankLines()
 	out := &node{kind: listNode, off: p.pos}
 	for {
 		p.blankLines()

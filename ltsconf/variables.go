@@ -42,6 +42,9 @@ type Variable struct {
 	Early   bool // read before lts.conf is: set it on the kernel command line
 }
 
+// perScreen is the family that every other variable is a member of.
+const perScreen = "SCREEN_<nn>_<VAR>"
+
 // Variables returns the settings that LTSP 5 knows.
 func Variables() []Variable { return slices.Clone(variables[:]) }
 
