@@ -27,6 +27,9 @@ import (
 //
 // The zero value is an empty registry. All methods may be called concurrently.
 type Images struct {
+	// Dir is a directory that images are published in by [Images.Publish], as
+	// Dir/NAME.img; "" is none. Load registers what is in it.
+	Dir string
 	// Cache is a file in which digests are remembered with device, inode,
 	// size and times of the file they belong to, so that a restart need not
 	// read every image again. "" remembers nothing beyond the process. Who
@@ -37,6 +40,8 @@ type Images struct {
 	Logger *slog.Logger
 
 	digester digester
+
+	publishMu sync.Mutex // one change of the store at a time
 
 	mu      sync.Mutex
 	entries map[string]*imageEntry
