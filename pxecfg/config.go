@@ -47,6 +47,9 @@ type Config struct {
 	// name it asks for, a [Tree] hands a fallback out at the end of the
 	// ladder, so that it does not hide a better name.
 	Fallback bool
+
+	// verbatim is the file that PXELINUX gets as it is: see Existing.
+	verbatim *verbatim
 }
 
 // Config returns c itself: a Config is the [Source] that has the same answer
@@ -154,6 +157,9 @@ func (e *Entry) errorf(format, field, value, reason string, args ...any) error {
 // Validate checks what does not depend on a loader: labels, titles, the
 // default, paths and arguments. Rendering does it too.
 func (c *Config) Validate() error {
+	if c.verbatim != nil && c.verbatim.err != nil {
+		return c.verbatim.err
+	}
 	if len(c.Entries) == 0 {
 		return fmt.Errorf("configuration without entries: add at least one: %w", fs.ErrInvalid)
 	}

@@ -11,9 +11,9 @@ const (
 	// maxLine is how much PXELINUX reads of a line at once; what follows is a
 	// line of its own.
 	maxLine = 4095
-	// maxText bounds what is read from one file, and from all files that it
+	// maxConfig bounds what is read from one file, and from all files that it
 	// includes together.
-	maxText = 4 << 20
+	maxConfig = 4 << 20
 	// maxInclude is how deep INCLUDE may nest, the first file counted.
 	maxInclude = 16
 )
@@ -77,11 +77,11 @@ func (e *SyntaxError) Is(target error) bool { return target == fs.ErrInvalid }
 // ParseFile reads a PXELINUX configuration. Any text is one, so that the only
 // errors are those of r, and a [*SyntaxError] for more than 4 MiB.
 func ParseFile(name string, r io.Reader) (*File, error) {
-	data, err := io.ReadAll(io.LimitReader(r, maxText+1))
+	data, err := io.ReadAll(io.LimitReader(r, maxConfig+1))
 	if err != nil {
 		return nil, err
 	}
-	if len(data) > maxText {
+	if len(data) > maxConfig {
 		return nil, &SyntaxError{name, 1, 1, "longer than 4 MiB, which is no boot configuration"}
 	}
 	f := &File{Name: name}

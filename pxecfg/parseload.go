@@ -75,7 +75,7 @@ func (l *loader) file(f *File) error {
 	m := l.current
 	for i := 0; i < len(f.lines); i++ {
 		line := &f.lines[i]
-		if l.size += len(line.raw); l.size > maxText {
+		if l.size += len(line.raw); l.size > maxConfig {
 			return &SyntaxError{f.Name, line.Number, line.Col, "more than 4 MiB with all that is included"}
 		}
 		switch kw := line.Keyword; {
@@ -290,7 +290,7 @@ func (l *loader) open(name string) (*File, error) {
 		return nil, err
 	}
 	defer r.Close()
-	data, err := io.ReadAll(io.LimitReader(r, int64(maxText-min(l.size, maxText))+1))
+	data, err := io.ReadAll(io.LimitReader(r, int64(maxConfig-min(l.size, maxConfig))+1))
 	if err != nil {
 		return nil, err
 	}

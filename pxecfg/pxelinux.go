@@ -17,6 +17,9 @@ import (
 // prompt and tries the default again after the timeout.
 func (c *Config) WritePXELINUX(w io.Writer, t Target) error {
 	const format = "PXELINUX"
+	if done, err := c.verbatim.write(w, t); done {
+		return err
+	}
 	if err := c.Validate(); err != nil {
 		return err
 	}

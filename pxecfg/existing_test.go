@@ -1,0 +1,191 @@
+package pxecfg
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io/fs"
+	"net"
+	"net/netip"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+const existingText = "# kept\r\nUI menu.c32\nTIMEOUT 200\nONTIMEOUT local\nDEFAULT local\nMENU TITLE Hello  there\n\n" +
+	"LABEL local\n MENU LABEL (^local)\n LOCALBOOT 0\n" +
+	"LABEL deb\n KERNEL deb/vmlinuz-6.1 quiet\n APPEND initrd=deb/initrd.img,/x/more.img ro a=\"b c\"\n IPAPPEND 2\n" +
+	"LABEL hdt\n COM32 hdt.c32\n" +
+	"MENU BEGIN more\nLABEL other\n LINUX ::other/linux\n INITRD http://192.0.2.1/i\nLABEL undi\n PXE undionly.kpxe\nMENU END\n"
+
+func TestExistingTree(t *testing.T) {
+	mac := net.HardwareAddr{0x52, 0x54, 0, 0x12, 0x34, 0x56}
+	files := fstest.MapFS{
+		"ltsp/pxelinux.cfg/01-52-54-00-12-34-56": {Data: []byte(existingText)},
+		"ltsp/pxelinux.cfg/0A0000":               {Data: []byte("DEFAULT k\n")},
+		"ltsp/pxelinux.cfg/0A000001":             {},
+		"ltsp/pxelinux.cfg/default":              {Data: []byte("DEFAULT hdt.c32\n")},
+		"ltsp/vmlinuz":                           {Data: []byte("k")},
+	}
+	src := &Existing{FS: files, Prefix: "/ltsp/"}
+	tree := &Tree{Source: src, Files: files}
+	known := tree.For(context.Background(), Client{MAC: mac})
+	got, err := fs.ReadFile(known, "ltsp/pxelinux.cfg/01-52-54-00-12-34-56")
+	require.NoError(t, err)
+	require.Equal(t, existingText, string(got), "byte for byte")
+
+	got, err = fs.ReadFile(known, "ltsp/grub.cfg")
+	require.NoError(t, err)
+	require.Contains(t, string(got), "set default='local'\nset timeout=20\n")
+	require.Contains(t, string(got), `linux '/ltsp/deb/vmlinuz-6.1' 'quiet' 'ro' 'a=b c' 'BOOTIF=01-52-54-00-12-34-56'`)
+	require.Contains(t, string(got), `initrd '/ltsp/deb/initrd.img' '/ltsp/x/more.img'`)
+	require.Contains(t, string(got), `initrd '(http,192.0.2.1)/i'`)
+	require.NotContains(t, string(got), "hdt")
+
+	got, err = fs.ReadFile(known, "pxelinux.cfg/01-52-54-00-12-34-56")
+	require.NoError(t, err, "started elsewhere, names must change")
+	require.Contains(t, string(got), "LINUX ltsp/deb/vmlinuz-6.1\n")
+
+	// Beside a foreign DHCP server: only names speak.
+	peer := tree.For(context.Background(), Client{IP: netip.MustParseAddr("10.0.0.1")})
+	got, err = fs.ReadFile(peer, "ltsp/pxelinux.cfg/01-52-54-00-12-34-56")
+	require.NoError(t, err)
+	require.Equal(t, existingText, string(got))
+	_, err = fs.ReadFile(peer, "ltsp/pxelinux.cfg/01-52-54-00-00-00-00")
+	require.ErrorIs(t, err, fs.ErrNotExist)
+	got, err = fs.ReadFile(peer, "ltsp/pxelinux.cfg/0A0000")
+	require.NoError(t, err)
+	require.Equal(t, "DEFAULT k\n", string(got), "an empty file is none")
+	far := tree.For(context.Background(), Client{IP: netip.MustParseAddr("10.1.0.1")})
+	got, err = fs.ReadFile(far, "ltsp/pxelinux.cfg/default")
+	require.NoError(t, err)
+	require.Equal(t, "DEFAULT hdt.c32\n", string(got))
+	cfg, err := src.Config(context.Background(), Client{IP: netip.MustParseAddr("10.1.0.1")})
+	require.NoError(t, err)
+	require.True(t, cfg.Fallback)
+	var render *RenderError
+	require.ErrorAs(t, cfg.WriteIPXE(new(bytes.Buffer), Target{}), &render, "what only PXELINUX can boot is an error for others")
+	require.Equal(t, "com32", render.Value)
+	require.NoError(t, cfg.WritePXELINUX(new(bytes.Buffer), Target{Prefix: "ltsp/"}))
+}
+
+func TestExistingErrors(t *testing.T) {
+	_, err := (&Existing{}).Config(context.Background(), Client{})
+	require.ErrorIs(t, err, fs.ErrNotExist)
+	_, err = (&Existing{FS: fstest.MapFS{"pxelinux.cfg/default": {Mode: fs.ModeDir}}}).Config(context.Background(), Client{})
+	require.ErrorIs(t, err, fs.ErrNotExist)
+	loop := fstest.MapFS{"pxelinux.cfg/default": {Data: []byte("INCLUDE pxelinux.cfg/default\n")}}
+	cfg, err := (&Existing{FS: loop}).Config(context.Background(), Client{})
+	require.NoError(t, err, "PXELINUX gets what there is")
+	require.ErrorIs(t, cfg.WriteGRUB(new(bytes.Buffer), Target{}), fs.ErrInvalid)
+}
+
+func TestPXELINUXConfig(t *testing.T) {
+	load := func(text, prefix string) (*Config, []error) {
+		p, err := parseString(t, text).Load(nil, prefix)
+		require.NoError(t, err)
+		return p.Config(prefix)
+	}
+	cfg, left := load(existingText, "ltsp/")
+	require.Equal(t, &Config{
+		Title: "Hello there", Default: "local", Timeout: 20 * time.Second, UI: "ltsp/menu.c32",
+		Entries: []Entry{
+			{Label: "local", Title: "(local)", LocalBoot: true},
+			{Label: "deb", Kernel: "ltsp/deb/vmlinuz-6.1", Initrd: []string{"ltsp/deb/initrd.img", "ltsp/x/more.img"},
+				Args: []string{"quiet", "ro", "a=b c"}, SysAppend: 2},
+			{Label: "other", Kernel: "other/linux", Initrd: []string{"http://192.0.2.1/i"}},
+			{Label: "undi", Chain: "ltsp/undionly.kpxe"},
+		},
+	}, cfg)
+	require.Len(t, left, 1)
+
+	cfg, left = load("DEFAULT a single\nLABEL a\n KERNEL k\n APPEND x\nLABEL b\n KERNEL k2\n", "")
+	require.Empty(t, left)
+	require.Equal(t, &Config{Default: "a", Entries: []Entry{{Label: "a", Kernel: "k", Args: []string{"x", "single"}}}}, cfg, "without a prompt it boots at once")
+
+	cfg, _ = load("PROMPT 1\nDEFAULT vmlinuz ro\nLABEL a\n KERNEL k\nLABEL a\n KERNEL k\nLABEL a\n KERNEL k\n", "")
+	require.EqualValues(t, -1, cfg.Timeout, "without TIMEOUT a prompt waits for ever")
+	require.Equal(t, "vmlinuz_ro", cfg.Default)
+	require.Equal(t, []string{"ro"}, cfg.Entries[0].Args)
+	require.Equal(t, "a-3", cfg.Entries[3].Label)
+
+	for text, why := range map[string]string{
+		"DEFAULT a\nLABEL a\n KERNEL boot.img\n":               "fdimage",
+		"DEFAULT a\nLABEL a\n KERNEL vmlinuz-6.0\n APPEND x\n": "only kernels have arguments",
+		"DEFAULT a\nLABEL a\n LINUX k\n APPEND noinitrd=x\n":   "within a word",
+		"DEFAULT a\nLABEL a\n LINUX k\n APPEND a=\"b\n":        "never closed",
+		"MENU TITLE x\n":       "no entry",
+		"LABEL a\n CONFIG x\n": "no entry",
+	} {
+		cfg, left := load(text, "")
+		require.Nil(t, cfg, text)
+		require.ErrorContains(t, errors.Join(left...), why, text)
+	}
+}
+
+func TestKernels(t *testing.T) {
+	tree := fstest.MapFS{}
+	for _, name := range []string{"vmlinuz-6.1.0-9-amd64", "vmlinuz-6.1.0-18-amd64", "initrd.img-6.1.0-9-amd64", "initrd.img-6.1.0-18-amd64",
+		"vmlinuz-6.9.0-new", "vmlinuz", "initrd.img", "memtest"} {
+		tree["i/"+name] = &fstest.MapFile{Data: []byte("x")}
+	}
+	k := &Kernels{
+		Methods: []KernelMethod{{Name: "NBD", Args: []string{"root=/dev/nbd0"}}, {Name: "NFS", Args: []string{"root=/dev/nfs"}}},
+		Args:    []string{"quiet"}, SysAppend: 3, Timeout: time.Second,
+		Change: func(e *Entry, method, version string) {
+			if version == "6.1.0-9-amd64" && method == "NFS" {
+				e.Args = append(e.Args, "debug")
+			}
+		},
+	}
+	cfg, err := k.Config(tree, "i")
+	require.NoError(t, err)
+	labels := func() (l []string) {
+		for _, e := range cfg.Entries {
+			l = append(l, e.Label)
+		}
+		return l
+	}
+	require.Equal(t, []string{"ltsp-NBD", "ltsp-NFS", "ltsp-NBD-6.1.0-18-amd64", "ltsp-NBD-6.1.0-9-amd64", "ltsp-NFS-6.1.0-18-amd64", "ltsp-NFS-6.1.0-9-amd64"}, labels())
+	require.Equal(t, Entry{Label: "ltsp-NBD", Title: "LTSP, using NBD", Kernel: "i/vmlinuz-6.1.0-18-amd64", Initrd: []string{"i/initrd.img-6.1.0-18-amd64"},
+		Args: []string{"quiet", "root=/dev/nbd0"}, SysAppend: 3}, cfg.Entries[0])
+	old := cfg.Entries[5]
+	require.Equal(t, []string{"quiet", "root=/dev/nfs", "debug"}, old.Args)
+
+	// A kernel is added: its entries come, and no setting goes.
+	tree["i/initrd-6.9.0-new"] = &fstest.MapFile{Data: []byte("x")}
+	k.Default = "ltsp-NBD-6.1.0-9-amd64"
+	cfg, err = k.Config(tree, "i")
+	require.NoError(t, err)
+	require.Equal(t, "i/vmlinuz-6.9.0-new", cfg.Entries[0].Kernel)
+	require.Equal(t, []string{"i/initrd-6.9.0-new"}, cfg.Entries[0].Initrd)
+	require.Contains(t, cfg.Entries, old)
+	require.Equal(t, time.Second, cfg.Timeout)
+
+	k.Prefer = []string{"*-amd64"}
+	images, err := k.Find(tree, "i")
+	require.NoError(t, err)
+	require.Equal(t, "6.1.0-18-amd64", images[0].Version)
+	require.Equal(t, KernelImage{Kernel: "i/vmlinuz", Initrd: "i/initrd.img"}, images[len(images)-1])
+
+	delete(tree, "i/vmlinuz-6.1.0-9-amd64")
+	_, err = k.Config(tree, "i")
+	require.ErrorContains(t, err, "no entry has this label", "a default that is gone must not become another")
+	_, err = (&Kernels{}).Config(tree, "i")
+	require.Error(t, err)
+	_, err = k.Config(tree, "none")
+	require.ErrorIs(t, err, fs.ErrNotExist)
+	k.Names = []string{"["}
+	_, err = k.Config(tree, "i")
+	require.Error(t, err)
+}
+
+func TestCompareVersions(t *testing.T) {
+	for _, pair := range [][2]string{{"6.1.0-9", "6.1.0-18"}, {"6.1", "6.1.1"}, {"6.1~rc1", "6.1"}, {"5.15.0", "6.1"}, {"", "1"}} {
+		require.Negative(t, compareVersions(pair[0], pair[1]), pair)
+		require.Positive(t, compareVersions(pair[1], pair[0]), pair)
+	}
+	require.Zero(t, compareVersions("6.01", "6.1"))
+}

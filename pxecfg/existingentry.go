@@ -1,0 +1,163 @@
+package pxecfg
+
+import (
+	"strconv"
+	"strings"
+)
+
+// converter makes entries for any loader of PXELINUX's.
+type converter struct {
+	prefix  string
+	labels  map[string]bool
+	count   map[string]int        // of equal labels
+	of      map[*MenuEntry]string // the label given
+	entries []Entry
+	left    []error
+}
+
+// menu adds the entries of a menu and the menus in it.
+func (cv *converter) menu(m *Menu, depth int) {
+	if depth > 100 {
+		return // no loader shows that, and nobody writes it
+	}
+	for _, e := range m.Entries {
+		switch e.Action {
+		case ActionSubmenu:
+			cv.menu(e.Target, depth+1)
+		case ActionCommand:
+			entry, err := cv.entry(e, "")
+			if err != nil {
+				cv.left = append(cv.left, err)
+				continue
+			}
+			cv.of[e] = entry.Label
+			cv.entries = append(cv.entries, entry)
+		}
+	}
+}
+
+// entry converts one entry, with further arguments. What it returns is valid.
+func (cv *converter) entry(e *MenuEntry, extra string) (Entry, error) {
+	out := Entry{Label: cv.label(e.Label)}
+	if title := cleanText(strings.ReplaceAll(e.Display, "^", "")); title != e.Label {
+		out.Title = title
+	}
+	file, _ := firstWord(e.Kernel)
+	refuse := func(field, value, reason string) (Entry, error) {
+		return Entry{}, out.errorf("another loader than PXELINUX", field, value, reason)
+	}
+	var err error
+	switch typ := e.ImageType(); {
+	case typ == "localboot":
+		out.LocalBoot = true
+	case typ == "pxe", typ == "linux" && e.Type == "kernel" && strings.HasSuffix(file, ".efi"):
+		if e.Append != "" || extra != "" || file != e.Kernel {
+			return refuse("argument", e.Kernel+" "+e.Append, "only kernels have arguments")
+		}
+		if out.Chain, err = cv.path(file); err != nil {
+			return refuse("chain", file, err.Error())
+		}
+	case typ != "linux":
+		return refuse("type", typ, "only PXELINUX has it")
+	default:
+		if reason, value := cv.linux(&out, e, extra); reason != "" {
+			return refuse("entry", value, reason)
+		}
+	}
+	if err := out.validate(); err != nil {
+		return Entry{}, err
+	}
+	cv.labels[out.Label] = true
+	return out, nil
+}
+
+// linux fills in a kernel, its initrds and its arguments.
+func (cv *converter) linux(out *Entry, e *MenuEntry, extra string) (reason, value string) {
+	line, _ := e.KernelLine(SysStrings{})
+	if extra != "" {
+		line += " " + extra
+	}
+	image, args := firstWord(line)
+	file := strings.TrimPrefix(image, "BOOT_IMAGE=")
+	kernel, err := cv.path(file)
+	if err != nil {
+		return err.Error(), file
+	}
+	out.Kernel, out.SysAppend = kernel, e.SysAppend
+	before, list, found := strings.Cut(args, "initrd=")
+	if found {
+		if before != "" && !isSpace(before[len(before)-1]) {
+			return "PXELINUX takes initrd= within a word for a file to load", args
+		}
+		list, _, _ = strings.Cut(list, " ")
+		for name := range strings.SplitSeq(list, ",") {
+			p, err := cv.path(name)
+			if err != nil {
+				return err.Error(), name
+			}
+			out.Initrd = append(out.Initrd, p)
+		}
+	}
+	if strings.Count(args, `"`)%2 != 0 {
+		return "a double quote is never closed, and takes in whatever a loader adds", args
+	}
+	for _, a := range splitKernel(strings.ReplaceAll(args, "\t", " ")) {
+		// PXELINUX loads the first and leaves all to the kernel, which
+		// has no use for them.
+		if a == "" || strings.HasPrefix(a, "initrd=") {
+			continue
+		}
+		if _, reason := kernelWord(a); reason != "" {
+			return reason, a
+		}
+		out.Args = append(out.Args, a)
+	}
+	return "", ""
+}
+
+type pathError string
+
+func (e pathError) Error() string { return string(e) }
+
+// path returns a file as the tree has it, or a URL.
+func (cv *converter) path(name string) (string, error) {
+	full := RequestName(cv.prefix, name)
+	p, ok := treeName(cv.prefix, name)
+	if !ok {
+		p = full
+		if host, rest, old := strings.Cut(full, "::"); old {
+			if host == "" {
+				return "", pathError("it names no file")
+			}
+			p = "tftp://" + host + "/" + strings.TrimLeft(rest, "/")
+		}
+	}
+	if reason := checkPath(p); reason != "" {
+		return "", pathError(reason)
+	}
+	return p, nil
+}
+
+// label makes a label that all loaders take and no other entry has.
+func (cv *converter) label(s string) string {
+	clean := strings.TrimLeft(strings.Map(func(r rune) rune {
+		if r >= 0x80 || strings.IndexByte(labelBytes, byte(r)) < 0 {
+			return '_'
+		}
+		return r
+	}, s), "-")
+	if clean == "" {
+		clean = "entry"
+	}
+	base := clean
+	for cv.labels[clean] {
+		cv.count[base]++
+		clean = base + "-" + strconv.Itoa(cv.count[base]+1)
+	}
+	return clean
+}
+
+// cleanText makes text that every menu can show of what PXELINUX shows.
+func cleanText(s string) string {
+	return strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r <= ' ' || r == 0x7f }), " ")
+}
