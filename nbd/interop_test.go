@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -120,6 +121,194 @@ func TestQemu(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, bytes.Equal(content, got))
 	run(t, tool, "compare", "-f", "raw", "-F", "raw", disk, url+"/disk")
+}
+
+// sparse serves a file with holes: 8 MiB, of which the second and the last
+// quarter are holes.
+func sparse(t *testing.T) (path string, content []byte) {
+	content = pattern(8 << 20)
+	clear(content[2<<20 : 4<<20])
+	clear(content[6<<20:])
+	path = filepath.Join(t.TempDir(), "sparse")
+	f, err := os.Create(path)
+	require.NoError(t, err)
+	defer f.Close()
+	require.NoError(t, f.Truncate(8<<20))
+	for _, off := range []int{0, 4 << 20} {
+		_, err = f.WriteAt(content[off:off+2<<20], int64(off))
+		require.NoError(t, err)
+	}
+	return path, content
+}
+
+func openRW(path string) nbd.Handler {
+	return nbd.HandlerFunc(func(context.Context, *nbd.Request) (nbd.Device, error) { return nbd.OpenFileRW(path) })
+}
+
+// allocated is how many bytes of a file have space.
+func allocated(t *testing.T, path string) int64 {
+	st, err := os.Stat(path)
+	require.NoError(t, err)
+	return st.Sys().(*syscall.Stat_t).Blocks * 512
+}
+
+func TestHolesThroughTools(t *testing.T) {
+	info := needTool(t, "nbdinfo", "nbdcopy", "qemu-img", "qemu-io")
+	path, content := sparse(t)
+	addr := nbdtest.ServeServer(t, &nbd.Server{Logger: quiet, Handler: nbd.Exports{"disk": openRW(path)}})
+	url := "nbd://" + addr + "/disk"
+
+	type extent struct {
+		Offset, Length int
+		Type           int
+	}
+	var got []extent
+	require.NoError(t, json.Unmarshal([]byte(run(t, info, "--map", "--json", url)), &got))
+	require.Equal(t, []extent{{0, 2 << 20, 0}, {2 << 20, 2 << 20, 3}, {4 << 20, 2 << 20, 0}, {6 << 20, 2 << 20, 3}}, got)
+
+	var qemu []struct {
+		Start, Length int
+		Zero, Data    bool
+	}
+	require.NoError(t, json.Unmarshal([]byte(run(t, needTool(t, "qemu-img"), "map", "--output=json", "-f", "raw", url)), &qemu))
+	require.Len(t, qemu, 4)
+	for i, e := range qemu {
+		require.Equal(t, i*2<<20, e.Start)
+		require.Equal(t, i%2 == 1, e.Zero)
+		require.Equal(t, i%2 == 0, e.Data)
+	}
+
+	for _, arg := range []string{"--connections=4", "--no-extents", "--synchronous"} {
+		out := filepath.Join(t.TempDir(), "copy")
+		run(t, needTool(t, "nbdcopy"), arg, url, out)
+		copied, err := os.ReadFile(out)
+		require.NoError(t, err)
+		require.True(t, bytes.Equal(content, copied), arg)
+	}
+
+	run(t, needTool(t, "qemu-io"), "-f", "raw", "-d", "unmap", url,
+		"-c", "discard 0 1M", "-c", "write -z 4M 64k", "-c", "write -z -u 5M 1M", "-c", "write -z 1100000 24", "-c", "flush")
+	clear(content[:1<<20])
+	clear(content[4<<20 : 4<<20+64<<10])
+	clear(content[5<<20 : 6<<20])
+	clear(content[1100000:1100024])
+	now, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.True(t, bytes.Equal(content, now))
+	require.Equal(t, int64(2<<20), allocated(t, path), "space was not given back")
+
+	// Copies of it, with the space and without.
+	other := filepath.Join(t.TempDir(), "other")
+	require.NoError(t, os.WriteFile(other, pattern(8<<20), 0o600))
+	to := nbdtest.ServeServer(t, &nbd.Server{Logger: quiet, Handler: openRW(other)})
+	run(t, needTool(t, "nbdcopy"), "--allocated", "--flush", url, "nbd://"+to)
+	run(t, needTool(t, "qemu-img"), "compare", "-f", "raw", "-F", "raw", url, "nbd://"+to)
+	run(t, needTool(t, "nbdcopy"), url, "nbd://"+to)
+	run(t, needTool(t, "qemu-img"), "compare", "-f", "raw", "-F", "raw", url, "nbd://"+to)
+	require.Less(t, allocated(t, other), int64(3<<20))
+}
+
+// Every command and flag, as libnbd sends them, which checks what it may send
+// and what comes back.
+func TestNbdsh(t *testing.T) {
+	tool := needTool(t, "nbdsh")
+	content := pattern(1 << 20)
+	path := tempFile(t, content)
+	addr := nbdtest.ServeServer(t, &nbd.Server{Logger: quiet, Handler: nbd.Exports{"disk": openRW(path)}})
+	// The first python3 of the path need not be the system's, which has the module.
+	run(t, "env", "PATH=/usr/bin:/bin", tool, "-c", `
+import errno
+h.add_meta_context("base:allocation")
+h.set_export_name("disk")
+h.connect_uri("nbd://`+addr+`/disk")
+assert h.get_protocol() == "newstyle-fixed"
+assert h.get_structured_replies_negotiated()
+assert h.can_meta_context("base:allocation")
+for can in (h.can_cache, h.can_df, h.can_fast_zero, h.can_flush, h.can_fua, h.can_multi_conn, h.can_trim, h.can_zero):
+    assert can(), can
+assert not h.is_read_only()
+assert h.get_block_size(nbd.SIZE_MINIMUM) == 1
+size = h.get_size()
+data = h.pread(size, 0)
+assert h.pread_structured(size, 0, lambda *a: 0, nbd.CMD_FLAG_DF) == data
+chunks = []
+buf = h.pread_structured(size, 0, lambda b, off, s, err: chunks.append((off, len(b), s)))
+assert buf == data and sum(c[1] for c in chunks) == size
+h.trim(65536, 0, nbd.CMD_FLAG_FUA)
+h.zero(65536, 65536, nbd.CMD_FLAG_FUA)
+h.zero(65536, 131072, nbd.CMD_FLAG_NO_HOLE)
+h.zero(65536, 196608, nbd.CMD_FLAG_FAST_ZERO)
+h.cache(size, 0)
+h.pwrite(b"x" * 1000, 300000, nbd.CMD_FLAG_FUA)
+assert h.pread(4, 299998) == data[299998:300000] + b"xx"
+assert h.pread(4 * 65536, 0) == b"\0" * 4 * 65536
+kinds = []
+h.pread_structured(65536 * 2, 0, lambda b, off, s, err: kinds.append(s))
+assert kinds == [nbd.READ_HOLE], kinds
+def status(*flags):
+    got = []
+    h.block_status(size, 0, lambda ctx, off, e, err: got.append((ctx, off, e)), *flags)
+    return got
+(ctx, off, e), = status()
+assert ctx == "base:allocation" and off == 0 and sum(e[0::2]) == size and e[1] == 3, e
+(ctx, off, e), = status(nbd.CMD_FLAG_REQ_ONE)
+assert len(e) == 2 and e[1] == 3, e
+h.set_strict_mode(0)
+def fails(want, f, *args):
+    try:
+        f(*args)
+    except nbd.Error as e:
+        assert e.errnum == want, e
+    else:
+        assert False, (f, args)
+fails(errno.EINVAL, h.pread, 512, size)
+fails(errno.ENOSPC, h.pwrite, b"x" * 512, size)
+fails(errno.ENOSPC, h.zero, 512, size)
+fails(errno.EINVAL, h.trim, 512, size)
+fails(errno.EINVAL, h.cache, 512, size)
+fails(errno.EINVAL, h.block_status, 512, size, lambda *a: 0)
+fails(errno.EINVAL, h.trim, 512, 0, nbd.CMD_FLAG_NO_HOLE)
+h.flush()
+assert h.pread(4, 299998) == data[299998:300000] + b"xx"
+h.shutdown()
+`)
+}
+
+// The tools over TLS, where it is required; nbdkit passes the export on.
+func TestToolsOverTLS(t *testing.T) {
+	info := needTool(t, "nbdinfo", "nbdcopy", "qemu-img", "qemu-io", "nbdkit")
+	p := newPKI(t)
+	path, content := sparse(t)
+	w := &whose{Handler: openRW(path)}
+	addr := nbdtest.ServeServer(t, &nbd.Server{Logger: quiet, Handler: w, TLS: p.serverConfig(), RequireTLS: true})
+	_, port, err := net.SplitHostPort(addr)
+	require.NoError(t, err)
+	url := "nbds://localhost:" + port + "/disk?tls-certificates=" + p.dir
+	require.Contains(t, run(t, info, url), "newstyle-fixed with TLS")
+	require.Equal(t, "node-01", w.last(t))
+	require.Contains(t, run(t, info, "--map", url), "hole,zero")
+	_, err = exec.Command(info, "nbd://localhost:"+port+"/disk").CombinedOutput()
+	require.Error(t, err)
+
+	out := filepath.Join(t.TempDir(), "copy")
+	run(t, needTool(t, "nbdcopy"), "--connections=4", url, out)
+	got, err := os.ReadFile(out)
+	require.NoError(t, err)
+	require.True(t, bytes.Equal(content, got))
+
+	creds := "tls-creds-x509,id=tls0,endpoint=client,verify-peer=on,dir=" + p.dir
+	opts := "driver=nbd,host=localhost,port=" + port + ",export=disk,tls-creds=tls0"
+	run(t, needTool(t, "qemu-img"), "compare", "--object", creds, "--image-opts", "driver=raw,file.driver=file,file.filename="+path, opts)
+	run(t, needTool(t, "qemu-io"), "--object", creds, "--image-opts", opts, "-c", "write -P 0x55 1000 300000", "-c", "flush", "-c", "read -P 0x55 1000 300000")
+	copy(content[1000:], bytes.Repeat([]byte{0x55}, 300000))
+	require.Contains(t, run(t, needTool(t, "qemu-img"), "map", "--output=json", "--object", creds, "--image-opts", opts), `"zero": true`)
+
+	sock := filepath.Join(t.TempDir(), "s")
+	run(t, needTool(t, "nbdkit"), "-U", sock, "nbd", "hostname=localhost", "port="+port, "export=disk", "tls=require", "tls-certificates="+p.dir,
+		"--run", "nbdinfo --map 'nbd+unix://?socket="+sock+"' && nbdcopy 'nbd+unix://?socket="+sock+"' "+out)
+	got, err = os.ReadFile(out)
+	require.NoError(t, err)
+	require.True(t, bytes.Equal(content, got))
 }
 
 // Two overlays over one image, through the tools: each has its own writes, the
