@@ -61,6 +61,9 @@ func kernelWord(arg string) (word, reason string) {
 	case hasControl(arg):
 		return "", "it holds a line break or another control character"
 	}
+	if !strings.ContainsAny(arg, ` "`) {
+		return arg, "" // nothing in it means anything
+	}
 	word = arg
 	if strings.Contains(arg, " ") {
 		name, value, ok := strings.Cut(arg, "=")
