@@ -203,3 +203,37 @@ func link(from, to string) error {
 	}
 	return os.Link(from, to)
 }
+
+// commit makes what an overlay holds the newest generation of an image.
+func (im *Images) commit(ctx context.Context, name string, o *Overlay) (Generation, error) {
+	if err := (Name{Image: name}).Valid(); err != nil {
+		return Generation{}, err
+	}
+	im.mu.Lock()
+	path := ""
+	if e := im.entries[name]; e != nil {
+		path = e.path
+	}
+	im.mu.Unlock()
+	if path != "" && (im.Dir == "" || path != im.storePath(name)) {
+		if err := o.Commit(ctx, path); err != nil {
+			return Generation{}, err
+		}
+		return im.Current(ctx, name)
+	}
+	if err := im.needDir(); err != nil {
+		return Generation{}, err
+	}
+	if err := os.MkdirAll(im.Dir, 0o755); err != nil {
+		return Generation{}, err
+	}
+	temp, err := os.CreateTemp(im.Dir, "."+name+".*.commit")
+	if err != nil {
+		return Generation{}, err
+	}
+	defer os.Remove(temp.Name())
+	if err := errors.Join(temp.Close(), o.Commit(ctx, temp.Name())); err != nil {
+		return Generation{}, err
+	}
+	return im.Publish(ctx, name, temp.Name())
+}

@@ -90,10 +90,11 @@ var ErrFenced = errors.New("a newer boot or a reset has taken this root")
 // survives a loss of power:
 //
 //	secret                 the key of the tokens, mode 0600; replicas may share it
-//	deleted.json           the newest token of all deleted roots
+//	deleted.json           the newest token of all deleted and renamed roots
 //	images/GENERATION.img  hard links that keep generations in use
 //	roots/ROOT/root.json   image, generation, kind, newest token opened
 //	roots/ROOT/TOKEN/      the overlay that began with that boot: data and map
+//	layers/ID/             overlays that Clone froze: several roots are over them
 //
 // For the hard links the images must be in the same file system as Dir, and be
 // owned by (or writable for) the server's user. Where they are not, replacing
@@ -140,6 +141,11 @@ type Roots struct {
 	pins  map[string]int // users of each digest
 	floor int64          // tokens up to here open only roots that exist
 	bad   bool           // a root could not be read: no link is removed, it may need it
+
+	loadedAt  time.Time
+	layerMu   sync.Mutex
+	layers    map[string]*layer // open ones
+	layerRefs map[string]int    // roots that are over each
 }
 
 // RootsTrace has hooks for the stages of a boot; any may be nil. They are
@@ -154,6 +160,10 @@ type RootsTrace struct {
 	// Fenced is called when a root was taken from whoever had connections to
 	// it; they are cut right after.
 	Fenced func(root string, connections int, cause error)
+	// Changed is called when a command was done to a root: "created",
+	// "cloned", "renamed", "rebased", "committed", "attached", "reset",
+	// "deleted" or "expired".
+	Changed func(root, what string)
 }
 
 // root is one root. Its lock is a channel, so that waiting for it ends with
@@ -171,6 +181,7 @@ type root struct {
 	base    *imageFile
 	overlay *Overlay
 	holder  *rootHolder
+	used    time.Time // when connections were last fenced
 }
 
 type pendingBoot struct {
@@ -343,19 +354,25 @@ func (rs *Roots) mint(r *root, n Name, kind Kind, base *imageFile) Name {
 		rs.logger().Debug("nbd: image cannot be linked", "root", r.name, "err", err)
 	}
 	rs.dropPending(r)
-	now := rs.now()
-	rs.mu.Lock()
-	floor := rs.floor
-	rs.mu.Unlock()
-	r.minted = max(now.UnixMilli(), r.minted+1, r.state.opened()+1, floor+1)
+	rs.nextSeq(r)
 	n.Generation = base.generation()
 	n.Boot = makeToken(rs.secret, n, kind, r.minted)
-	r.pending = &pendingBoot{name: n, kind: kind, digest: base.digest, seq: r.minted, at: now}
+	r.pending = &pendingBoot{name: n, kind: kind, digest: base.digest, seq: r.minted, at: rs.now()}
 	rs.logger().Debug("nbd: boot token minted", "root", r.name, "kind", kind, "image", n.Image, "generation", n.Generation)
 	if t := rs.Trace; t != nil && t.Minted != nil {
 		t.Minted(n, kind)
 	}
 	return n
+}
+
+// nextSeq takes a sequence number above all that were given out for the root,
+// and above the floor.
+func (rs *Roots) nextSeq(r *root) int64 {
+	rs.mu.Lock()
+	floor := rs.floor
+	rs.mu.Unlock()
+	r.minted = max(rs.now().UnixMilli(), r.minted+1, r.state.opened()+1, floor+1)
+	return r.minted
 }
 
 func (rs *Roots) dropPending(r *root) {

@@ -26,8 +26,9 @@ type RootInfo struct {
 	// Generation is what the root is on, [GenerationDigits] long; "" after a
 	// reset, and before the first boot.
 	Generation string
-	// Usage is how many bytes its overlay stores.
-	Usage int64
+	// Usage is how many bytes its overlay stores, Shared how many the frozen
+	// overlays below it do, which clones have in common.
+	Usage, Shared int64
 	// Clients are the ends of the connections that have it open; one without
 	// an address is the zero value.
 	Clients []netip.AddrPort
@@ -35,6 +36,9 @@ type RootInfo struct {
 	Pending bool
 	// Created and OpenedAt are when its first and its newest boot opened it.
 	Created, OpenedAt time.Time
+	// UsedAt is when its last connection ended, or the time now while there
+	// is one. After a crash of the server it counts from its start.
+	UsedAt time.Time
 	// Err says why it cannot be used.
 	Err error
 }
@@ -71,6 +75,10 @@ func (rs *Roots) info(r *root) RootInfo {
 		Name: r.name, Image: s.Image, Kind: s.Kind, Pending: r.pending != nil,
 		Created: s.Created, OpenedAt: s.OpenedAt, Err: r.bad,
 	}
+	if info.UsedAt = rs.lastUse(r); r.holder != nil && len(r.holder.devices) > 0 {
+		info.UsedAt = rs.now()
+	}
+	info.Shared = rs.layerUsage(s.Layers)
 	if s.Generation != "" {
 		info.Generation = s.Generation[:GenerationDigits]
 	}
@@ -112,7 +120,7 @@ func (rs *Roots) ListNBD(ctx context.Context, req *Request) ([]ExportInfo, error
 // out until now are refused, and the next boot begins clean on the newest
 // generation. [fs.ErrNotExist] when there is no such root.
 func (rs *Roots) Reset(ctx context.Context, name string) error {
-	return rs.command(ctx, name, "reset", func(r *root, newest int64) error {
+	return rs.command(ctx, name, "reset", nil, func(r *root, newest int64) error {
 		if r.bad != nil {
 			return r.bad
 		}
@@ -121,6 +129,7 @@ func (rs *Roots) Reset(ctx context.Context, name string) error {
 		}
 		old, state := r.state, r.state
 		state.Generation, state.Overlay, state.Opened = "", "", formatSeq(newest)
+		state.Layers, state.UsedAt = nil, rs.now().UTC()
 		if err := rs.save(r, state); err != nil {
 			return err
 		}
@@ -134,23 +143,26 @@ func (rs *Roots) Reset(ctx context.Context, name string) error {
 // Delete removes a root with its data: connections to it are fenced and tokens
 // given out until now are refused. [fs.ErrNotExist] when there is no such root.
 func (rs *Roots) Delete(ctx context.Context, name string) error {
-	return rs.command(ctx, name, "deleted", func(r *root, newest int64) error {
-		// First of all: a running machine that comes back must not find an
-		// empty root where its own was.
-		if err := rs.raiseFloor(newest); err != nil {
+	return rs.command(ctx, name, "deleted", nil, rs.remove)
+}
+
+// remove is Delete's part under the root's lock.
+func (rs *Roots) remove(r *root, newest int64) error {
+	// First of all: a running machine that comes back must not find an
+	// empty root where its own was.
+	if err := rs.raiseFloor(newest); err != nil {
+		return err
+	}
+	if rs.stored() {
+		if err := rs.removeFolder(r.name); err != nil {
 			return err
 		}
-		if rs.stored() {
-			if err := rs.removeFolder(name); err != nil {
-				return err
-			}
-		}
-		old, overlay, base := r.state, r.overlay, r.base
-		r.state, r.overlay, r.base, r.bad = rootState{}, nil, nil, nil
-		old.Overlay = "" // went with the folder
-		rs.discard(r, old, overlay, base)
-		return nil
-	})
+	}
+	old, overlay, base := r.state, r.overlay, r.base
+	r.state, r.overlay, r.base, r.bad = rootState{}, nil, nil, nil
+	old.Overlay = "" // went with the folder
+	rs.discard(r, old, overlay, base)
+	return nil
 }
 
 // removeFolder removes a root's folder at once, as far as a crash can see.
@@ -177,14 +189,21 @@ func (rs *Roots) removeFolder(name string) error {
 }
 
 // command does something to a root that its machine must not be in the way
-// of. newest is at least every token minted so far.
-func (rs *Roots) command(ctx context.Context, name, verb string, do func(r *root, newest int64) error) error {
+// of, unless may, which can be nil, says no before anybody is harmed. newest
+// is at least every token minted so far.
+func (rs *Roots) command(ctx context.Context, name, verb string, may func(r *root) error, do func(r *root, newest int64) error) error {
 	if err := rs.load(); err != nil {
 		return err
 	}
 	r, err := rs.get(ctx, name, false)
 	if err != nil {
 		return err
+	}
+	if may != nil {
+		if err := may(r); err != nil {
+			rs.put(r)
+			return err
+		}
 	}
 	cut := rs.fence(r, fmt.Errorf("nbd: root %s was %s: %w", name, verb, ErrFenced))
 	defer cut.disconnect()
@@ -194,8 +213,16 @@ func (rs *Roots) command(ctx context.Context, name, verb string, do func(r *root
 	if err := do(r, r.minted); err != nil {
 		return err
 	}
-	rs.logger().Info("nbd: root "+verb, "root", name)
+	rs.tell(name, verb)
 	return nil
+}
+
+// tell lets the log and the Trace know of a command that was done.
+func (rs *Roots) tell(name, verb string) {
+	rs.logger().Info("nbd: root "+verb, "root", name)
+	if t := rs.Trace; t != nil && t.Changed != nil {
+		t.Changed(name, verb)
+	}
 }
 
 // Close cuts all connections to roots, flushes the overlays and lets go of
@@ -218,7 +245,7 @@ func (rs *Roots) Close() error {
 		r.gone = true
 		cut := rs.fence(r, fmt.Errorf("nbd: root %s: the server stops: %w", r.name, fs.ErrClosed))
 		if r.overlay != nil {
-			errs = append(errs, r.overlay.Close())
+			errs = append(errs, rs.closeOverlay(r.overlay))
 			r.overlay = nil
 		}
 		if r.base != nil {

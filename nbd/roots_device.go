@@ -45,6 +45,7 @@ func (rs *Roots) fence(r *root, cause error) cutOff {
 	if h == nil {
 		return cutOff{}
 	}
+	r.used = rs.now()
 	h.fenced.Store(&cause)
 	h.ops.Lock()
 	//lint:ignore SA2001 empty on purpose: the wait is all
@@ -68,7 +69,8 @@ type rootDevice struct {
 	rs      *Roots
 	root    *root
 	holder  *rootHolder
-	overlay *Overlay
+	size    int64
+	overlay *Overlay // changes under holder.ops
 	client  netip.AddrPort
 	cut     func(cause error)
 	closed  sync.Once
@@ -76,7 +78,7 @@ type rootDevice struct {
 
 // attach opens a device for the root's holder.
 func (rs *Roots) attach(r *root, req *Request) *rootDevice {
-	d := &rootDevice{rs: rs, root: r, holder: r.holder, overlay: r.overlay, client: req.Client, cut: req.Disconnect}
+	d := &rootDevice{rs: rs, root: r, holder: r.holder, size: r.overlay.Size(), overlay: r.overlay, client: req.Client, cut: req.Disconnect}
 	r.holder.devices[d] = struct{}{}
 	rs.logger().Debug("nbd: root opened", "root", r.name, "client", d.who(), "connections", len(r.holder.devices))
 	return d
@@ -89,8 +91,8 @@ func (d *rootDevice) who() string {
 	return "a local client"
 }
 
-func (d *rootDevice) Size() int64        { return d.overlay.Size() }
-func (d *rootDevice) Features() Features { return d.overlay.Features() }
+func (d *rootDevice) Size() int64        { return d.size }
+func (d *rootDevice) Features() Features { return overlayFeatures(0) }
 
 // enter begins an operation; the caller unlocks holder.ops in any case.
 func (d *rootDevice) enter() error {
@@ -161,6 +163,7 @@ func (d *rootDevice) Close() error {
 		defer d.rs.put(r)
 		delete(d.holder.devices, d)
 		if r.holder == d.holder && len(d.holder.devices) == 0 {
+			d.rs.setUsed(r, d.rs.now().UTC())
 			d.rs.rest(r)
 		}
 	})

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // OpenNBD implements [Handler]; the type's documentation says who gets what.
@@ -131,6 +132,7 @@ func (rs *Roots) take(ctx context.Context, r *root, n Name, seq int64, kind Kind
 	}
 	cut = rs.fence(r, fmt.Errorf("nbd: root %s: boot %s opened it: %w", r.name, n.Boot, ErrFenced))
 	state := r.state
+	state.UsedAt = time.Time{}
 	state.Image, state.Kind, state.Opened, state.OpenedAt = n.Image, kind, formatSeq(seq), rs.now().UTC()
 	if state.Created.IsZero() {
 		state.Created = state.OpenedAt
@@ -174,7 +176,7 @@ func (rs *Roots) takeKept(ctx context.Context, r *root, state rootState, base *i
 // before root.json names it, and the old one goes only then. It takes base's
 // reference over.
 func (rs *Roots) takeFresh(r *root, state rootState, base *imageFile) error {
-	state.Generation, state.Overlay = base.digest, state.Opened
+	state.Generation, state.Overlay, state.Layers = base.digest, state.Opened, nil
 	overlay, err := rs.newOverlay(r, state, base)
 	if err != nil {
 		base.release()
@@ -185,7 +187,7 @@ func (rs *Roots) takeFresh(r *root, state rootState, base *imageFile) error {
 	}
 	old, oldOverlay, oldBase := r.state, r.overlay, r.base
 	if err := rs.save(r, state); err != nil {
-		err = errors.Join(err, overlay.Close())
+		err = errors.Join(err, rs.closeOverlay(overlay))
 		rs.unpin(base.digest)
 		base.release()
 		return err
@@ -208,7 +210,7 @@ func (rs *Roots) warnUnpinned(r *root, state rootState, err error) {
 // discard gives back what an older state of the root used.
 func (rs *Roots) discard(r *root, old rootState, overlay *Overlay, base *imageFile) {
 	if overlay != nil {
-		if err := overlay.Close(); err != nil {
+		if err := rs.closeOverlay(overlay); err != nil {
 			rs.logger().Debug("nbd: closing a discarded overlay", "root", r.name, "err", err)
 		}
 	}
@@ -220,6 +222,7 @@ func (rs *Roots) discard(r *root, old rootState, overlay *Overlay, base *imageFi
 			rs.logger().Warn("nbd: overlay is left behind", "root", r.name, "err", err)
 		}
 	}
+	rs.unrefLayers(old.Layers)
 	rs.unpin(old.Generation)
 }
 
@@ -235,6 +238,9 @@ func (rs *Roots) resume(ctx context.Context, r *root, token string) error {
 func (rs *Roots) hold(ctx context.Context, r *root, token string) error {
 	if err := rs.ensureOverlay(ctx, r); err != nil {
 		return err
+	}
+	if !r.state.UsedAt.IsZero() {
+		rs.setUsed(r, time.Time{})
 	}
 	if r.holder == nil || r.holder.token != token {
 		r.holder = newHolder(token)
@@ -293,20 +299,16 @@ func (rs *Roots) ensureOverlay(ctx context.Context, r *root) (err error) {
 	if _, err := os.Stat(filepath.Join(dir, overlayMapName)); err != nil {
 		return fmt.Errorf("nbd: root %s has lost its overlay, restore it or reset the root: %w", r.name, err)
 	}
-	r.overlay, err = OpenOverlay(&imageDevice{imageFile: r.base}, dir, r.base.digest)
-	if err == nil {
-		r.overlay.Quota = rs.quota()
-	}
+	r.overlay, err = rs.openOver(dir, r.base, s.Layers)
 	return err
 }
 
 func (rs *Roots) newOverlay(r *root, state rootState, base *imageFile) (*Overlay, error) {
-	var o *Overlay
-	if !rs.stored() {
-		o = NewOverlay(&imageDevice{imageFile: base})
-	} else {
-		dir := rs.rootDir(r.name)
-		err := os.Mkdir(dir, 0o700)
+	var err error
+	dir := ""
+	if rs.stored() {
+		dir = rs.rootDir(r.name)
+		err = os.Mkdir(dir, 0o700)
 		if err == nil {
 			err = syncDir(filepath.Dir(dir))
 		} else if errors.Is(err, fs.ErrExist) {
@@ -316,14 +318,15 @@ func (rs *Roots) newOverlay(r *root, state rootState, base *imageFile) (*Overlay
 			// A former attempt may have stopped half-way.
 			err = os.RemoveAll(filepath.Join(dir, state.Overlay))
 		}
-		if err == nil {
-			o, err = OpenOverlay(&imageDevice{imageFile: base}, filepath.Join(dir, state.Overlay), base.digest)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("nbd: root %s: %w", r.name, err)
-		}
+		dir = filepath.Join(dir, state.Overlay)
 	}
-	o.Quota = rs.quota()
+	var o *Overlay
+	if err == nil {
+		o, err = rs.openOver(dir, base, state.Layers)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("nbd: root %s: %w", r.name, err)
+	}
 	return o, nil
 }
 
@@ -348,7 +351,7 @@ func (rs *Roots) rest(r *root) {
 			return
 		}
 	}
-	if err := r.overlay.Close(); err != nil {
+	if err := rs.closeOverlay(r.overlay); err != nil {
 		rs.logger().Debug("nbd: closing an overlay", "root", r.name, "err", err)
 	}
 	r.overlay = nil

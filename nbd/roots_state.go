@@ -10,6 +10,7 @@ import (
 	"math/bits"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -29,6 +30,12 @@ type rootState struct {
 	Opened   string    `json:"opened"`
 	OpenedAt time.Time `json:"openedAt"`
 	Created  time.Time `json:"created"`
+	// UsedAt is when its last connection ended; it is missing while there is
+	// one, and so after a crash.
+	UsedAt time.Time `json:"usedAt,omitzero"`
+	// Layers are the frozen overlays between base and overlay, the lowest
+	// first.
+	Layers []string `json:"layers,omitempty"`
 }
 
 func (s *rootState) opened() int64 {
@@ -66,6 +73,9 @@ func parseRootState(text []byte) (rootState, error) {
 		s.Generation != "" && (len(s.Generation) != maxGeneration || !validGeneration(s.Generation)),
 		s.Overlay != "" && !validPart(s.Overlay, ""):
 		return rootState{}, fmt.Errorf("root.json: its generation or its overlay is not one: %w", fs.ErrInvalid)
+	case len(s.Layers) > maxLayers, s.Overlay == "" && len(s.Layers) > 0,
+		slices.ContainsFunc(s.Layers, func(id string) bool { return len(id) != layerDigits || !validGeneration(id) }):
+		return rootState{}, fmt.Errorf("root.json: its layers are none: %w", fs.ErrInvalid)
 	}
 	return s, nil
 }
@@ -103,6 +113,8 @@ func (rs *Roots) load() error {
 		return fmt.Errorf("nbd: roots: Images is not set: %w", fs.ErrInvalid)
 	}
 	rs.roots, rs.pins = make(map[string]*root), make(map[string]int)
+	rs.layers, rs.layerRefs = make(map[string]*layer), make(map[string]int)
+	rs.loadedAt = rs.now()
 	if !rs.stored() {
 		rs.secret = make([]byte, 32)
 		rand.Read(rs.secret)
@@ -122,7 +134,7 @@ func (rs *Roots) load() error {
 }
 
 func (rs *Roots) loadDir() error {
-	for _, dir := range []string{"roots", "images"} {
+	for _, dir := range []string{"roots", "images", "layers"} {
 		if err := os.MkdirAll(filepath.Join(rs.Dir, dir), 0o700); err != nil {
 			return err
 		}
@@ -165,8 +177,9 @@ func (rs *Roots) loadDir() error {
 		if r.state.Generation != "" {
 			rs.pins[r.state.Generation]++
 		}
+		rs.refLayers(r.state.Layers)
 	}
-	return rs.sweepPins()
+	return errors.Join(rs.sweepPins(), rs.sweepLayers())
 }
 
 // loadRoot reads a root's state and removes what a crash left beside it.
