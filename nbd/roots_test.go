@@ -73,6 +73,9 @@ func (g *rootsRig) restart(crash bool) {
 				_ = r.overlay.store.close()
 			}
 		}
+		for _, l := range g.layers {
+			_ = l.overlay.store.close()
+		}
 		if g.Roots.lock != nil {
 			_ = g.Roots.lock.Close()
 		}
