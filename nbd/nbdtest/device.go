@@ -22,6 +22,7 @@ func TestDevice(t *testing.T, dev nbd.Device, content []byte) {
 	t.Run("read", func(t *testing.T) { testRead(t, dev, content) })
 	t.Run("read at the end", func(t *testing.T) { testEnd(t, dev, content) })
 	t.Run("read concurrently", func(t *testing.T) { testConcurrent(t, dev, content) })
+	testAbilities(t, dev, content)
 	f := dev.Features()
 	if f.Write {
 		t.Run("write", func(t *testing.T) { testWrite(t, dev, content) })
