@@ -1,9 +1,16 @@
 package pxecfg
 
 import (
+	"bytes"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/netip"
 	"strings"
 	"testing"
 	"testing/fstest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -123,4 +130,269 @@ func asVector(m *Menu) vectorMenu {
 		v.Entries = append(v.Entries, x)
 	}
 	return v
+}
+
+// loadString reads a configuration that includes nothing.
+func loadString(t testing.TB, text string) *PXELINUX {
+	p, err := parseString(t, text).Load(nil, "")
+	require.NoError(t, err)
+	return p
+}
+
+// TestLoadRules has what the recorded cases leave out.
+func TestLoadRules(t *testing.T) {
+	line := func(text string) string { return loadString(t, text).Entries()[0].CommandLine(vectorStrings) }
+	require.Equal(t, "k", line("LABEL a\n KERNEL k\n APPEND -\n"))
+	require.Equal(t, "k - ", line("LABEL a\n KERNEL k\n APPEND - \n"), "exactly -")
+	require.Equal(t, "k initrd=", line("LABEL a\n KERNEL k\n INITRD\n"))
+	require.Equal(t, "a BOOTIF=01-00-11-25-84-ce-ba", line("SYSAPPEND 2\nLABEL a\nSYSAPPEND 0x2"), "a default for later labels")
+	require.Equal(t, "a", line("SYSAPPEND 2\nLABEL a\nIPAPPEND 0\n"))
+	require.Equal(t, ".none k", line("LABEL a\nNONE k\n"))
+	require.Equal(t, "k x", line("LABEL a\n\x01KERNEL\x02k\n APPEND x\x00 y\n"), "control characters are white space, and NUL ends a line")
+
+	p := loadString(t, "DEFAULT b x\nLABEL a\nLABEL b\n KERNEL k\n APPEND ro\n")
+	require.Equal(t, "k ro x", p.Resolve(p.Default, SysStrings{}))
+	require.Equal(t, "none at all", p.Resolve("none at all", SysStrings{}))
+	require.Nil(t, p.Lookup("B"), "labels are case-sensitive")
+
+	// A later menu hides an earlier one of the same tag.
+	p = loadString(t, "MENU BEGIN m\nMENU END\nMENU BEGIN m\nMENU TITLE two\nMENU END\nLABEL g\nMENU GOTO m\nLABEL q\nMENU QUIT\n")
+	require.Equal(t, "two", p.Lookup("g").Target.Title)
+	require.Equal(t, ActionQuit, p.Lookup("q").Action)
+	require.Empty(t, p.Lookup("q").CommandLine(SysStrings{}))
+
+	// DEFAULT naming an entry of a submenu starts there; a hidden one does not.
+	p = loadString(t, "DEFAULT x\nMENU BEGIN m\nLABEL w\nLABEL x\nMENU END\n")
+	require.Equal(t, "m", p.Start.Tag)
+	require.Equal(t, 1, p.Start.Default)
+	require.Equal(t, ".top", loadString(t, "DEFAULT x\nLABEL x\nMENU HIDE\n").Start.Tag)
+
+	// An included file that leaves a menu open.
+	files := fstest.MapFS{"d/i": {Data: []byte("MENU BEGIN m\nLABEL i\n")}}
+	p, err := parseString(t, "INCLUDE i\nLABEL z\n").Load(files, "d/")
+	require.NoError(t, err)
+	require.Equal(t, "m", p.Top.Entries[0].Target.Tag)
+	require.Equal(t, ".top", p.Lookup("i").Menu.Tag, "the file after it goes on in its own menu, and records there")
+	require.Equal(t, "m", p.Lookup("z").Menu.Tag, "the last entry goes where reading ended")
+}
+
+func TestKernelLine(t *testing.T) {
+	for _, c := range []struct {
+		text, want string
+		initrds    []string
+	}{
+		{"LABEL a\n KERNEL k   x\n APPEND ro initrd=i,j y\n IPAPPEND 2\n", "BOOT_IMAGE=k x ro initrd=i,j y BOOTIF=01-00-11-25-84-ce-ba", []string{"i", "j"}},
+		{"LABEL a\n LINUX k-6.0\n INITRD i\n SYSAPPEND 16\n", "BOOT_IMAGE=k-6.0 initrd=i SYSVENDOR=ACME_Corp", []string{"i"}},
+		{"LABEL a\n KERNEL k\n APPEND initrd=i\n INITRD j\n", "BOOT_IMAGE=k initrd=i initrd=j", []string{"i"}},
+		{"LABEL a\n KERNEL k-6.0\n", "", nil},
+		{"LABEL a\n KERNEL k.c32\n", "", nil},
+		{"LABEL a\n LOCALBOOT 0\n", "", nil},
+	} {
+		e := loadString(t, c.text).Entries()[0]
+		line, ok := e.KernelLine(vectorStrings)
+		require.Equal(t, c.want != "", ok, c.text)
+		require.Equal(t, c.want, line, c.text)
+		require.Equal(t, c.initrds, e.Initrds(), c.text)
+	}
+	for file, want := range map[string]string{"a.c32": "com32", "a.img": "fdimage", "a.bss": "bss", "a.bin": "boot", "a.bs": "boot", "a.0": "pxe", "a": "linux", "a.C32": "linux"} {
+		require.Equal(t, want, loadString(t, "LABEL l\nKERNEL "+file+" x\n").Entries()[0].ImageType(), file)
+	}
+}
+
+func TestSysStrings(t *testing.T) {
+	c := Client{MAC: net.HardwareAddr{0, 0x11, 0x25, 0x84, 0xce, 0xba}, IP: netip.MustParseAddr("192.168.67.21"), UUID: "b8945908-d6a6-41a9-611d-74a6ab80b83d"}
+	s := c.SysStrings(netip.MustParseAddr("192.168.67.1"), netip.MustParseAddr("192.168.67.254"), netip.MustParseAddr("255.255.255.0"))
+	require.Equal(t, vectorStrings[:3], s[:3])
+	require.Equal(t, SysStrings{}, Client{UUID: "00000000-0000-0000-0000-000000000000"}.SysStrings(netip.Addr{}, netip.Addr{}, netip.Addr{}))
+}
+
+func TestIncludeLimits(t *testing.T) {
+	var syntax *SyntaxError
+	files := fstest.MapFS{"self": {Data: []byte("\n INCLUDE self\n")}}
+	_, err := parseString(t, "INCLUDE self\n").Load(files, "")
+	require.ErrorAs(t, err, &syntax)
+	require.ErrorIs(t, err, fs.ErrInvalid)
+	require.Equal(t, "self:2:10", strings.Join(strings.SplitN(err.Error(), ":", 4)[:3], ":"))
+
+	// Sixteen are fine, and files that multiply end.
+	for i := range 20 {
+		files[fmt.Sprint("n", i)] = &fstest.MapFile{Data: fmt.Appendf(nil, "INCLUDE n%d\nINCLUDE n%d\nLABEL l%d\n", i+1, i+1, i)}
+	}
+	files["n15"] = &fstest.MapFile{Data: []byte(strings.Repeat("APPEND x\n", 1000))}
+	_, err = parseString(t, "INCLUDE n0\n").Load(files, "")
+	require.ErrorAs(t, err, &syntax)
+	for i := range 14 {
+		files[fmt.Sprint("o", i)] = &fstest.MapFile{Data: fmt.Appendf(nil, "INCLUDE o%d\n", i+1)}
+	}
+	files["o14"] = &fstest.MapFile{Data: []byte("LABEL deep\n")}
+	p, err := parseString(t, "INCLUDE o0\n").Load(files, "")
+	require.NoError(t, err)
+	require.NotNil(t, p.Lookup("deep"))
+	_, err = ParseFile("big", io.LimitReader(zeros{}, maxConfig+1))
+	require.ErrorAs(t, err, &syntax)
+}
+
+type zeros struct{}
+
+func (zeros) Read(b []byte) (int, error) { clear(b); return len(b), nil }
+
+func TestEdit(t *testing.T) {
+	const text = "# head\r\nDEFAULT a\r\n\r\nLABEL a\r\n\tKERNEL k # x\r\n\tappend  ro\r\n\r\nLABEL b\r\n  KERNEL k"
+	f := parseString(t, text)
+	require.NoError(t, f.Set("a", "APPEND", "rw quiet"))
+	require.NoError(t, f.Set("a", "IPAPPEND", "2"))
+	require.NoError(t, f.Set("b", "APPEND", "x"))
+	require.NoError(t, f.Set("", "DEFAULT", "b"))
+	require.NoError(t, f.Set("", "TIMEOUT", "50"))
+	require.Equal(t, "# head\r\nDEFAULT b\r\nTIMEOUT 50\r\n\r\nLABEL a\r\n\tKERNEL k # x\r\n\tappend  rw quiet\r\n\tIPAPPEND 2\r\n\r\nLABEL b\r\n  KERNEL k\n  APPEND x\n", f.String())
+	require.NoError(t, f.Set("a", "sysappend", "3"))
+	require.Contains(t, f.String(), "\tIPAPPEND 3\r\n")
+	require.NoError(t, f.Unset("a", "sysappend"))
+	require.NotContains(t, f.String(), "IPAPPEND")
+	require.NoError(t, f.AddEntry("c"))
+	require.NoError(t, f.Set("c", "LINUX", "k3"))
+	require.True(t, strings.HasSuffix(f.String(), "LABEL c\n  LINUX k3\n"), f.String())
+	require.NoError(t, f.RemoveEntry("b"))
+	require.Equal(t, "# head\r\nDEFAULT b\r\nTIMEOUT 50\r\n\r\nLABEL a\r\n\tKERNEL k # x\r\n\tappend  rw quiet\r\n\r\nLABEL c\n  LINUX k3\n", f.String())
+
+	require.ErrorIs(t, f.Set("b", "APPEND", "x"), fs.ErrNotExist)
+	require.ErrorIs(t, f.Unset("b", "APPEND"), fs.ErrNotExist)
+	require.ErrorIs(t, f.RemoveEntry("b"), fs.ErrNotExist)
+	require.ErrorIs(t, f.RemoveEntry(""), fs.ErrInvalid)
+	require.ErrorIs(t, f.AddEntry("c"), fs.ErrExist)
+	require.ErrorIs(t, f.AddEntry("c d"), fs.ErrInvalid)
+	for _, bad := range []string{"a\nb", " a", "a\rb", strings.Repeat("x", 5000)} {
+		require.ErrorIs(t, f.Set("a", "APPEND", bad), fs.ErrInvalid, bad)
+	}
+	require.ErrorIs(t, f.Set("a", "NOTHING", "x"), fs.ErrInvalid)
+	require.ErrorIs(t, f.Set("a", "LABEL", "x"), fs.ErrInvalid)
+	require.ErrorIs(t, parseString(t, "LABEL a\nTEXT HELP\n").Set("a", "APPEND", "x"), fs.ErrInvalid)
+}
+
+func FuzzParseFile(f *testing.F) {
+	for _, s := range []string{
+		"DEFAULT a\nLABEL a\n KERNEL k\n APPEND initrd=i ro\n IPAPPEND 3\n", "MENU BEGIN x\nLABEL b\nMENU EXIT\nMENU END\nMENU GOTO x\n",
+		"INCLUDE self\nMENU INCLUDE self t\n", "TEXT HELP\nx\nENDTEXT\nF1 a b\nf0\n", "UI menu.c32\r\nPROMPT\x00 1\nlabel\n", existingText,
+		"LABEL a\nMENU LABEL ^x\nMENU INDENT 9\nMENU SEPARATOR\nMENU HIDE\nSYSAPPEND 0x\n",
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		if len(text) > 1<<16 {
+			return
+		}
+		file := parseString(t, text)
+		require.Equal(t, text, file.String())
+		tree := fstest.MapFS{"self": {Data: []byte(text)}, "pxelinux.cfg/default": {Data: []byte(text)}}
+		for _, finding := range Lint(file, tree, "") {
+			require.Positive(t, finding.Line)
+			require.Positive(t, finding.Col)
+		}
+		p, err := file.Load(tree, "")
+		if err != nil {
+			var syntax *SyntaxError
+			require.ErrorAs(t, err, &syntax)
+			return
+		}
+		for i, e := range p.Entries() {
+			if i == 100 {
+				break // Lookup goes through all of them
+			}
+			e.KernelLine(vectorStrings)
+			if e.labelled {
+				require.NotNil(t, p.Lookup(e.Label))
+			}
+		}
+		if cfg, _ := p.Config(""); cfg != nil {
+			// What is said to be expressible has a rendering that PXELINUX
+			// reads as the same, unless it is too long.
+			var b bytes.Buffer
+			if cfg.WritePXELINUX(&b, Target{}) == nil {
+				again, err := parseString(t, b.String()).Load(nil, "")
+				require.NoError(t, err)
+				back, left := again.Config("")
+				require.Empty(t, left)
+				require.Equal(t, effective(cfg), effective(back))
+			}
+		}
+		if file.Set("a", "append", "x=1") == nil {
+			e := parseString(t, file.String())
+			p, err := e.Load(nil, "")
+			require.NoError(t, err)
+			if a := p.Lookup("a"); a != nil && a.Action == ActionCommand {
+				require.Equal(t, "x=1", a.Append)
+			}
+		}
+	})
+}
+
+// effective is what remains of a Config when PXELINUX has read it.
+func effective(c *Config) Config {
+	e := Config{Default: c.first(), Entries: c.Entries}
+	if len(c.Entries) > 1 {
+		e.Title, e.UI, e.Timeout = c.Title, c.UI, c.Timeout
+		if e.Timeout == 0 {
+			e.Timeout = DefaultTimeout
+		}
+		e.Timeout = min(e.Timeout, 24*time.Hour)
+	}
+	return e
+}
+
+func TestRenderedIsReadBack(t *testing.T) {
+	cfg := &Config{Title: "Menu", UI: "menu.c32", Default: "b", Timeout: 3 * time.Second, Entries: []Entry{
+		{Label: "a", Title: "A a", Kernel: "x/vmlinuz-6.0", Initrd: []string{"x/i", "http://192.0.2.1/j"}, Args: []string{"ro", `a=b c`, "-"}, SysAppend: 3},
+		{Label: "b", LocalBoot: true}, {Label: "c", Chain: "undionly.kpxe"}, {Label: "d", Title: "D", Chain: "x/grub.efi"},
+	}}
+	for _, prefix := range []string{"", "x/", "ltsp/my_"} {
+		for _, n := range []int{4, 1} {
+			c := *cfg
+			if c.Entries = cfg.Entries[:n]; n == 1 {
+				c.Default = ""
+			}
+			var b bytes.Buffer
+			require.NoError(t, c.WritePXELINUX(&b, Target{Prefix: prefix}))
+			p, err := parseString(t, b.String()).Load(nil, prefix)
+			require.NoError(t, err)
+			back, left := p.Config(prefix)
+			require.Empty(t, left)
+			require.Equal(t, effective(&c), effective(back), b.String())
+		}
+	}
+}
+
+// bigConfig has n entries, nested and with help.
+func bigConfig(n int) string {
+	var b strings.Builder
+	b.WriteString("UI menu.c32\nAPPEND quiet\n")
+	for i := range n {
+		fmt.Fprintf(&b, "LABEL l%d\n MENU LABEL ^Entry %d\n LINUX vmlinuz-%d\n INITRD i\n APPEND ro root=/dev/nbd0\n IPAPPEND 2\nTEXT HELP\nhelp\nENDTEXT\n", i, i, i)
+	}
+	return b.String()
+}
+
+func BenchmarkLoad(b *testing.B) {
+	for _, n := range []int{10, 100, 1000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			text := bigConfig(n)
+			b.ReportAllocs()
+			b.SetBytes(int64(len(text)))
+			for b.Loop() {
+				f := &File{}
+				f.parse(text)
+				if p, err := f.Load(nil, ""); err != nil || len(p.Entries()) != n {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+func BenchmarkLint(b *testing.B) {
+	f := &File{}
+	f.parse(bigConfig(100))
+	b.ReportAllocs()
+	for b.Loop() {
+		Lint(f, nil, "")
+	}
 }

@@ -17,7 +17,8 @@ import (
 //
 // The time that it takes grows with the text only. A missing file is passed
 // over, as PXELINUX does; the only error is a [*SyntaxError] for files that
-// include each other more than 16 deep, or more than 4 MiB in all.
+// include each other more than 16 deep, or more than 4 MiB in all, where each
+// file counts for 4 KiB more than it has.
 func (f *File) Load(fsys fs.FS, prefix string) (*PXELINUX, error) {
 	hidden := &Menu{Tag: ".hidden", hotkeys: map[byte]bool{}}
 	top := &Menu{Tag: ".top", hotkeys: map[byte]bool{}}
@@ -266,8 +267,8 @@ func (l *loader) include(inc Include, m *Menu, tag string) error {
 		return &SyntaxError{inc.Pos.File, inc.Pos.Line, inc.Pos.Col,
 			fmt.Sprintf("INCLUDE %s is more than %d deep: files include each other", inc.Name, maxInclude)}
 	}
-	// An empty file has to cost something too.
-	l.size += 64
+	// A file costs something even when it is empty: there are at most 1024.
+	l.size += 4096
 	if tag != "" {
 		l.record(m)
 		m = l.begin(tag, inc.Pos)

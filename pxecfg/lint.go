@@ -1,0 +1,263 @@
+package pxecfg
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+)
+
+// Finding is something in a configuration that is read otherwise than it was
+// probably meant.
+type Finding struct {
+	File      string
+	Line, Col int // from 1; Col is in bytes
+	// Code names the kind of finding, for those who want to leave some out.
+	Code string
+	// Loader is "U-Boot" if only that reader is in trouble.
+	Loader string
+	Msg    string
+}
+
+// String is in the form of compilers.
+func (f Finding) String() string {
+	loader := ""
+	if f.Loader != "" {
+		loader = f.Loader + ": "
+	}
+	return fmt.Sprintf("%s:%d:%d: %s%s (%s)", f.File, f.Line, f.Col, loader, f.Msg, f.Code)
+}
+
+// Lint looks for what PXELINUX, or U-Boot, reads otherwise than meant, in the
+// order of lines. The codes are:
+//
+//	empty-file       counts as missing
+//	syntax           what File.Load does not take
+//	unknown-word     a line that is ignored
+//	no-such-label    neither a label nor a file
+//	duplicate-label  cannot be booted by name
+//	no-such-menu     MENU GOTO or EXIT to a menu that is not there
+//	no-such-file     a kernel, initrd or included file that is not there
+//	misplaced        has no effect before the first LABEL
+//	number           is not a number
+//	trailing-comment is data: there are only whole lines of comment
+//	kernel-type      the name's ending says how KERNEL boots it
+//	initrd           is not loaded, or is taken from within a word
+//	command-line     longer than kernels take
+//	long-line, long-name, open-text
+//	uboot-...        U-Boot only
+//
+// fsys is the TFTP root, prefix what PXELINUX puts before names. If fsys is nil
+// no file is looked for. Included files are read for their labels; they are not
+// checked themselves.
+func Lint(f *File, fsys fs.FS, prefix string) []Finding {
+	l := &linter{f: f, fsys: fsys, prefix: prefix}
+	if len(f.lines) == 0 {
+		l.add(1, 1, "empty-file", "PXELINUX takes an empty file for a missing one, and asks for its next name")
+		return l.found
+	}
+	l.lines()
+	l.uboot()
+	p, err := f.Load(fsys, prefix)
+	var syntax *SyntaxError
+	switch {
+	case errors.As(err, &syntax):
+		l.found = append(l.found, Finding{File: syntax.File, Line: syntax.Line, Col: syntax.Col, Code: "syntax", Msg: syntax.Msg})
+	case err == nil:
+		l.loaded(p)
+	}
+	slices.SortStableFunc(l.found, func(a, b Finding) int {
+		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Col, b.Col))
+	})
+	return l.found
+}
+
+type linter struct {
+	f      *File
+	fsys   fs.FS
+	prefix string
+	found  []Finding
+}
+
+func (l *linter) add(line, col int, code, format string, args ...any) {
+	finding := Finding{File: l.f.Name, Line: line, Col: col, Code: code, Msg: fmt.Sprintf(format, args...)}
+	if strings.HasPrefix(code, "uboot-") {
+		finding.Loader = "U-Boot"
+	}
+	l.found = append(l.found, finding)
+}
+
+var numberKeywords = wordSet("timeout totaltimeout prompt allowoptions implicit noescape nocomplete nohalt console pxeretry sysappend")
+
+// dataKeywords have values in which a # is surely a mistake.
+var dataKeywords = wordSet("label kernel linux initrd append default ui ontimeout onerror include com32 pxe boot bss fdimage comboot config localboot")
+
+// lines checks what can be seen in a line by itself.
+func (l *linter) lines() {
+	inText, labelled, textLine := false, false, 0
+	for i := range l.f.lines {
+		line := &l.f.lines[i]
+		kw, v := line.Keyword, line.Value
+		if line.Col > 1 {
+			l.add(line.Number, line.Col, "long-line", "PXELINUX reads %d bytes at once: here begins a line of its own", maxLine)
+		}
+		if inText {
+			inText = kw != "endtext"
+			continue
+		}
+		text := line.text()
+		col := line.Col + len(chomp(line.raw)) - len(text)
+		switch {
+		case strings.HasPrefix(kw, "text"):
+			inText, textLine = true, i
+		case kw == "" && text != "" && text[0] != '#' && !knownElsewhere(text):
+			word, _ := firstWord(text)
+			l.add(line.Number, col, "unknown-word", "%q is no directive: the line is ignored", cutShort(word))
+		case kw == "label":
+			labelled = true
+		case !labelled && (kw == "initrd" || kernelTypes[kw]):
+			l.add(line.Number, col, "misplaced", "%s has no effect before the first LABEL", strings.ToUpper(kw))
+		case numberKeywords[kw]:
+			base := uint64(10)
+			if kw == "sysappend" {
+				base = 0
+			}
+			if _, rest, ok := parseNumber(v, base); !ok || skipSpace(rest) != "" {
+				l.add(line.Number, line.valueCol(), "number", "%q is not a whole number: PXELINUX reads what digits it begins with, or 0", cutShort(v))
+			}
+		}
+		if i := strings.IndexByte(v, '#'); dataKeywords[kw] && i > 0 && isSpace(v[i-1]) {
+			l.add(line.Number, line.valueCol()+i, "trailing-comment", "# begins a comment only at the beginning of a line: this is part of the value")
+		}
+		if kw == "append" && v != "-" && strings.TrimRight(v, " \t") == "-" {
+			l.add(line.Number, line.valueCol(), "trailing-comment", "APPEND - empties the arguments only without anything after it, spaces too")
+		}
+	}
+	if inText {
+		l.add(l.f.lines[textLine].Number, 1, "open-text", "TEXT without ENDTEXT: all that follows is text")
+	}
+}
+
+// knownElsewhere tells whether a line is for the menu programs or U-Boot.
+func knownElsewhere(text string) bool {
+	word, rest := firstWord(text)
+	w := fold(word)
+	if w == "menu" {
+		word, _ = firstWord(skipSpace(rest))
+		return menuProgramKeywords[fold(word)]
+	}
+	return ubootLabelWords[w] || ubootTopWords[w]
+}
+
+// loaded checks what takes the whole configuration.
+func (l *linter) loaded(p *PXELINUX) {
+	for _, inc := range p.Missing {
+		if l.fsys != nil && inc.Pos.File == l.f.Name {
+			l.add(inc.Pos.Line, inc.Pos.Col, "no-such-file", "%s is not there: PXELINUX goes on without it", cutShort(inc.Name))
+		}
+	}
+	labels := make(map[string]bool)
+	folded := make(map[string]string)
+	for _, e := range p.entries {
+		if e.labelled && labels[e.Label] && e.Pos.File == l.f.Name {
+			l.add(e.Pos.Line, e.Pos.Col, "duplicate-label", "label %q is there already: the name means the first one", cutShort(e.Label))
+		}
+		if e.labelled {
+			labels[e.Label] = true
+			folded[strings.ToLower(e.Label)] = e.Label
+		}
+		if e.Pos.File == l.f.Name {
+			l.entry(e)
+		}
+	}
+	for i := range l.f.lines {
+		line := &l.f.lines[i]
+		switch line.Keyword {
+		case "default", "ontimeout", "onerror", "menu onerror":
+			name, _ := firstWord(line.Value)
+			if labels[name] || l.isFile(name) {
+				continue
+			}
+			msg := "no label is " + fmt.Sprintf("%q", cutShort(name)) + ": PXELINUX takes it for a file"
+			if other, ok := folded[strings.ToLower(name)]; ok {
+				msg += fmt.Sprintf("; labels are case-sensitive, and there is %q", cutShort(other))
+			}
+			l.add(line.Number, line.valueCol(), "no-such-label", "%s", msg)
+		}
+	}
+}
+
+// isFile tells whether a name is surely a file. Elsewhere, and without a tree,
+// a name with an ending or a directory is taken for one.
+func (l *linter) isFile(name string) bool {
+	p, ok := treeName(l.prefix, name)
+	if !ok || l.fsys == nil {
+		return name != "" && strings.ContainsAny(name, "./:")
+	}
+	_, err := fs.Stat(l.fsys, p)
+	return err == nil
+}
+
+func (l *linter) entry(e *MenuEntry) {
+	at := e.Pos
+	if e.Action == ActionDisabled && e.target != "" {
+		l.add(at.Line, at.Col, "no-such-menu", "no menu has the tag %q: the entry is disabled", cutShort(e.target))
+	}
+	if e.Action != ActionCommand {
+		return
+	}
+	file, _ := firstWord(e.Kernel)
+	typ := e.ImageType()
+	if base := file[strings.LastIndexByte(file, '/')+1:]; e.Type == "kernel" && typ != "linux" && typ != "com32" &&
+		(e.Append != "" || e.Initrd != "" || strings.HasPrefix(base, "vmlinu") || strings.HasPrefix(base, "linux") || strings.HasPrefix(base, "bzImage")) {
+		l.add(at.Line, at.Col, "kernel-type", "KERNEL %s boots as type %s because of the end of its name: write LINUX", cutShort(file), strings.ToUpper(typ))
+	}
+	if typ == "localboot" {
+		return
+	}
+	l.file(at, "file", file)
+	line, ok := e.KernelLine(SysStrings{})
+	if !ok {
+		return
+	}
+	if n := len(line) + sysAppendLen(e.SysAppend); n > MaxCommandLine {
+		l.add(at.Line, at.Col, "command-line", "the kernel's command line is up to %d bytes long, and only %d are taken", n, MaxCommandLine)
+	}
+	before, after, found := strings.Cut(line, "initrd=")
+	if !found {
+		return
+	}
+	if !isSpace(before[len(before)-1]) {
+		l.add(at.Line, at.Col, "initrd", "PXELINUX takes initrd= even from within a word, and loads what follows")
+	}
+	if strings.Contains(after, " initrd=") {
+		l.add(at.Line, at.Col, "initrd", "PXELINUX loads the files of the first initrd= only, and there are several; separate files by commas")
+	}
+	for _, name := range e.Initrds() {
+		l.file(at, "initrd", name)
+	}
+}
+
+func (l *linter) file(at Position, what, name string) {
+	full := RequestName(l.prefix, name)
+	if limit := maxName; len(strings.TrimPrefix(full, "::")) == limit {
+		l.add(at.Line, at.Col, "long-name", "the %s's name is cut off after %d bytes, its prefix included", what, limit)
+		return
+	}
+	p, ok := treeName(l.prefix, name)
+	if l.fsys == nil || !ok {
+		return
+	}
+	if _, err := fs.Stat(l.fsys, p); errors.Is(err, fs.ErrNotExist) {
+		l.add(at.Line, at.Col, "no-such-file", "%s %s is not there", what, cutShort(p))
+	}
+}
+
+func cutShort(s string) string {
+	if len(s) > 60 {
+		return s[:60] + "..."
+	}
+	return s
+}

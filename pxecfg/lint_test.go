@@ -1,0 +1,71 @@
+package pxecfg
+
+import (
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestLint(t *testing.T) {
+	tree := fstest.MapFS{"vmlinuz": {}, "initrd.img": {}, "menu.c32": {}, "vmlinuz-6.0": {}}
+	for _, c := range []struct {
+		name, text string
+		want       []string // line:col code
+	}{
+		{"nothing", "# comment\nUI menu.c32\nDEFAULT a\nMENU CLEAR\nLABEL a\n  LINUX vmlinuz\n  INITRD initrd.img\n  APPEND ro\n  IPAPPEND 2\n  FDT x\n", nil},
+		{"empty", "", []string{"1:1 empty-file"}},
+		{"unknown", "LABEL a\n KERNEL vmlinuz\n\n  KERNAL x\nMENU FOO\n", []string{"4:3 unknown-word", "5:1 unknown-word"}},
+		{"label", "DEFAULT A\nONTIMEOUT vmlinuz\nLABEL a\n KERNEL vmlinuz\nLABEL a\n LINUX vmlinuz\n", []string{"1:9 no-such-label", "5:1 duplicate-label"}},
+		{"menu", "LABEL a\n MENU GOTO nowhere\n", []string{"1:1 no-such-menu"}},
+		{"files", "INCLUDE gone.cfg\nLABEL a\n LINUX ::vmlinuz\n INITRD initrd.img,gone\nLABEL b\n LINUX gone2\n",
+			[]string{"1:9 no-such-file", "2:1 no-such-file", "4:2 uboot-one-initrd", "5:1 no-such-file"}},
+		{"misplaced", "KERNEL vmlinuz\n", []string{"1:1 misplaced"}},
+		{"number", "TIMEOUT 5s\nPROMPT yes\nSYSAPPEND 0x2\n", []string{"1:9 number", "2:8 number"}},
+		{"comment", "LABEL a # first\n LINUX vmlinuz\n APPEND ro # no\n", []string{"1:9 trailing-comment", "3:12 trailing-comment"}},
+		{"dash", "LABEL a\n LINUX vmlinuz\n APPEND - \n", []string{"3:9 trailing-comment"}},
+		{"type", "LABEL a\n KERNEL vmlinuz-6.0\n", []string{"1:1 kernel-type"}},
+		{"initrd", "LABEL a\n LINUX vmlinuz\n APPEND x.initrd=initrd.img ro\nLABEL b\n LINUX vmlinuz\n INITRD initrd.img\n APPEND initrd=initrd.img ro\n",
+			[]string{"1:1 initrd", "4:1 initrd"}},
+		{"line", "LABEL a\n LINUX vmlinuz\n APPEND " + strings.Repeat("x", 2040) + "\n", []string{"1:1 command-line"}},
+		{"long", "#" + strings.Repeat("x", 4094) + "append\n", []string{"1:4096 long-line"}},
+		{"long name", "LABEL a\n LINUX " + strings.Repeat("x", 300) + "\n", []string{"1:1 long-name"}},
+		{"text", "LABEL a\n LINUX vmlinuz\n TEXT HELP\n more\n", []string{"3:1 open-text"}},
+		{"loop", "INCLUDE self\n", []string{"1:9 syntax"}},
+		{"cr", "LABEL a\r\n LINUX vmlinuz\r\n", []string{"1:8 uboot-cr"}},
+		{"value", "LABEL a\n LINUX vmlinuz\n APPEND\n", []string{"3:2 uboot-no-value"}},
+		{"ends", "LABEL a\n LINUX vmlinuz\n SYSAPPEND 2\n APPEND ro\n INITRD initrd.img\nLABEL b\n LINUX vmlinuz\n SYSAPPEND 2\n", []string{"3:1 uboot-ends-label"}},
+		{"last", "LABEL a\n LINUX vmlinuz\n APPEND ro initrd=initrd.img\n", []string{"3:2 uboot-initrd-last"}},
+		{"twice", "LABEL a\n LINUX vmlinuz\n APPEND initrd=initrd.img ro\n INITRD initrd.img\n", []string{"1:1 initrd", "4:2 uboot-initrd-twice"}},
+		{"ipappend", "LABEL a\n LINUX vmlinuz\n IPAPPEND 4\n", []string{"3:2 uboot-ipappend"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			tree["self"] = &fstest.MapFile{Data: []byte("INCLUDE self\n")}
+			var got []string
+			for _, f := range Lint(parseString(t, c.text), tree, "") {
+				s := f.String()
+				require.NotEmpty(t, f.Msg)
+				require.Equal(t, strings.HasPrefix(f.Code, "uboot-"), f.Loader != "")
+				file := "pxelinux.cfg/default:"
+				if f.Code == "syntax" {
+					file = "self:"
+				}
+				require.True(t, strings.HasPrefix(s, file), s)
+				got = append(got, strings.SplitN(strings.TrimPrefix(s, file), ": ", 2)[0]+" "+f.Code)
+			}
+			require.Equal(t, c.want, got)
+		})
+	}
+}
+
+// TestLintOwnRenderings: what this package writes has nothing to find.
+func TestLintOwnRenderings(t *testing.T) {
+	cfg := &Config{Title: "Menu", UI: "menu.c32", Default: "b", Entries: []Entry{
+		{Label: "a", Title: "A", Kernel: "vmlinuz-6.0", Initrd: []string{"initrd.img"}, Args: []string{"ro", "x=1"}, SysAppend: 3},
+		{Label: "b", LocalBoot: true}, {Label: "c", Chain: "undionly.kpxe"},
+	}}
+	var b strings.Builder
+	require.NoError(t, cfg.WritePXELINUX(&b, Target{}))
+	require.Empty(t, Lint(parseString(t, b.String()), nil, ""))
+}
