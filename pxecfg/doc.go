@@ -8,9 +8,12 @@
 // A [Client] is what is known about a machine. A [Source] decides what it
 // boots, a [Config] of one or more [Entry] values; [Machines] is a source of
 // machines known by hardware address, UUID or IP address, with a rule for all
-// others. A [Root] writes the kernel arguments that an initramfs needs to find
-// its root file system. A [Tree] puts it together: an [io/fs.FS] for each client, to
-// be served over TFTP, and the same over HTTP.
+// others; [Rules] go by vendor, network, host name and architecture too, and
+// what machines have in common is in a [Profile]. [First] asks several sources,
+// [Once] lets a machine boot something one time. A [Root] writes the kernel
+// arguments that an initramfs needs to find its root file system. A [Tree] puts
+// it together: an [io/fs.FS] for each client, to be served over TFTP, and the
+// same over HTTP.
 //
 //	tree := &pxecfg.Tree{
 //		Source: &pxecfg.Machines{
@@ -32,7 +35,13 @@
 //
 // [Client.Names] is PXELINUX's order (option 209, UUID, hardware address, IP
 // address digit by digit, default), [Client.GRUBNames] is GRUB's, and
-// [ParseName] the way back. [Explain] shows what each name gives.
+// [ParseName] the way back. [Explain] shows what each name gives, which rule
+// decided and where each value came from.
+//
+// # Files of one's own
+//
+// A [Template] is a file in any language, rendered for each machine; what it
+// needs and is not known is an error. [Tree.Extra] serves it.
 //
 // # What cannot be written
 //
@@ -41,7 +50,9 @@
 // read, and kernels cut off long command lines. What a loader would change on
 // its way to the kernel is a [*RenderError] that names the entry and the
 // argument. A configuration that cannot be rendered is logged, and the file
-// cannot be opened; other machines and other loaders go on.
+// cannot be opened; other machines and other loaders go on. In the same way a
+// [Root] refuses what the scripts of its initramfs would misread, such as a port
+// together with a name for dracut's NBD, or an https URL for live-boot.
 //
 // # Caveats
 //
