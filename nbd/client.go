@@ -2,7 +2,7 @@ package nbd
 
 import (
 	"context"
-	"encoding/binary"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -23,10 +23,15 @@ import (
 // [syscall.Errno] (EIO, ENOSPC, EPERM ...) and the next call may succeed. There
 // is no timeout: Close ends a call that waits.
 type Client struct {
-	nc     net.Conn
-	size   int64
-	flags  uint16
-	maxReq int // bytes, of one read or write
+	nc         net.Conn
+	size       int64
+	flags      uint16
+	structured bool
+	metaID     uint32 // of base:allocation
+	meta       bool   // it was selected
+	minBlock   int
+	preferred  int
+	maxReq     int // bytes, of one read or write
 
 	mu     sync.Mutex
 	cookie uint64
@@ -36,25 +41,40 @@ type Client struct {
 
 var errClientClosed = fmt.Errorf("nbd: the client is closed: %w", net.ErrClosed)
 
+// A Dialer opens exports. The zero value does so without encryption.
+type Dialer struct {
+	// TLS makes the client encrypt (NBD_OPT_STARTTLS), and fail where the
+	// server does not. Dial fills in a ServerName that is missing.
+	TLS *tls.Config
+}
+
 // Dial connects to a server ("tcp", "192.0.2.1:10809" or "unix", "/run/x") and
 // opens an export. The context counts for connecting and the handshake.
 //
 // A refusal is [fs.ErrNotExist] (the server does not know the export),
-// [fs.ErrPermission] (policy) or [fs.ErrInvalid] (a malformed name).
-func Dial(ctx context.Context, network, addr, export string) (*Client, error) {
-	var d net.Dialer
-	nc, err := d.DialContext(ctx, network, addr)
+// [fs.ErrPermission] (policy), [ErrTLSRequired] or [fs.ErrInvalid] (a malformed
+// name).
+func (d *Dialer) Dial(ctx context.Context, network, addr, export string) (*Client, error) {
+	var nd net.Dialer
+	nc, err := nd.DialContext(ctx, network, addr)
 	if err != nil {
 		return nil, fmt.Errorf("nbd: %w", err)
 	}
-	return NewClient(ctx, nc, export)
+	if d.TLS != nil && d.TLS.ServerName == "" {
+		if host, _, err := net.SplitHostPort(addr); err == nil {
+			cfg := d.TLS.Clone()
+			cfg.ServerName = host
+			d = &Dialer{TLS: cfg}
+		}
+	}
+	return d.NewClient(ctx, nc, export)
 }
 
 // NewClient opens an export over a connection, which from then on belongs to
 // the Client; on an error it is closed. The context counts for the handshake.
-func NewClient(ctx context.Context, nc net.Conn, export string) (*Client, error) {
+func (d *Dialer) NewClient(ctx context.Context, nc net.Conn, export string) (*Client, error) {
 	c := &Client{nc: nc, size: -1, maxReq: 32 << 20}
-	if err := withContext(ctx, nc, func() error { return c.open(export) }); err != nil {
+	if err := withContext(ctx, nc, func() error { return c.open(ctx, export, d.TLS) }); err != nil {
 		nc.Close()
 		return nil, fmt.Errorf("nbd: opening the export %q: %w", export, err)
 	}
@@ -62,17 +82,32 @@ func NewClient(ctx context.Context, nc net.Conn, export string) (*Client, error)
 }
 
 // List returns what the server lists, over a connection that it closes.
-func List(ctx context.Context, nc net.Conn) ([]ExportInfo, error) {
+func (d *Dialer) List(ctx context.Context, nc net.Conn) ([]ExportInfo, error) {
 	defer nc.Close()
 	var list []ExportInfo
 	err := withContext(ctx, nc, func() (err error) {
-		list, err = listExports(nc)
+		list, err = listExports(ctx, nc, d.TLS)
 		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("nbd: listing exports: %w", err)
 	}
 	return list, nil
+}
+
+// Dial is that of the zero [Dialer].
+func Dial(ctx context.Context, network, addr, export string) (*Client, error) {
+	return new(Dialer).Dial(ctx, network, addr, export)
+}
+
+// NewClient is that of the zero [Dialer].
+func NewClient(ctx context.Context, nc net.Conn, export string) (*Client, error) {
+	return new(Dialer).NewClient(ctx, nc, export)
+}
+
+// List is that of the zero [Dialer].
+func List(ctx context.Context, nc net.Conn) ([]ExportInfo, error) {
+	return new(Dialer).List(ctx, nc)
 }
 
 // Size returns the export's size in bytes.
@@ -83,10 +118,18 @@ func (c *Client) ReadOnly() bool { return c.flags&transReadOnly != 0 }
 
 // Features returns what the server announced.
 func (c *Client) Features() Features {
+	has := func(flag uint16) bool { return c.flags&flag != 0 }
 	return Features{
-		Write:     !c.ReadOnly(),
-		Flush:     c.flags&transSendFlush != 0,
-		MultiConn: c.flags&protocol.NEGOTIATION_REPLY_FLAGS_CAN_MULTI_CONN != 0,
+		Write:          !c.ReadOnly(),
+		Flush:          has(transSendFlush),
+		Trim:           has(transSendTrim) && !c.ReadOnly(),
+		Zero:           has(transSendZeroes) && !c.ReadOnly(),
+		FastZero:       has(transSendZeroes) && has(transSendFastZero) && !c.ReadOnly(),
+		Cache:          has(transSendCache),
+		Extents:        c.meta,
+		MultiConn:      has(protocol.NEGOTIATION_REPLY_FLAGS_CAN_MULTI_CONN),
+		MinBlock:       c.minBlock,
+		PreferredBlock: c.preferred,
 	}
 }
 
@@ -123,7 +166,7 @@ func (c *Client) Sync() error {
 	if !c.Features().Flush {
 		return nil
 	}
-	return c.do(cmdFlush, nil, 0)
+	return c.do(&exchange{typ: cmdFlush})
 }
 
 // Close takes leave of the server and closes the connection.
@@ -139,7 +182,7 @@ func (c *Client) Close() error {
 	if c.err == nil {
 		// The server may be gone or not reading; closing is what counts.
 		_ = c.nc.SetDeadline(time.Now().Add(time.Second))
-		_ = c.send(protocol.TRANSMISSION_TYPE_REQUEST_DISC, nil, 0, 0)
+		_ = c.send(&exchange{typ: protocol.TRANSMISSION_TYPE_REQUEST_DISC})
 	}
 	failed := c.err != nil
 	c.err = errClientClosed
@@ -153,70 +196,13 @@ func (c *Client) inPieces(typ uint16, p []byte, off int64) (int, error) {
 	done := 0
 	for done < len(p) {
 		n := min(len(p)-done, c.maxReq)
-		if err := c.do(typ, p[done:done+n], off+int64(done)); err != nil {
+		q := exchange{typ: typ, off: off + int64(done), n: uint32(n), data: p[done : done+n]}
+		if err := c.do(&q); err != nil {
 			return done, err
 		}
 		done += n
 	}
 	return done, nil
-}
-
-// do sends one request and takes its reply.
-func (c *Client) do(typ uint16, p []byte, off int64) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.err != nil {
-		return c.err
-	}
-	code, err := c.roundTrip(typ, p, off)
-	if err != nil {
-		c.err = fmt.Errorf("nbd: the connection failed: %w", err)
-		c.nc.Close()
-		return c.err
-	}
-	if code != 0 {
-		return fmt.Errorf("nbd: the server answered: %w", errnoOf(code))
-	}
-	return nil
-}
-
-func (c *Client) roundTrip(typ uint16, p []byte, off int64) (code uint32, err error) {
-	c.cookie++
-	if err := c.send(typ, p, off, len(p)); err != nil {
-		return 0, err
-	}
-	h := c.hdr[:replyHeaderLen]
-	if _, err := io.ReadFull(c.nc, h); err != nil {
-		return 0, unexpected(err)
-	}
-	if binary.BigEndian.Uint32(h) != protocol.TRANSMISSION_MAGIC_REPLY {
-		return 0, errors.New("a reply without its magic number")
-	}
-	if got := binary.BigEndian.Uint64(h[8:]); got != c.cookie {
-		return 0, fmt.Errorf("a reply to request %d, not %d", got, c.cookie)
-	}
-	code = binary.BigEndian.Uint32(h[4:])
-	if code == 0 && typ == protocol.TRANSMISSION_TYPE_REQUEST_READ {
-		_, err = io.ReadFull(c.nc, p)
-	}
-	return code, unexpected(err)
-}
-
-func (c *Client) send(typ uint16, p []byte, off int64, n int) error {
-	h := c.hdr[:]
-	binary.BigEndian.PutUint32(h, protocol.TRANSMISSION_MAGIC_REQUEST)
-	binary.BigEndian.PutUint16(h[4:], 0)
-	binary.BigEndian.PutUint16(h[6:], typ)
-	binary.BigEndian.PutUint64(h[8:], c.cookie)
-	binary.BigEndian.PutUint64(h[16:], uint64(off))
-	binary.BigEndian.PutUint32(h[24:], uint32(n))
-	if typ == protocol.TRANSMISSION_TYPE_REQUEST_WRITE {
-		bufs := net.Buffers{h, p}
-		_, err := bufs.WriteTo(c.nc)
-		return err
-	}
-	_, err := c.nc.Write(h)
-	return err
 }
 
 // withContext runs f, and ends f's reading and writing when ctx ends.

@@ -1,6 +1,8 @@
 package nbd
 
 import (
+	"context"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -19,15 +21,21 @@ const (
 
 // open negotiates NBD_OPT_GO, or NBD_OPT_EXPORT_NAME with a server that does
 // not know it.
-func (c *Client) open(export string) error {
+func (c *Client) open(ctx context.Context, export string, cfg *tls.Config) error {
 	if !validName([]byte(export)) {
 		return fmt.Errorf("the name has more than 4096 bytes, a NUL or no UTF-8: %w", fs.ErrInvalid)
 	}
 	noZeroes, fixed, err := greet(c.nc)
+	if err == nil {
+		c.nc, err = encrypt(ctx, c.nc, fixed, cfg)
+	}
 	if err != nil {
 		return err
 	}
 	if fixed {
+		if err := c.askForMore(export); err != nil {
+			return err
+		}
 		data := be32(uint32(len(export)))
 		data = append(data, export...)
 		data = append(data, be16(1)...)
@@ -57,6 +65,58 @@ func (c *Client) open(export string) error {
 	return c.setExport(p)
 }
 
+// encrypt returns what is within nc's encryption, or nc where none is wanted.
+func encrypt(ctx context.Context, nc net.Conn, fixed bool, cfg *tls.Config) (net.Conn, error) {
+	if cfg == nil {
+		return nc, nil
+	}
+	err := error(errUnsupported)
+	if fixed {
+		if err = sendOption(nc, optStartTLS, nil); err == nil {
+			err = replies(nc, optStartTLS, protocol.NEGOTIATION_TYPE_REPLY_ACK, nil)
+		}
+	}
+	if err != nil {
+		return nc, fmt.Errorf("TLS: %w", err)
+	}
+	tc := tls.Client(nc, cfg)
+	return tc, tc.HandshakeContext(ctx)
+}
+
+// askForMore negotiates structured replies and base:allocation, with servers
+// that have them.
+func (c *Client) askForMore(export string) error {
+	ask := func(opt, typ uint32, data []byte, take func([]byte) error) (bool, error) {
+		if err := sendOption(c.nc, opt, data); err != nil {
+			return false, err
+		}
+		err := replies(c.nc, opt, typ, take)
+		if errors.Is(err, errUnsupported) || errors.Is(err, errRefused) {
+			return false, nil // the export itself will be refused with a reason
+		}
+		return err == nil, err
+	}
+	var err error
+	if c.structured, err = ask(optStructuredReply, protocol.NEGOTIATION_TYPE_REPLY_ACK, nil, nil); !c.structured {
+		return err
+	}
+	data := be32(uint32(len(export)))
+	data = append(data, export...)
+	data = append(data, be32(1)...)
+	data = append(data, be32(uint32(len(metaAllocation)))...)
+	data = append(data, metaAllocation...)
+	found := false
+	ok, err := ask(optSetMetaContext, repMetaContext, data, func(p []byte) error {
+		if len(p) < 4 || string(p[4:]) != metaAllocation {
+			return errors.New("a metadata context that was not asked for")
+		}
+		c.metaID, found = binary.BigEndian.Uint32(p), true
+		return nil
+	})
+	c.meta = ok && found
+	return err
+}
+
 func (c *Client) setExport(p []byte) error {
 	size := binary.BigEndian.Uint64(p)
 	if size > math.MaxInt64 {
@@ -75,6 +135,10 @@ func (c *Client) takeInfo(p []byte) error {
 	case typ == protocol.NEGOTIATION_TYPE_INFO_EXPORT && len(p) == 12:
 		return c.setExport(p[2:])
 	case typ == protocol.NEGOTIATION_TYPE_INFO_BLOCKSIZE && len(p) == 14:
+		smallest, preferred := binary.BigEndian.Uint32(p[2:]), binary.BigEndian.Uint32(p[6:])
+		if f := (Features{MinBlock: int(smallest), PreferredBlock: int(preferred)}); checkBlocks("", OpenInfo{Features: f}) == nil {
+			c.minBlock, c.preferred = f.MinBlock, f.PreferredBlock
+		}
 		if m := binary.BigEndian.Uint32(p[10:]); m >= sectorLen && m < uint32(c.maxReq) {
 			c.maxReq = int(m)
 		}
@@ -110,6 +174,8 @@ func sendOption(nc net.Conn, opt uint32, data []byte) error {
 	return err
 }
 
+var errRefused = errors.New("the server refused")
+
 var errUnsupported = fmt.Errorf("the server does not support this: %w", errors.ErrUnsupported)
 
 // replies gives take the data of each reply of type typ to opt, until the
@@ -133,7 +199,7 @@ func replies(nc net.Conn, opt, typ uint32, take func([]byte) error) error {
 			return unexpected(err)
 		}
 		switch {
-		case got == typ:
+		case got == typ && take != nil:
 			if err := take(data); err != nil {
 				return err
 			}
@@ -155,16 +221,20 @@ func refusal(code uint32, text string) error {
 	kind := map[uint32]error{
 		protocol.NEGOTIATION_TYPE_REPLY_ERR_UNKNOWN: fs.ErrNotExist,
 		repErrPolicy:  fs.ErrPermission,
+		repErrTLSReqd: ErrTLSRequired,
 		repErrInvalid: fs.ErrInvalid,
 	}[code]
 	if kind == nil {
-		return fmt.Errorf("the server refused (%d, %q)", code&^(1<<31), text)
+		return fmt.Errorf("%w (%d, %q)", errRefused, code&^(1<<31), text)
 	}
-	return fmt.Errorf("the server refused (%q): %w", text, kind)
+	return fmt.Errorf("%w (%q): %w", errRefused, text, kind)
 }
 
-func listExports(nc net.Conn) ([]ExportInfo, error) {
+func listExports(ctx context.Context, nc net.Conn, cfg *tls.Config) ([]ExportInfo, error) {
 	_, fixed, err := greet(nc)
+	if err == nil {
+		nc, err = encrypt(ctx, nc, fixed, cfg)
+	}
 	if err != nil {
 		return nil, err
 	}

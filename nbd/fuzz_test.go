@@ -51,6 +51,8 @@ func play(t *testing.T, dev nbd.Device, in []byte, max byte) []byte {
 func FuzzHandshake(f *testing.F) {
 	for _, p := range [][]byte{
 		option(optGo, goData("x", 1, 3)),
+		cat(option(optStructured, nil), option(optListMeta, metaData("x")), option(optSetMeta, metaData("x", "base:", "base:allocation")), option(optGo, goData("x")), request(0, cmdStatus, 1, 0, 512)),
+		cat(option(optStructured, nil), option(optSetMeta, cat(u32(1), []byte("x"), u32(1<<32-1), u32(1<<31)))),
 		cat(option(optInfo, goData("x")), option(optList, nil), option(optAbort, nil)),
 		cat(option(optExportName, []byte("x")), request(0, cmdRead, 1, 0, 512)),
 		cat(option(optStartTLS, nil), option(99, make([]byte, 100)), option(optGo, goData("y"))),
@@ -75,15 +77,19 @@ func FuzzTransmission(f *testing.F) {
 		cat(request(0, cmdWrite, 6, size-1, 2), []byte("ab"), request(0, cmdRead, 7, size-1, 2)),
 		cat(request(0, cmdTrim, 8, 0, 1<<32-1), request(0, cmdRead, 9, 1<<64-1, 1)),
 		cat(request(0, cmdWrite, 10, 0, 1<<32-1), []byte("x")),
+		cat(request(1, cmdTrim, 11, 0, 4096), request(1<<4|1<<1, cmdZeroes, 12, 5, 5), request(0, cmdCache, 13, 0, 1), request(1<<3, cmdStatus, 14, 0, size), request(1<<2, cmdRead, 15, 1, 5000)),
 	} {
 		f.Add(p, byte(0))
 		f.Add(p, byte(255))
 	}
-	open := cat(u32(3), option(optGo, goData("x")))
+	simple := cat(u32(3), option(optGo, goData("x")))
+	structured := cat(u32(3), option(optStructured, nil), option(optSetMeta, metaData("x", "base:allocation")), option(optGo, goData("x")))
 	f.Fuzz(func(t *testing.T, in []byte, max byte) {
 		mem := nbdtest.NewMemory(make([]byte, size))
-		play(t, mem, cat(open, in), max)
+		play(t, mem, cat(simple, in), max)
 		require.Equal(t, 1, mem.Closed())
+		play(t, mem, cat(structured, in), max)
+		require.Equal(t, 3, mem.Closed()) // looked at for its contexts, and opened
 		require.Len(t, mem.Bytes(), size)
 	})
 }
@@ -96,6 +102,13 @@ func FuzzClient(f *testing.F) {
 	}
 	f.Add(cat(greeting, reply(repInfo, cat(u16(0), u64(4096), u16(1))), reply(repInfo, cat(u16(3), u32(1), u32(4096), u32(1<<20))), reply(repAck, nil),
 		u32(magicSimple), u32(0), u64(1), make([]byte, 512)))
+	more := func(opt, typ int, data []byte) []byte {
+		return cat(u64(magicReply), u32(opt), u32(typ), u32(len(data)), data)
+	}
+	f.Add(cat(greeting, more(optStructured, repAck, nil), more(optSetMeta, repMeta, cat(u32(1), []byte("base:allocation"))), more(optSetMeta, repAck, nil),
+		reply(repInfo, cat(u16(0), u64(4096), u16(1))), reply(repAck, nil),
+		u32(magicStructured), u16(0), u16(1), u64(1), u32(264), u64(0), make([]byte, 256), u32(magicStructured), u16(1), u16(2), u64(1), u32(12), u64(256), u32(256),
+		u32(magicStructured), u16(1), u16(5), u64(2), u32(12), u32(1), u32(512), u32(3)))
 	f.Add(cat(greeting, reply(errUnsup, nil), u64(4096), u16(3)))
 	f.Add(cat(greeting, reply(errUnknown, []byte("no such export"))))
 	f.Add(cat(greeting, u64(magicReply), u32(optGo), u32(repInfo), u32(1<<32-1)))
@@ -110,6 +123,15 @@ func FuzzClient(f *testing.F) {
 		p := make([]byte, 512)
 		n, err := c.ReadAt(p, 0)
 		require.True(t, n == len(p) || err != nil)
+		exts := make([]nbd.Extent, 4)
+		n, err = c.Extents(0, min(c.Size(), 512), exts)
+		require.True(t, err != nil || c.Size() == 0 || n > 0)
+		sum := int64(0)
+		for _, e := range exts[:n] {
+			require.Positive(t, e.Length)
+			sum += e.Length
+		}
+		require.LessOrEqual(t, sum, int64(512))
 		require.NoError(t, c.Close())
 	})
 }

@@ -234,6 +234,25 @@ func (c *conn) list(opt uint32, data []byte, deadline *time.Time) error {
 
 // openDevice asks the handler, and logs and traces what it decided.
 func (c *conn) openDevice(name string, purpose Purpose, deadline *time.Time) (Device, OpenInfo, error) {
+	dev, open, err := c.askDevice(name, purpose, deadline)
+	name = open.Export
+	if err != nil {
+		c.log.Warn("nbd: export refused", append([]any{"client", c.info.Remote, "export", name}, errAttrs(err)...)...)
+		if t := c.srv.Trace; t != nil && t.ExportRefused != nil {
+			t.ExportRefused(c.info, open, err)
+		}
+		return nil, open, err
+	}
+	c.log.Debug("nbd: export opened", "client", c.info.Remote, "id", c.info.ID, "export", name, "purpose", purpose,
+		"size", open.Size, "features", open.Features)
+	if t := c.srv.Trace; t != nil && t.ExportOpened != nil {
+		t.ExportOpened(c.info, open)
+	}
+	return dev, open, nil
+}
+
+// askDevice asks the handler for a device that can be served.
+func (c *conn) askDevice(name string, purpose Purpose, deadline *time.Time) (Device, OpenInfo, error) {
 	name = c.exportOf(name)
 	open := OpenInfo{Export: name, Purpose: purpose}
 	var dev Device
@@ -264,16 +283,7 @@ func (c *conn) openDevice(name string, purpose Purpose, deadline *time.Time) (De
 			closeDevice(c.log, dev)
 		}
 		open.Size, open.Features = 0, Features{}
-		c.log.Warn("nbd: export refused", append([]any{"client", c.info.Remote, "export", name}, errAttrs(err)...)...)
-		if t := c.srv.Trace; t != nil && t.ExportRefused != nil {
-			t.ExportRefused(c.info, open, err)
-		}
 		return nil, open, err
-	}
-	c.log.Debug("nbd: export opened", "client", c.info.Remote, "id", c.info.ID, "export", name, "purpose", purpose,
-		"size", open.Size, "features", open.Features)
-	if t := c.srv.Trace; t != nil && t.ExportOpened != nil {
-		t.ExportOpened(c.info, open)
 	}
 	return dev, open, nil
 }

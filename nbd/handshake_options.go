@@ -65,7 +65,8 @@ func (c *conn) metaContext(opt uint32, data []byte, deadline *time.Time) error {
 	case !c.structured:
 		return c.replyError(opt, repErrInvalid, "structured replies come first")
 	}
-	dev, open, err := c.openDevice(name, PurposeInfo, deadline)
+	// NBD_OPT_GO follows: the log and the trace get what it brings.
+	dev, open, err := c.askDevice(name, PurposeInfo, deadline)
 	if err != nil {
 		code, text := optionError(err)
 		return c.replyError(opt, code, text)
