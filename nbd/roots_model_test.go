@@ -2,10 +2,12 @@ package nbd
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -37,7 +39,7 @@ const modelBlocks = 8
 // TestRootsModel lets several machines boot, write, lose power and be reset in
 // any order, and checks every read and every refusal against the model.
 func TestRootsModel(t *testing.T) {
-	for seed := range uint64(4) {
+	for seed := range uint64(6) {
 		for _, stored := range []bool{false, true} {
 			t.Run(fmt.Sprint(seed, stored), func(t *testing.T) { runModel(t, seed, stored) })
 		}
@@ -48,6 +50,7 @@ func runModel(t *testing.T, seed uint64, stored bool) {
 	g := newRootsRig(t, stored)
 	rng := rand.New(rand.NewPCG(seed, 9))
 	newest := byte(1)
+	clones := map[string][]byte{}
 	var roots []*modelRoot
 	for i := range 4 {
 		roots = append(roots, &modelRoot{name: fmt.Sprint("node-", i), kind: Kind(i % 2), opened: -1})
@@ -55,7 +58,38 @@ func runModel(t *testing.T, seed uint64, stored bool) {
 	for range 250 {
 		g.pass(time.Duration(rng.IntN(3)) * time.Millisecond)
 		r := roots[rng.IntN(len(roots))]
-		switch rng.IntN(14) {
+		switch rng.IntN(18) {
+		case 14:
+			if r.machine == nil {
+				continue
+			}
+			b := rng.IntN(modelBlocks)
+			dev := r.machine.Device.(*rootDevice)
+			if rng.IntN(2) == 0 {
+				require.NoError(t, dev.Trim(int64(b)*4096, 4096))
+			} else {
+				require.NoError(t, dev.Zero(int64(b)*4096, 4096, 0))
+			}
+			r.blocks[b] = []byte{0}
+			r.flushed[b] = append(r.flushed[b], 0)
+			r.check(t)
+		case 15:
+			r.clone(t, g, fmt.Sprint("clone-", rng.IntN(3)), clones)
+		case 16:
+			for name, want := range clones {
+				checkClone(t, g, name, want)
+			}
+		case 17:
+			if r.exists && r.machine != nil && rng.IntN(3) == 0 {
+				require.NoError(t, g.Fence(t.Context(), r.name))
+				require.ErrorIs(t, *r.machine.cut.Load(), ErrFenced)
+				r.machine.end()
+				r.machine, r.pending = nil, false
+				r.flush()
+				// All tokens until now are overtaken, by one that nobody has.
+				r.opened = len(r.tokens)
+				r.tokens, r.images = append(r.tokens, ""), append(r.images, 0)
+			}
 		case 0:
 			newest++
 			publish(t, g.image, bytes.Repeat([]byte{newest}, modelBlocks*4096))
@@ -152,7 +186,7 @@ func (r *modelRoot) render(t *testing.T, g *rootsRig, newest byte) {
 func (r *modelRoot) open(t *testing.T, g *rootsRig, i int, newest byte) {
 	c, err := g.openFrom(r.tokens[i], "192.0.2.1:1")
 	switch {
-	case i < r.opened, i == r.opened && !r.exists:
+	case i < r.opened, i == r.opened && !r.exists, r.tokens[i] == "":
 		require.Error(t, err)
 		return
 	case err != nil && r.unlinked:
@@ -192,6 +226,33 @@ func (r *modelRoot) open(t *testing.T, g *rootsRig, i int, newest byte) {
 	}
 	r.machine = c
 	r.check(t)
+}
+
+// clone makes a clone, in the place of one of that name, of which it is known
+// what it holds: all that the root does, flushed or not.
+func (r *modelRoot) clone(t *testing.T, g *rootsRig, name string, clones map[string][]byte) {
+	if !r.exists || r.machine == nil {
+		return
+	}
+	if clones[name] != nil {
+		require.NoError(t, g.Delete(t.Context(), name))
+		delete(clones, name)
+	}
+	err := g.Clone(t.Context(), r.name, name)
+	if errors.Is(err, syscall.ENOSPC) {
+		return // too many layers
+	}
+	require.NoError(t, err)
+	r.check(t)
+	clones[name] = content(t, r.machine)
+	r.flush()
+	checkClone(t, g, name, clones[name])
+}
+
+func checkClone(t *testing.T, g *rootsRig, name string, want []byte) {
+	c := g.open("debian@" + name)
+	require.True(t, bytes.Equal(want, content(t, c)), "%s holds something else", name)
+	c.end()
 }
 
 func (r *modelRoot) check(t *testing.T) {
