@@ -3,7 +3,6 @@ package boottest
 import (
 	"context"
 	"os/exec"
-	"strings"
 	"testing"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -46,7 +45,7 @@ func TestPXELINUXNames(t *testing.T) {
 	vmtest.Slots(t, 1)
 
 	r.requireGuest(vmtest.Ready(t, r.start(m)), c)
-	want := under(pxecfg.Prefix(file), c.Names())
+	want := c.Requests(file)
 	require.Len(t, want, 12)
 	all, found := r.names(c.IP, "cfg")
 	require.Equal(t, want, all)
@@ -64,10 +63,11 @@ func TestIPXENames(t *testing.T) {
 	vmtest.Slots(t, 1)
 
 	r.requireGuest(vmtest.Ready(t, r.start(m)), c)
-	mac := strings.ReplaceAll(c.MAC.String(), ":", "-")
+	// The script that all machines share asks for the machine's own.
+	want := append([]string{"boot.ipxe"}, c.IPXENames()[:2]...)
 	all, found := r.names(c.IP, ".ipxe")
-	require.Equal(t, []string{"boot.ipxe", "mac-" + mac + ".ipxe", "uuid-" + uuid + ".ipxe"}, all)
-	require.Equal(t, []string{all[0], all[2]}, found)
+	require.Equal(t, want, all)
+	require.Equal(t, []string{"boot.ipxe", "uuid-" + uuid + ".ipxe"}, found)
 }
 
 // GRUB as grub-mknetdir makes it, for BIOS and UEFI side by side: DHCP chooses
