@@ -120,7 +120,10 @@ type NBDDracut struct {
 }
 
 // DracutOverlay asks dracut's overlayfs module for an overlay in memory. The
-// module is not in an initramfs unless dracut was told to add it.
+// module is not in an initramfs unless dracut was told to add it. In several
+// releases it looks for the root before a network root is there (HTTPDracut is
+// not concerned): try it with the one in use, or let the image make its own
+// overlay, as LTSP does.
 type DracutOverlay uint8
 
 // The overlays of dracut.

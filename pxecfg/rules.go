@@ -77,7 +77,9 @@ type Rule struct {
 // must fit, and within one kind any value is enough. The zero Match fits every
 // machine. What is not known of a machine does not fit: beside a foreign DHCP
 // server, PXELINUX shows one of UUID, hardware address and IP address at a
-// time.
+// time. A UUID and a host name are what the machine says of itself, and no
+// reason to hand it a secret; a hardware address is, where [Tree.Lookup] has a
+// lease for it.
 //
 // A rule that goes by the architecture only, or fits all, is a
 // [Config.Fallback].
