@@ -34,7 +34,8 @@
 // anybody on the network, so nothing secret should be in such a tree.
 //
 // [Client.Names] is PXELINUX's order (option 209, UUID, hardware address, IP
-// address digit by digit, default), [Client.GRUBNames] is GRUB's, and
+// address digit by digit, default), [Client.GRUBNames], [Client.UBootNames] and
+// [Client.IPXENames] are those of others, and
 // [ParseName] the way back. [Explain] shows what each name gives, which rule
 // decided and where each value came from.
 //
@@ -42,6 +43,15 @@
 //
 // A [Template] is a file in any language, rendered for each machine; what it
 // needs and is not known is an error. [Tree.Extra] serves it.
+//
+// # What exists already
+//
+// [Existing] is a source of the files that somebody keeps in pxelinux.cfg/:
+// PXELINUX gets them as they are, other loaders their entries. [ParseFile] and
+// [File.Load] read such a file as PXELINUX does, to the command line that the
+// kernel sees; [Lint] says what is read otherwise than meant, by PXELINUX or by
+// U-Boot; [File.Set] changes one line and no other. [Kernels] makes entries for
+// the kernels in a directory, as LTSP's update-kernels does.
 //
 // # What cannot be written
 //

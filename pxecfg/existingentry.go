@@ -13,6 +13,7 @@ type converter struct {
 	of      map[*MenuEntry]string // the label given
 	entries []Entry
 	left    []error
+	size    int // of all command lines: a long global APPEND is in each
 }
 
 // menu adds the entries of a menu and the menus in it.
@@ -76,6 +77,9 @@ func (cv *converter) linux(out *Entry, e *MenuEntry, extra string) (reason, valu
 	line, _ := e.KernelLine(SysStrings{})
 	if extra != "" {
 		line += " " + extra
+	}
+	if cv.size += len(line); cv.size > maxConfig {
+		return "the command lines take more than 4 MiB", e.Label
 	}
 	image, args := firstWord(line)
 	file := strings.TrimPrefix(image, "BOOT_IMAGE=")
