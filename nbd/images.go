@@ -3,6 +3,7 @@ package nbd
 import (
 	"context"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -35,6 +36,11 @@ type Images struct {
 	// read every image again. "" remembers nothing beyond the process. Who
 	// can write to it decides what is taken for which generation.
 	Cache string
+	// Check, when not nil, looks at a file before it becomes a generation, and
+	// refuses one that is not whole: an image that was cut short on its way
+	// here has a digest like any other. What it refuses counts as a file
+	// that cannot be read.
+	Check func(image io.ReaderAt, size int64) error
 	// Logger receives warnings about images that were written to in place or
 	// cannot be read. nil is slog.Default().
 	Logger *slog.Logger
@@ -160,7 +166,12 @@ func (im *Images) load(ctx context.Context, path string) (*imageFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	file.digest, err = im.digester.digest(ctx, file, file.id, im.Cache)
+	if im.Check != nil {
+		err = im.Check(&imageDevice{imageFile: file}, file.size)
+	}
+	if err == nil {
+		file.digest, err = im.digester.digest(ctx, file, file.id, im.Cache)
+	}
 	if err != nil {
 		file.release()
 		return nil, err

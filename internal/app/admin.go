@@ -50,7 +50,8 @@ type Root struct {
 	Image      string    `json:"image"`
 	Generation string    `json:"generation,omitempty"`
 	Kind       string    `json:"kind"`
-	Stored     int64     `json:"stored"` // bytes
+	Stored     int64     `json:"stored"`           // bytes
+	Shared     int64     `json:"shared,omitempty"` // bytes in what clones have in common
 	Clients    []string  `json:"clients"`
 	Opened     time.Time `json:"opened,omitzero"`
 	Error      string    `json:"error,omitempty"`
@@ -59,7 +60,7 @@ type Root struct {
 func rootList(infos []nbd.RootInfo) []Root {
 	list := []Root{}
 	for _, i := range infos {
-		r := Root{Name: i.Name, Image: i.Image, Generation: i.Generation, Kind: i.Kind.String(), Stored: i.Usage, Opened: i.OpenedAt}
+		r := Root{Name: i.Name, Image: i.Image, Generation: i.Generation, Kind: i.Kind.String(), Stored: i.Usage, Shared: i.Shared, Opened: i.OpenedAt}
 		for _, c := range i.Clients {
 			r.Clients = append(r.Clients, c.String())
 		}
@@ -86,6 +87,27 @@ func (a *App) adminHandler() http.Handler {
 	})
 	mux.HandleFunc("POST /roots/{root}/reset", func(w http.ResponseWriter, r *http.Request) {
 		reply(w, nil, a.Roots.Reset(r.Context(), r.PathValue("root")))
+	})
+	mux.HandleFunc("POST /roots/{root}/fence", func(w http.ResponseWriter, r *http.Request) {
+		reply(w, nil, a.Roots.Fence(r.Context(), r.PathValue("root")))
+	})
+	mux.HandleFunc("POST /roots/{root}/clone/{to}", func(w http.ResponseWriter, r *http.Request) {
+		reply(w, nil, a.Roots.Clone(r.Context(), r.PathValue("root"), r.PathValue("to")))
+	})
+	mux.HandleFunc("POST /roots/{root}/rename/{to}", func(w http.ResponseWriter, r *http.Request) {
+		reply(w, nil, a.Roots.Rename(r.Context(), r.PathValue("root"), r.PathValue("to")))
+	})
+	mux.HandleFunc("POST /roots/{root}/commit/{image}", func(w http.ResponseWriter, r *http.Request) {
+		gen, err := a.Roots.Commit(r.Context(), r.PathValue("root"), r.PathValue("image"))
+		if err != nil {
+			reply(w, nil, err)
+			return
+		}
+		reply(w, gen.Name().String(), nil)
+	})
+	mux.HandleFunc("POST /roots/{root}/attach", func(w http.ResponseWriter, r *http.Request) {
+		n, err := a.Roots.Attach(r.Context(), r.PathValue("root"))
+		reply(w, n.String(), err)
 	})
 	mux.HandleFunc("DELETE /roots/{root}", func(w http.ResponseWriter, r *http.Request) {
 		reply(w, nil, a.Roots.Delete(r.Context(), r.PathValue("root")))

@@ -160,7 +160,7 @@ func (a *App) openImages(ctx context.Context) error {
 	if !a.cfg.ServesNBD() {
 		return nil
 	}
-	a.images = &nbd.Images{Logger: a.log}
+	a.images = &nbd.Images{Check: wholeImage, Logger: a.log}
 	a.Roots = &nbd.Roots{Images: a.images, Quota: a.cfg.NBD.Quota.Bytes, Logger: a.log}
 	if state := a.cfg.Server.State; state != "" {
 		if err := os.MkdirAll(state, 0o700); err != nil {

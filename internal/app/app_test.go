@@ -3,6 +3,8 @@ package app
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,6 +20,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	"github.com/insomniacslk/dhcp/iana"
@@ -26,6 +29,7 @@ import (
 	"github.com/seed-3ec230fa/diskless/dhcp"
 	"github.com/seed-3ec230fa/diskless/internal/config"
 	"github.com/seed-3ec230fa/diskless/nbd"
+	"github.com/seed-3ec230fa/diskless/squash"
 	"github.com/seed-3ec230fa/diskless/tftp"
 )
 
@@ -406,6 +410,32 @@ func TestTruncatedImage(t *testing.T) {
 	require.Eventually(t, func() bool { return strings.Contains(w.log.String(), "level=WARN") }, 10*time.Second, 10*time.Millisecond)
 	_, err = d.ReadAt(make([]byte, 512), 0)
 	require.NoError(t, err, "the connection stays")
+}
+
+// An image that was cut short before it was published is not served.
+func TestTruncatedCopy(t *testing.T) {
+	dir := t.TempDir()
+	noise := make([]byte, 1<<16) // that does not compress
+	_, _ = rand.Read(noise)
+	tree := fstest.MapFS{"srv/data": {Data: noise}}
+	file := filepath.Join(dir, "x.squashfs")
+	require.NoError(t, squash.BuildFile(t.Context(), file, tree, nil))
+	ext := make([]byte, 1<<20)
+	binary.LittleEndian.PutUint32(ext[1024+4:], 1024) // blocks of 1 KiB
+	binary.LittleEndian.PutUint16(ext[1024+56:], 0xef53)
+	whole, err := os.ReadFile(file)
+	require.NoError(t, err)
+	for name, image := range map[string][]byte{"squashfs": whole, "ext4": ext} {
+		require.NoError(t, wholeImage(bytes.NewReader(image), int64(len(image))), name)
+		require.Error(t, wholeImage(bytes.NewReader(image[:len(image)/2]), int64(len(image)/2)), name)
+	}
+	require.NoError(t, os.Truncate(file, int64(len(whole)/2)))
+	cfg, err := config.New(config.Config{Server: config.Server{Address: config.Addr{Addr: netip.MustParseAddr("127.0.0.1")}},
+		NBD: &config.NBD{}, Images: []config.Image{{Name: "x", File: file}}})
+	require.NoError(t, err)
+	_, err = New(t.Context(), cfg, slog.New(slog.DiscardHandler))
+	require.ErrorContains(t, err, "image x")
+	require.ErrorContains(t, err, "ends")
 }
 
 func TestPortInUse(t *testing.T) {

@@ -187,8 +187,8 @@ func (e exports) ListNBD(ctx context.Context, r *nbd.Request) ([]nbd.ExportInfo,
 func (a *App) nbdServer() *nbd.Server {
 	return &nbd.Server{
 		Handler: exports{a}, Logger: a.log,
-		// Machines reconnect and repeat what was not answered; an answer
-		// would be an I/O error to them.
+		// A machine that reconnects repeats what was not answered; an answer
+		// would be an I/O error to it.
 		Handover: true,
 		Trace: &nbd.Trace{
 			// A refusal is logged by the server itself.
