@@ -1,5 +1,5 @@
-// Package ltsconf reads, resolves and writes lts.conf, the per-client
-// configuration of LTSP 5.
+// Package ltsconf reads, checks, resolves, edits and writes lts.conf, the
+// per-client configuration of LTSP 5, and ltsp.conf, that of LTSP 19 and later.
 //
 // An lts.conf is a list of sections of NAME=value settings. A section is
 // named after a client (host name, IPv4 address or MAC address), after a
@@ -18,6 +18,10 @@
 //	}
 //	ltsconf.Collect(f.Resolve(c)).WriteTo(w)          // one flat file with only that, safe to evaluate
 //	ltsconf.Names("amd64", "/ltsp/amd64")             // the names at which the client asks for it
+//	f.For(c)                                          // an fs.FS with it, at every such name
+//	f.Explain(c)                                      // which sections were looked for, what each setting came to
+//	f.Lint()                                          // what is probably not meant
+//	f.Set("pc01", "SOUND", ltsconf.Literal("False"))  // the file with that changed, comments kept
 //
 // # Reading
 //
@@ -47,14 +51,43 @@
 // later the spacing is kept. The word NONE (any case) as a value means
 // "not set" and cannot be set.
 //
+// # Settings that LTSP knows
+//
+// [Variables] lists them, with type, default and meaning; [Settings.Bool] and
+// its like read values as clients do ("1" is not true). Settings of a [Family],
+// such as FSTAB_* and RCFILE_*, are collected by clients in the order of
+// [Family.Of]; [Family.Setting] makes one from a line, and [Mount], [CronJob],
+// [HostsLine] and [Command] make lines. PREINIT_* needs an LTSP with the patch
+// that introduced it; elsewhere INIT_COMMAND_* is the nearest.
+//
+// # Secrets
+//
+// What stands in Default or under a pattern goes to every client that matches.
+// A secret such as a join token belongs in a section for one machine ([File.Lint]
+// tells of others), and what [File.For] or a resolved file holds should be given
+// only to a peer that is known to be that machine: TFTP has no passwords.
+//
+// # ltsp.conf
+//
+// LTSP 19 and later turn each section into a shell function and run those
+// that apply, one after the other, so that later settings replace earlier ones:
+// the other way round than in an lts.conf. [ParseLTSP] reads such a file, and
+// [LTSPFile.Resolve] evaluates it without a shell: assignments, quoting,
+// expansions, if, case, for, && and ||, test, export, unset and INCLUDE do what
+// they do in a POSIX shell. Commands are not run. What depends on one, on files
+// or on loops over them, is told by [LTSPFile.Undecided] and counts as not set;
+// a value with a $(command) is kept as it is written. Variables are empty
+// unless a section sets them or [LTSPClient].Env has them.
+//
+// A quote that one section opens and another closes, which a shell reads over
+// the sections' borders, is refused in both modes.
+//
 // # Limits
 //
 // Input is limited in size ([Parser].MaxSize), each call takes time linear in it
 // (matching a pattern: the product of its length and the name's), and
 // no input makes it panic. A [File] does not change after parsing and may be
 // used by any number of goroutines. Substitutions in values are checked to be
-// closed; what runs inside them is the client's business.
-//
-// LTSP 19 and later read ltsp.conf, another format with a similar look, which
-// this package does not read.
+// closed; what runs inside them is the client's business. The evaluation of an
+// ltsp.conf ends after 131072 commands or 4 MiB of values.
 package ltsconf

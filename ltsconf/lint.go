@@ -12,7 +12,7 @@ import (
 type Finding struct {
 	// Rule names the kind of finding: syntax, unknown, type, unused, early,
 	// duplicate-section, duplicate-setting, like, dead-section, spacing,
-	// secret, fstab.
+	// secret, fstab, include.
 	Rule string
 	File string
 	Line int
@@ -27,6 +27,12 @@ func (f Finding) String() string {
 
 // maxFindings bounds the work on a file that is nothing but mistakes.
 const maxFindings = 1000
+
+// glob is the pattern of a section.
+type glob struct {
+	name    string // folded
+	section int32
+}
 
 type linter struct {
 	f   *File
@@ -60,7 +66,7 @@ func (f *File) Lint() []Finding {
 		for j := range f.sections[i].settings {
 			l.setting(int32(i), &f.sections[i].settings[j])
 		}
-		if len(l.out) >= maxFindings {
+		if l.full() {
 			break
 		}
 	}
@@ -76,6 +82,8 @@ func (f *File) Lint() []Finding {
 	})
 	return l.out
 }
+
+func (l *linter) full() bool { return len(l.out) >= maxFindings }
 
 func (l *linter) duplicates() {
 	type key struct {
@@ -99,6 +107,9 @@ func (l *linter) sections() {
 	f := l.f
 	liked := make(map[int32]bool)
 	for _, k := range f.likes {
+		if l.full() {
+			return
+		}
 		t, by := k.target, f.sections[k.section].name
 		to, ok := f.index[fold(t.text)]
 		switch {
@@ -110,16 +121,19 @@ func (l *linter) sections() {
 			liked[to] = true
 		}
 	}
-	var globs []int32
+	var globs []glob
 	for i := range f.sections {
+		if l.full() {
+			return
+		}
 		s, n := &f.sections[i], int32(i)
 		if first := f.index[fold(s.name)]; first != n {
 			l.add("duplicate-section", s.file, s.line, s.col, "[%s] is there already, in line %d: clients see only that one", clip(s.name), f.sections[first].line)
 			continue
 		}
 		if fold(s.name) == "default" || liked[n] {
-			if isPattern(s.name) {
-				globs = append(globs, n)
+			if isPattern(s.name) && len(globs) < maxFindings {
+				globs = append(globs, glob{fold(s.name), n})
 			}
 			continue
 		}
@@ -130,11 +144,12 @@ func (l *linter) sections() {
 		if !isPattern(s.name) {
 			continue
 		}
-		if by := slices.IndexFunc(globs, func(g int32) bool { return covers(fold(f.sections[g].name), fold(s.name)) }); by >= 0 {
-			g := f.sections[globs[by]]
+		folded := fold(s.name)
+		if by := slices.IndexFunc(globs, func(g glob) bool { return covers(g.name, folded) }); by >= 0 {
+			g := f.sections[globs[by].section]
 			l.add("dead-section", s.file, s.line, s.col, "no client gets to [%s]: [%s] in line %d matches the same ones, and only the first pattern counts", clip(s.name), clip(g.name), g.line)
 		} else if len(globs) < maxFindings {
-			globs = append(globs, n)
+			globs = append(globs, glob{folded, n})
 		}
 	}
 }

@@ -124,9 +124,9 @@ func TestLTSPProblems(t *testing.T) {
 }
 
 func TestLTSPProvenance(t *testing.T) {
-	f, err := LTSPParser{}.Parse("etc/ltsp.conf", strings.NewReader("TOP=0\n[clients]\nINCLUDE=grp\n  A = 1\nexport E=\"$TOP,$SERVER\"\n[grp]\nA=\"x\ny\"; B=$(date)\n\n[pc01]\nif [ \"$A\" = q ]; then\n  C=no\nelse\n  C=\"yes $B\"\nfi\n"))
+	_, err := LTSPParser{}.Parse("etc/ltsp.conf", strings.NewReader("TOP=0\n[clients]\nINCLUDE=grp\n  A = 1\nexport E=\"$TOP,$SERVER\"\n[grp]\nA=\"x\ny\"; B=$(date)\n\n[pc01]\nif [ \"$A\" = q ]; then\n  C=no\nelse\n  C=\"yes $B\"\nfi\n"))
 	require.Error(t, err) // "  A = 1" runs A
-	f, err = LTSPParser{}.Parse("etc/ltsp.conf", strings.NewReader("TOP=0\n[clients]\nINCLUDE=grp\nexport E=\"$TOP,$SERVER\"\n[grp]\nA=\"x\ny\"; B=$(date)\n\n[pc01]\nif [ \"$A\" = q ]; then\n  C=no\nelse\n  C=\"yes $B\"\nfi\n[init/]\n TOP=1\n"))
+	f, err := LTSPParser{}.Parse("etc/ltsp.conf", strings.NewReader("TOP=0\n[clients]\nINCLUDE=grp\nexport E=\"$TOP,$SERVER\"\n[grp]\nA=\"x\ny\"; B=$(date)\n\n[pc01]\nif [ \"$A\" = q ]; then\n  C=no\nelse\n  C=\"yes $B\"\nfi\n[init/]\n TOP=1\n"))
 	require.NoError(t, err)
 	c := LTSPClient{Client: pc01, Applet: "init", Env: map[string]string{"SERVER": "10.0.0.1"}}
 	v := func(raw, section string, line, col int) Value {
@@ -253,3 +253,35 @@ func TestLTSPHostileInput(t *testing.T) {
 }
 
 func itoa(i int) string { return strconv.Itoa(i) }
+
+func TestLTSPLint(t *testing.T) {
+	f, err := LTSPParser{Compatible: true}.Parse("x", strings.NewReader(`[clients]
+INCLUDE=kiok
+[pc*]
+INCLUDE=kiosk
+[pc01]
+A=1
+[kiosk]
+A=1
+[00-11-25-84-ce-ba|host2]
+A=1
+[00-11-25-84-ce-bb]
+A=1
+[pc1*|pc2?]
+A=x y
+[init/pc01]
+A=1
+`))
+	require.NoError(t, err)
+	var got []string
+	for _, x := range f.Lint() {
+		got = append(got, x.String())
+	}
+	require.Equal(t, []string{
+		"x:2:1: INCLUDE of kiok: no section matches, and clients ignore it; is it kiosk? (include)",
+		"x:5:1: nothing gets to [pc01]: [pc*] in line 3 comes first (dead-section)",
+		"x:11:1: no client matches [00-11-25-84-ce-bb]: MAC addresses have colons; write [00:11:25:84:ce:bb] (dead-section)",
+		"x:13:1: nothing gets to [pc1*|pc2?]: [pc*] in line 3 comes first (dead-section)",
+		"x:14:1: this runs the command y; put the value in quotes (syntax)",
+	}, got)
+}

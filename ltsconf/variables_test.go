@@ -196,3 +196,21 @@ func TestCovers(t *testing.T) {
 		require.Equal(t, c.want, covers(c.p, c.q), "%s %s", c.p, c.q)
 	}
 }
+
+func TestLintHostileInput(t *testing.T) {
+	const n = 40000
+	for name, line := range map[string]string{
+		"likes":    "[s#]\nLIKE=t#\n",
+		"globs":    "[*#x*#y]\nSOUND=True\n",
+		"unknown":  "[s#]\nUNKNOWN_NAME_#=1\n",
+		"same":     "[s]\nSOUND=1\nSOUND=2\n",
+		"families": "[s#]\nFSTAB_#=a\nSCREEN_07_SCREEN_07_X=\"1  2\"\n",
+	} {
+		var b strings.Builder
+		for i := range n {
+			b.WriteString(strings.ReplaceAll(line, "#", itoa(i)))
+		}
+		f := parseCompatible(t, b.String())
+		require.LessOrEqual(t, len(f.Lint()), maxFindings, name)
+	}
+}
