@@ -396,3 +396,53 @@ func BenchmarkLint(b *testing.B) {
 		Lint(f, nil, "")
 	}
 }
+
+func TestLoadMenuWords(t *testing.T) {
+	p := loadString(t, `MENU MASTER PASSWD m
+MENU HIDDEN
+MENU ONERROR again
+MENU BEGIN sub
+MENU PASSWD p
+MENU DEFAULT
+MENU START
+LABEL a
+MENU EXIT .top
+LABEL b
+MENU EXIT nowhere
+LABEL c
+MENU DEFAULT
+LABEL d
+MENU DISABLED
+MENU END
+LABEL e
+MENU EXIT
+NOCOMPLETE 1
+ONERROR b
+TOTALTIMEOUT 99999999999999999999
+F1 help.txt back.png
+`)
+	require.Equal(t, "m", p.Top.MasterPassword)
+	require.True(t, p.HiddenMenu)
+	require.True(t, p.NoComplete)
+	require.Equal(t, "b", p.OnError)
+	require.Positive(t, p.TotalTimeout)
+	sub := p.Start
+	require.Equal(t, []string{"sub", "m", "again"}, []string{sub.Tag, sub.MasterPassword, sub.OnError})
+	require.Equal(t, "b", p.Top.OnError)
+	require.Equal(t, "p", p.Top.Entries[0].Password)
+	require.Equal(t, 0, p.Top.Default)
+	require.Equal(t, 2, sub.Default)
+	require.Same(t, p.Top, p.Lookup("a").Target)
+	require.Equal(t, ActionDisabled, p.Lookup("b").Action)
+	require.Nil(t, p.Lookup("d"), "what is disabled has no name")
+	require.Equal(t, ActionCommand, p.Lookup("e").Action, "there is nothing to leave at the top")
+
+	for text, want := range map[string]string{
+		"F1 x": "f1", "f 12 x": "f12", "F0": "f11", "f": "f11", "F13": "", "F1x": "", "FONT x": "font", "MENU": "", "menu colour x": "menu color",
+		"text\thelp": "text help", "TEXT other": "text", "IPAPPEND 1": "sysappend", "# x": "", "menu disabled": "menu disable", "Disabled": "",
+	} {
+		l := parseString(t, text).Lines()
+		require.Equal(t, want, l[0].Keyword, text)
+		require.Equal(t, text, l[0].String())
+	}
+}
