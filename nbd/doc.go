@@ -26,11 +26,16 @@
 // The protocol is the one of https://github.com/NetworkBlockDevice/nbd,
 // doc/proto.md. The server speaks fixed newstyle negotiation:
 // NBD_OPT_EXPORT_NAME (with and without the 124 zeroes), NBD_OPT_GO,
-// NBD_OPT_INFO, NBD_OPT_LIST and NBD_OPT_ABORT; any other option is answered
-// with NBD_REP_ERR_UNSUP. In transmission it speaks simple replies:
-// NBD_CMD_READ, NBD_CMD_WRITE and NBD_CMD_FLUSH, NBD_CMD_DISC, and
-// NBD_CMD_FLAG_FUA on devices that can be written and flushed. Any other
-// command is answered with EINVAL.
+// NBD_OPT_INFO, NBD_OPT_LIST, NBD_OPT_ABORT, NBD_OPT_STARTTLS,
+// NBD_OPT_STRUCTURED_REPLY, and NBD_OPT_LIST_META_CONTEXT and
+// NBD_OPT_SET_META_CONTEXT with base:allocation; any other option is answered
+// with NBD_REP_ERR_UNSUP. In transmission it knows NBD_CMD_READ, NBD_CMD_WRITE,
+// NBD_CMD_FLUSH, NBD_CMD_TRIM, NBD_CMD_WRITE_ZEROES, NBD_CMD_CACHE,
+// NBD_CMD_BLOCK_STATUS and NBD_CMD_DISC, as far as the device's Features go;
+// all else is answered with EINVAL. A client that has agreed on structured
+// replies gets reads in chunks, without what the device says is zero, and
+// errors with their place. A [Port] serves clients that name no export, and
+// those that know the oldstyle greeting only.
 //
 // The requests of one connection are answered one after the other, in order;
 // connections run beside each other. Replies are sent together as long as
@@ -42,14 +47,25 @@
 // EFBIG are ENOSPC; [fs.ErrPermission] and EROFS are EPERM; [fs.ErrInvalid]
 // and EINVAL are EINVAL; ENOMEM, ENOTSUP and ESHUTDOWN are themselves; all
 // else, a panic and a short read included, is EIO. A request that reaches past
-// the end is answered with EINVAL (read) or ENOSPC (write) and never reaches
+// the end is answered with ENOSPC (write, write zeroes) or EINVAL (any other),
+// one that is not a multiple of Features.MinBlock with EINVAL; neither reaches
 // the device. The connection stays usable after each of these.
+//
+// # Encryption
+//
+// With [Server].TLS clients can encrypt, with RequireTLS they have to, and a
+// Handler that returns [ErrTLSRequired] demands it for one export. Client
+// certificates are asked for and verified as TLS.ClientAuth says; whose it was
+// is in [Request].TLS and [Request].CertName. What was negotiated before
+// NBD_OPT_STARTTLS is forgotten, and a client that sends more along with it is
+// cut. Without TLS there is no authentication but [Request].Client.
 //
 // # Caveats
 //
 // A read of more than 1 MiB is sent in pieces while it is read. When a later
-// piece fails, the reply's header, which says success, is gone: simple replies
-// leave nothing but to cut the connection.
+// piece fails, the reply's header, which says success, is gone: to clients
+// without structured replies, and to those that ask for the data in one chunk
+// (NBD_CMD_FLAG_DF), nothing is left but to cut the connection.
 //
 // A write is passed on in pieces of at most 64 KiB, which end at a multiple of
 // 4 KiB. When one fails, the ones before it stay written, as on a disk.
@@ -58,6 +74,6 @@
 // that shuts down as well, whereas a client that reconnects can repeat requests
 // that were not answered: see [Server].Handover.
 //
-// There is no encryption and no authentication: who may open what is for the
-// Handler to decide, by [Request].Client.
+// An encrypted connection holds its read buffer of 64 KiB while it is idle, one
+// that is not encrypted holds none.
 package nbd

@@ -3,8 +3,11 @@ package nbd_test
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log"
 	"log/slog"
@@ -17,6 +20,7 @@ import (
 	"github.com/pojntfx/go-nbd/pkg/backend"
 
 	"github.com/seed-3ec230fa/diskless/nbd"
+	"github.com/seed-3ec230fa/diskless/nbd/nbdtest"
 )
 
 // start serves h on a free port, as a program would on nbd.Server's Addr, and
@@ -239,6 +243,133 @@ func ExampleServer_ServeConn() {
 	// Output:
 	// 512
 	// <nil>
+}
+
+// A line of inetd.conf, or a systemd socket with Accept=yes and
+// StandardInput=socket, starts a program with the connection as its standard
+// input, as whatever user it names:
+//
+//	2000 stream tcp nowait nobody /usr/local/sbin/nbdrootd nbdrootd
+func ExamplePort_ServeConn_inetd() {
+	nbdrootd := func(stdin *os.File) error {
+		nc, err := net.FileConn(stdin)
+		if err != nil {
+			return err
+		}
+		p := &nbd.Port{
+			Server:   &nbd.Server{Handler: nbd.Share(nbd.NewReaderAt(strings.NewReader("piped"), 5))},
+			Oldstyle: true, // old initramfs scripts know no other
+		}
+		return p.ServeConn(context.Background(), nc)
+	}
+
+	// Here, a client that reads the greeting and leaves is on the other end.
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		log.Fatal(err)
+	}
+	client, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		log.Fatal(err)
+	}
+	conn, err := l.Accept()
+	if err != nil {
+		log.Fatal(err)
+	}
+	stdin, err := conn.(*net.TCPConn).File()
+	if err != nil {
+		log.Fatal(err)
+	}
+	ended := make(chan error)
+	go func() { ended <- nbdrootd(stdin) }()
+	greeting := make([]byte, 152)
+	if _, err := io.ReadFull(client, greeting); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("%s %d\n", greeting[:8], binary.BigEndian.Uint64(greeting[16:]))
+	conn.Close()
+	stdin.Close()
+	client.Close()
+	fmt.Println(<-ended)
+	// Output:
+	// NBDMAGIC 512
+	// EOF
+}
+
+// A port of its own for an image, for clients that name none.
+func ExamplePort() {
+	srv := &nbd.Server{Handler: nbd.Exports{
+		"i386": nbd.Share(nbd.NewReaderAt(strings.NewReader("an image"), 8)),
+	}}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		log.Fatal(err)
+	}
+	go (&nbd.Port{Server: srv, Export: "i386"}).Serve(l)
+	defer srv.Close()
+
+	c, err := nbd.Dial(context.Background(), "tcp", l.Addr().String(), "")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	fmt.Println(c.Size())
+	// Output: 512
+}
+
+// upper is a filter: it shows letters in upper case. What it changes is not
+// to be written back, so it takes that ability away.
+type upper struct{ nbd.Pass }
+
+func (d upper) ReadAt(p []byte, off int64) (int, error) {
+	n, err := d.Pass.ReadAt(p, off)
+	copy(p, bytes.ToUpper(p[:n]))
+	return n, err
+}
+
+func (d upper) Features() nbd.Features {
+	f := d.Pass.Features()
+	f.Write, f.Trim, f.Zero, f.FastZero = false, false, false, false
+	return f
+}
+
+func ExamplePass() {
+	var filter nbd.Filter = func(dev nbd.Device) nbd.Device { return upper{nbd.Pass{Device: dev}} }
+	dev := filter(nbdtest.NewMemory([]byte("what is below")))
+	p := make([]byte, 4)
+	_, err := dev.ReadAt(p, 0)
+	fmt.Println(string(p), err, dev.Features().Write, dev.Features().Extents)
+	// Output: WHAT <nil> false true
+}
+
+// Each machine gets the export that its certificate names, over TLS only.
+func ExampleRequest_CertName() {
+	roots := nbd.Exports{"node-01": nbd.Share(nbd.NewReaderAt(strings.NewReader("x"), 1))}
+	own := nbd.HandlerFunc(func(ctx context.Context, r *nbd.Request) (nbd.Device, error) {
+		switch {
+		case r.TLS == nil:
+			return nil, nbd.ErrTLSRequired
+		case r.CertName() != r.Export:
+			return nil, fs.ErrPermission
+		}
+		return roots.OpenNBD(ctx, r)
+	})
+	_, err := own.OpenNBD(context.Background(), &nbd.Request{Export: "node-01"})
+	fmt.Println(err)
+	_, err = own.OpenNBD(context.Background(), &nbd.Request{Export: "node-01", TLS: &tls.ConnectionState{}})
+	fmt.Println(err)
+	// Output:
+	// nbd: the export is there over TLS only: permission denied
+	// permission denied
+}
+
+func ExampleDialer() {
+	d := &nbd.Dialer{TLS: &tls.Config{ServerName: "images.example.org"}}
+	addr, stop := start(nbd.Exports{})
+	defer stop()
+	_, err := d.Dial(context.Background(), "tcp", addr, "debian12")
+	fmt.Println(errors.Is(err, errors.ErrUnsupported)) // a server without TLS gets nothing in the clear
+	// Output: true
 }
 
 func ExampleTrace() {
