@@ -80,7 +80,7 @@
 // unless a section sets them or [LTSPClient].Env has them.
 //
 // A quote that one section opens and another closes, which a shell reads over
-// the sections' borders, is refused in both modes.
+// the sections' borders, counts as a file that no client can read.
 //
 // # Limits
 //
