@@ -46,7 +46,7 @@ func LatencyBound(i int) time.Duration {
 // StatsSnapshot is a Stats at one moment. Requests under way are not in it;
 // its parts may be apart by what happened while it was made.
 type StatsSnapshot struct {
-	Opened uint64 // devices
+	Opened uint64 // devices, those that were only looked at as well
 	Open   int    // of them not closed
 	// By kind of request.
 	Ops [len(opNames)]OpStats

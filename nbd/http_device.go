@@ -54,8 +54,8 @@ type HTTPOptions struct {
 // the device is opened; each request asks for it and each reply is checked
 // against it, and against size and range. The first one that differs makes
 // every read fail, with [ErrOriginChanged]: the bytes of two files are never
-// mixed. An origin can keep that promise when files are replaced by rename; one that
-// writes to them in place, within one second of their time stamp, cannot.
+// mixed. That needs an origin whose files are replaced by rename: of one that
+// is written to in place, a reply may hold both.
 type HTTPDevice struct {
 	url     string // as given, with what must not be logged
 	name    string // for messages

@@ -141,6 +141,9 @@ func (d *HTTPDevice) checkReply(resp *http.Response, off, last int64) (done bool
 		return false, fmt.Errorf("the origin sends the content encoded (%.20q): it has to send it as it is: %w", e, errors.ErrUnsupported)
 	}
 	first, to, size, ok := parseContentRange(resp.Header.Get("Content-Range"))
+	if ok && !opening && size >= 0 && size != d.size {
+		return false, d.differs(fmt.Sprintf("it has %d bytes instead of %d", size, d.size))
+	}
 	if !ok || first != off || to != last || size < 0 {
 		return false, fmt.Errorf("the origin answers with the range %.60q where %d to %d was asked for: %w",
 			resp.Header.Get("Content-Range"), off, last, errors.ErrUnsupported)
@@ -149,8 +152,6 @@ func (d *HTTPDevice) checkReply(resp *http.Response, off, last int64) (done bool
 		return false, d.pin(resp, size)
 	}
 	switch {
-	case size != d.size:
-		return false, d.differs(fmt.Sprintf("it has %d bytes instead of %d", size, d.size))
 	case resp.Header.Get("ETag") != d.etag:
 		return false, d.differs("its entity tag differs")
 	case d.etag == "" && resp.Header.Get("Last-Modified") != d.modTime:
