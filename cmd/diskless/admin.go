@@ -86,7 +86,7 @@ func rootsCommand() *cobra.Command {
 	var a admin
 	cmd := &cobra.Command{
 		Use:   "roots",
-		Short: "List the writable roots, and reset or delete one",
+		Short: "List the writable roots, and reset, delete, clone, rename, commit or attach one",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var list []app.Root
@@ -115,9 +115,78 @@ it open is cut off at once; its next boot begins clean, on the newest image.`,
 				return a.call(cmd.Context(), http.MethodDelete, "/roots/"+url.PathEscape(args[0]), nil)
 			},
 		},
+		&cobra.Command{
+			Use:   "clone ROOT NEWROOT",
+			Short: "Make another root that holds what this one holds now, at once",
+			Long: `clone makes a kept root with the content that ROOT has at this moment. Nothing
+is copied: both share it, and each stores what it writes from now on. A machine
+that runs on ROOT goes on; shut it down first for clean file systems.`,
+			Args: cobra.ExactArgs(2),
+			RunE: func(cmd *cobra.Command, args []string) error {
+				return a.call(cmd.Context(), http.MethodPost, rootPath(args[0], "clone", args[1]), nil)
+			},
+		},
+		&cobra.Command{
+			Use:   "rename ROOT NEWNAME",
+			Short: "Give a root another name, and so to another machine",
+			Long: `rename moves a root with its content. A machine that has it open is cut off,
+and refused under both names until it boots again.`,
+			Args: cobra.ExactArgs(2),
+			RunE: func(cmd *cobra.Command, args []string) error {
+				return a.call(cmd.Context(), http.MethodPost, rootPath(args[0], "rename", args[1]), nil)
+			},
+		},
+		&cobra.Command{
+			Use:   "commit ROOT IMAGE",
+			Short: "Publish what a root holds as the newest generation of an image",
+			Long: `commit writes a new image file from what ROOT holds and puts it in the place of
+IMAGE's file; machines that run keep the one they have. ROOT's machine must be
+off. A root over IMAGE goes on over the new generation, with nothing stored.`,
+			Args: cobra.ExactArgs(2),
+			RunE: func(cmd *cobra.Command, args []string) error {
+				return a.printCall(cmd, rootPath(args[0], "commit", args[1]))
+			},
+		},
+		&cobra.Command{
+			Use:   "attach ROOT",
+			Short: "Take a root for maintenance while its machine is off, and print its export name",
+			Long: `attach prints the NBD export name to open ROOT with, as in
+nbd-client -N NAME SERVER /dev/nbd0. The machine's own connections are refused
+from then on; its next boot ends the maintenance.`,
+			Args: cobra.ExactArgs(1),
+			RunE: func(cmd *cobra.Command, args []string) error {
+				return a.printCall(cmd, rootPath(args[0], "attach"))
+			},
+		},
+		&cobra.Command{
+			Use:   "fence ROOT",
+			Short: "Cut off whoever has a root open; its data stays, its machine must boot again",
+			Args:  cobra.ExactArgs(1),
+			RunE: func(cmd *cobra.Command, args []string) error {
+				return a.call(cmd.Context(), http.MethodPost, rootPath(args[0], "fence"), nil)
+			},
+		},
 	)
 	a.add(cmd)
 	return cmd
+}
+
+func rootPath(root string, rest ...string) string {
+	path := "/roots/" + url.PathEscape(root)
+	for _, part := range rest {
+		path += "/" + url.PathEscape(part)
+	}
+	return path
+}
+
+// printCall prints the name that a command answers with.
+func (a *admin) printCall(cmd *cobra.Command, path string) error {
+	var name string
+	if err := a.call(cmd.Context(), http.MethodPost, path, &name); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintln(cmd.OutOrStdout(), name)
+	return err
 }
 
 func dash(s string) string {
