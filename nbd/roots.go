@@ -22,7 +22,7 @@ const (
 	// their image.
 	Ephemeral Kind = iota
 	// Kept roots stay, with their data and on the generation they began with,
-	// until they are reset or deleted.
+	// until they are reset, committed, rebased or deleted.
 	Kept
 )
 
