@@ -1,6 +1,8 @@
 package boottest
 
 import (
+	"fmt"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -62,14 +64,17 @@ func TestPXELINUXRoots(t *testing.T) {
 	// An ephemeral root comes back clean, though the old connection of a
 	// machine that lost power still looks alive.
 	three := s.start(c)
-	require.Empty(t, s.boot(three, c).Nonce)
+	last := s.boot(three, c)
+	require.Empty(t, last.Nonce)
 	vmtest.Do(t, shell(three), "write nonce gone-after-power-loss")
-	require.Equal(t, 1, established(t))
+	require.Equal(t, 1, established(t, last.IP))
 	three.Kill()
-	require.Equal(t, 1, established(t), "the server has not heard that the machine is gone")
+	require.Equal(t, 1, established(t, last.IP), "the server has not heard that the machine is gone")
 	three = s.start(c)
-	require.Empty(t, s.boot(three, c).Nonce)
-	require.Equal(t, 1, established(t), "the old connection was cut: only the new one is left")
+	again := s.boot(three, c)
+	require.Empty(t, again.Nonce)
+	require.Equal(t, last.IP, again.IP)
+	require.Equal(t, 1, established(t, last.IP), "the old connection was cut: only the new one is left")
 	require.Contains(t, s.logged(), "boot fenced off")
 	_, err = shell(three).Do(t.Context(), "read nonce")
 	require.ErrorIs(t, err, guest.ErrCommand)
@@ -88,10 +93,12 @@ func (s *site) boot(r *vm.Running, m vm.Machine) *guest.Report {
 
 func shell(r *vm.Running) *guest.Shell { return &guest.Shell{Console: r} }
 
-// established is how many TCP connections to our NBD port the kernel of this
-// host holds for alive.
-func established(t *testing.T) int {
+// established is how many TCP connections from a machine to our NBD port the
+// kernel of this host holds for alive.
+func established(t *testing.T, prefix string) int {
 	t.Helper()
+	addr := netip.MustParsePrefix(prefix).Addr().As4()
+	remote := fmt.Sprintf("%02X%02X%02X%02X:", addr[3], addr[2], addr[1], addr[0]) // as the table has it, also behind ::ffff:
 	n := 0
 	for _, table := range []string{"/proc/self/net/tcp", "/proc/self/net/tcp6"} {
 		text, err := os.ReadFile(table)
@@ -99,7 +106,7 @@ func established(t *testing.T) int {
 		for line := range strings.Lines(string(text)) {
 			f := strings.Fields(line)
 			// local address, remote address, state 01: ESTABLISHED
-			if len(f) > 3 && strings.HasSuffix(f[1], ":2A39") && f[3] == "01" {
+			if len(f) > 3 && strings.HasSuffix(f[1], ":2A39") && strings.Contains(f[2], remote) && f[3] == "01" {
 				n++
 			}
 		}

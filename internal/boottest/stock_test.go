@@ -32,9 +32,7 @@ machines:
 	ready := func(r *vm.Running, m vm.Machine) *guest.Report {
 		t.Helper()
 		g := vmtest.Ready(t, r)
-		require.Equal(t, s.marker, g.Marker)
-		require.Regexp(t, `^ok \d+$`, g.Sums)
-		require.Equal(t, "ok", g.Write)
+		s.requireGuest(g, m)
 		s.requireDisk(g, m.Name)
 		return g
 	}
