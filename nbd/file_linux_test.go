@@ -1,0 +1,46 @@
+package nbd_test
+
+import (
+	"bytes"
+	"io/fs"
+	"os"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-3ec230fa/diskless/nbd"
+)
+
+// A File's abilities at its padding, which is not in the file.
+func TestFilePadding(t *testing.T) {
+	path := tempFile(t, bytes.Repeat([]byte{1}, 5000))
+	f, err := nbd.OpenFileRW(path)
+	require.NoError(t, err)
+	defer f.Close()
+	exts := make([]nbd.Extent, 4)
+	n, err := f.Extents(4000, 1120, exts)
+	require.NoError(t, err)
+	require.Equal(t, []nbd.Extent{{Length: 1000}, {Length: 120, Hole: true, Zero: true}}, exts[:n])
+	n, err = f.Extents(5100, 20, exts)
+	require.NoError(t, err)
+	require.Equal(t, []nbd.Extent{{Length: 20, Hole: true, Zero: true}}, exts[:n])
+	require.NoError(t, f.Trim(5000, 120))
+	require.NoError(t, f.Cache(0, 5120))
+	require.NoError(t, f.Zero(4900, 220, 0))
+	require.NoError(t, f.Zero(4800, 320, nbd.ZeroNoHole))
+	p := make([]byte, 5120)
+	_, err = f.ReadAt(p, 0)
+	require.NoError(t, err)
+	require.Equal(t, append(bytes.Repeat([]byte{1}, 4800), make([]byte, 320)...), p)
+	st, err := os.Stat(path)
+	require.NoError(t, err)
+	require.Equal(t, int64(5000), st.Size(), "padding was written")
+	for _, err := range []error{f.Trim(5000, 121), f.Zero(-1, 5, 0), f.Cache(5121, 0)} {
+		require.ErrorIs(t, err, fs.ErrInvalid)
+	}
+	ro, err := nbd.OpenFile(path)
+	require.NoError(t, err)
+	defer ro.Close()
+	require.ErrorIs(t, ro.Trim(0, 512), fs.ErrPermission)
+	require.ErrorIs(t, ro.Zero(0, 512, 0), fs.ErrPermission)
+}
