@@ -21,6 +21,12 @@
 // [Overlay] is a copy-on-write device over a shared one, and [Roots] keeps a
 // writable root for each machine, under names that a [Name] takes apart.
 //
+// A [Filter] wraps a device and may hide what it can do: [Filtered] puts
+// filters under a handler, among them [Stats], [RateLimit], [ConnLimit],
+// [Delay] and [Faults]. A [Cache] keeps the blocks of a slow device, such as one
+// from [OpenHTTP], on disk; [Swap] makes an empty device for each client.
+// [Authorize], [AllowFrom] and [OwnRoot] say who may open what.
+//
 // # Protocol
 //
 // The protocol is the one of https://github.com/NetworkBlockDevice/nbd,
