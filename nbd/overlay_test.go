@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"syscall"
 	"testing"
@@ -222,11 +223,10 @@ func TestOverlayKeepsWhatWasFlushed(t *testing.T) {
 	require.NoError(t, err)
 	_, err = o.WriteAt([]byte("kept"), 1<<20)
 	require.NoError(t, err)
-	_, err = OpenOverlay(base, dir, "gen1")
-	if err == nil {
-		t.Skip("this system has no lock for directories")
+	if runtime.GOOS == "linux" { // where directories have locks
+		_, err = OpenOverlay(base, dir, "gen1")
+		require.ErrorIs(t, err, syscall.EBUSY)
 	}
-	require.ErrorIs(t, err, syscall.EBUSY)
 	require.NoError(t, o.Close())
 	_, err = o.ReadAt(make([]byte, 1), 0)
 	require.ErrorIs(t, err, fs.ErrClosed)

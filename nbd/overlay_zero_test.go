@@ -62,7 +62,7 @@ func TestOverlayPunchesHoles(t *testing.T) {
 	before := allocated()
 	require.NoError(t, o.Trim(4096, 6<<20))
 	require.NoError(t, o.Sync())
-	if allocated() == before {
+	if allocated() == before && os.Getenv("DISKLESS_REQUIRE") != "all" {
 		t.Skip("this file system punches no holes")
 	}
 	require.Less(t, allocated(), before/2)

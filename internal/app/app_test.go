@@ -275,6 +275,14 @@ func TestRootsBelongToMachines(t *testing.T) {
 		require.ErrorIs(t, err, fs.ErrPermission, "without a token a root is nobody's")
 	}
 
+	conn, err := net.Dial("tcp4", w.sockets.NBD.Addr().String())
+	require.NoError(t, err)
+	defer conn.Close()
+	list, err := nbd.List(t.Context(), conn)
+	require.NoError(t, err)
+	require.Len(t, list, 1, "images are listed, who is here is not")
+	require.Equal(t, "disk", list[0].Name)
+
 	code, _ := w.http("/boot.ipxe?mac="+macs[0].String(), two.Addr.Addr())
 	require.Equal(t, http.StatusForbidden, code, "nor is its configuration anybody else's")
 	mac := "pxelinux.cfg/01-52-54-00-00-00-01"

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/netip"
 
 	"github.com/seed-3ec230fa/diskless/internal/config"
 	"github.com/seed-3ec230fa/diskless/nbd"
@@ -103,13 +102,19 @@ func (a *App) root(e config.Entry, export string) pxecfg.Root {
 	return pxecfg.NBDInitramfsTools{Server: server, Port: port, Export: export, ReadOnly: readOnly}
 }
 
-// mayOpen says whether the peer may open this root. Where leases are known a
-// peer opens only its own; elsewhere the token in the name is what protects,
-// and without one nothing does.
-func (a *App) mayOpen(ctx context.Context, name nbd.Name, peer netip.Addr) error {
-	if name.Boot == "" {
-		return fmt.Errorf("root %s asked for without a boot token; boot the machine through its boot configuration", name.Root)
+// mayOpen says whether a client may open an export. Images are for everybody.
+// Where leases are known a peer opens only its own root; elsewhere the token in
+// the name is what protects, and without one nothing does. So roots are not
+// listed either.
+func (a *App) mayOpen(ctx context.Context, r *nbd.Request) error {
+	name, err := nbd.ParseName(r.Export)
+	if err != nil || name.Root == "" {
+		return nil // what is no name is no export either
 	}
+	if name.Boot == "" {
+		return fmt.Errorf("root %s asked for without a boot token; boot the machine through its boot configuration: %w", name.Root, fs.ErrPermission)
+	}
+	peer := r.Client.Addr()
 	c, err := a.client(ctx, peer)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -118,7 +123,7 @@ func (a *App) mayOpen(ctx context.Context, name nbd.Name, peer netip.Addr) error
 		return fmt.Errorf("whose address %s is: %w", peer, err)
 	}
 	if m := a.machine(c); m == nil || m.Root != name.Root {
-		return fmt.Errorf("%s has the lease of %s, whose root is not %s", peer, c, name.Root)
+		return fmt.Errorf("%s has the lease of %s, whose root is not %s: %w", peer, c, name.Root, fs.ErrPermission)
 	}
 	return nil
 }

@@ -165,28 +165,9 @@ func (a *App) healthz(w http.ResponseWriter, _ *http.Request) {
 	}})
 }
 
-// exports is the NBD handler: the roots, each for its own machine.
-type exports struct{ app *App }
-
-// OpenNBD implements nbd.Handler.
-func (e exports) OpenNBD(ctx context.Context, r *nbd.Request) (nbd.Device, error) {
-	if name, err := nbd.ParseName(r.Export); err == nil && name.Root != "" {
-		if err := e.app.mayOpen(ctx, name, r.Client.Addr()); err != nil {
-			return nil, fmt.Errorf("%w: %w", fs.ErrPermission, err)
-		}
-	}
-	return e.app.Roots.OpenNBD(ctx, r)
-}
-
-// ListNBD implements nbd.Lister. Only images are listed: the names of roots
-// tell who is here.
-func (e exports) ListNBD(ctx context.Context, r *nbd.Request) ([]nbd.ExportInfo, error) {
-	return e.app.images.ListNBD(ctx, r)
-}
-
 func (a *App) nbdServer() *nbd.Server {
 	return &nbd.Server{
-		Handler: exports{a}, Logger: a.log,
+		Handler: nbd.Authorize(a.Roots, a.mayOpen), Logger: a.log,
 		// A machine that reconnects repeats what was not answered; an answer
 		// would be an I/O error to it.
 		Handover: true,
