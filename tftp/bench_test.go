@@ -2,7 +2,9 @@ package tftp
 
 import (
 	"bytes"
-	"net/netip"
+	"context"
+	"fmt"
+	"io"
 	"testing"
 	"testing/fstest"
 )
@@ -16,11 +18,11 @@ func BenchmarkCleanName(b *testing.B) {
 	}
 }
 
-func BenchmarkParseRRQ(b *testing.B) {
+func BenchmarkParseRequest(b *testing.B) {
 	req := request(1, "pxelinux.cfg/default", "octet", "tsize", "0", "blksize", "1408")
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, ok, refusal := parseRRQ(req); !ok || refusal != nil {
+		if _, ok, refusal := parseRequest(req); !ok || refusal != nil {
 			b.Fatal(refusal)
 		}
 	}
@@ -42,23 +44,23 @@ func BenchmarkMissing(b *testing.B) {
 	}
 }
 
-func benchmarkTransfer(b *testing.B, host string, blksize string, block int) {
+func benchmarkTransfer(b *testing.B, one bool, window int) {
 	file := content(4 << 20)
-	addr := serveOn(b, &Server{Handler: static(file)}, "0.0.0.0:0")
-	to := netip.AddrPortFrom(netip.MustParseAddr(host), addr.Port())
+	addr := serve(b, &Server{OnePort: one, Handler: HandlerFunc(func(context.Context, *Request) (File, error) {
+		return NewFile(bytes.NewReader(file), int64(len(file)), "file"), nil
+	})})
 	b.SetBytes(int64(len(file)))
 	b.ReportAllocs()
 	for b.Loop() {
-		w := dial(b)
-		w.send(to, request(1, "x", "octet", "blksize", blksize))
-		w.recv()
-		w.ack(0)
-		if !bytes.Equal(file, w.rest(1, block)) {
-			b.Fatal("differs")
+		if _, err := (Client{BlockSize: 1468, WindowSize: window}).Get(b.Context(), addr.String(), "x", io.Discard); err != nil {
+			b.Fatal(err)
 		}
-		w.conn.Close()
 	}
 }
 
-func BenchmarkTransfer1468(b *testing.B)  { benchmarkTransfer(b, "127.0.0.1", "1468", 1468) }
-func BenchmarkTransferRelay(b *testing.B) { benchmarkTransfer(b, "127.0.0.2", "1468", 1468) }
+func BenchmarkTransfer(b *testing.B) {
+	for _, window := range []int{1, 4, 16, 64} {
+		b.Run(fmt.Sprint("own ports/window ", window), func(b *testing.B) { benchmarkTransfer(b, false, window) })
+		b.Run(fmt.Sprint("one port/window ", window), func(b *testing.B) { benchmarkTransfer(b, true, window) })
+	}
+}

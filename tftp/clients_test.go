@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func fetch(t testing.TB, addr netip.AddrPort, name string) ([]byte, error) {
+func get(t testing.TB, addr netip.AddrPort, name string) ([]byte, error) {
 	t.Helper()
 	var b bytes.Buffer
 	n, err := Get(context.Background(), addr.String(), name, &b)
@@ -56,7 +56,7 @@ func TestRealClients(t *testing.T) {
 
 	t.Run("own", func(t *testing.T) {
 		for name, f := range files {
-			b, err := fetch(t, addr, "/"+name)
+			b, err := get(t, addr, "/"+name)
 			require.NoError(t, err, name)
 			require.True(t, bytes.Equal(f.Data, b), name)
 			got := res.next(t)
@@ -65,7 +65,7 @@ func TestRealClients(t *testing.T) {
 			require.Equal(t, len(f.Data) > 0, got.TSize)
 			require.Equal(t, "/"+name, got.Raw)
 		}
-		_, err := fetch(t, addr, "none")
+		_, err := get(t, addr, "none")
 		require.ErrorIs(t, err, fs.ErrNotExist)
 		require.ErrorIs(t, res.next(t).Err, fs.ErrNotExist)
 	})

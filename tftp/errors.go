@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
+	"syscall"
 )
 
 // ErrServerClosed is returned by [Server.Serve] and [Server.ListenAndServe]
@@ -54,6 +55,10 @@ func wireError(err error) *Error {
 		return &Error{CodeNotFound, "file not found"}
 	case errors.Is(err, fs.ErrPermission):
 		return &Error{CodeAccessViolation, "access violation"}
+	case errors.Is(err, fs.ErrExist):
+		return &Error{CodeFileExists, "file already exists"}
+	case errors.Is(err, syscall.ENOSPC):
+		return &Error{CodeDiskFull, "disk full"}
 	case errors.Is(err, ErrServerClosed):
 		return &Error{CodeUndefined, "server is shutting down"}
 	}

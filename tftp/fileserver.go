@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
+	"time"
 )
 
 // maxBuffered bounds what FileServerFS keeps in memory for one file that
@@ -19,7 +21,8 @@ const maxBuffered = 4 << 20
 // A file that is an [io.ReaderAt] (those of [os.Root], [embed.FS] and
 // [testing/fstest.MapFS] are) is read as the transfer goes on. Any other file
 // is read whole when it is opened, up to 4 MiB; a larger one is an error. A
-// file with a method ID() string gives the [File] its ID.
+// file with a method ID() string gives the [File] its ID, and an [*os.File] that
+// was not changed just now has one from its inode and times.
 func FileServerFS(fsys fs.FS) Handler {
 	return HandlerFunc(func(_ context.Context, r *Request) (File, error) { return openFS(fsys, r.Name) })
 }
@@ -61,6 +64,9 @@ func openFS(fsys fs.FS, name string) (_ File, err error) {
 	var id string
 	if i, ok := f.(interface{ ID() string }); ok {
 		id = i.ID()
+	}
+	if _, ok := f.(*os.File); ok && id == "" {
+		id = fileID(info, time.Now())
 	}
 	if r, ok := f.(io.ReaderAt); ok {
 		return &fsFile{r, f, info.Size(), id}, nil

@@ -8,7 +8,8 @@ import (
 	"net/netip"
 )
 
-// Handler decides which file a client gets. The server calls it once for each
+// Handler decides which file a client gets; an [Uploader] takes files besides.
+// The server calls it once for each
 // read request, concurrently for different requests, and does the sending.
 //
 // An error says why there is no file, and its kind chooses the ERROR packet
@@ -48,6 +49,9 @@ type Request struct {
 	// Local is the address the client sent its request to, and the address it
 	// is answered from. It is the zero Addr when the socket does not tell.
 	Local netip.Addr
+	// UploadSize is the length of an upload as its client announced it (RFC 2349
+	// tsize), -1 when it did not, and always for a read request.
+	UploadSize int64
 }
 
 // File is what a handler hands to the server: bytes of known length. ReadAt
@@ -91,18 +95,47 @@ func (f *file) Close() error {
 
 // First asks the handlers in order and returns the first answer that is not
 // fs.ErrNotExist. A refusal (any other error) is an answer: nobody else is
-// asked. When no handler has the file the error is fs.ErrNotExist.
-func First(handlers ...Handler) Handler {
-	return HandlerFunc(func(ctx context.Context, r *Request) (File, error) {
-		for _, h := range handlers {
-			f, err := h.OpenTFTP(ctx, r)
-			if errors.Is(err, fs.ErrNotExist) || f == nil && err == nil {
-				continue
-			}
-			return f, err
+// asked. When no handler has the file the error is fs.ErrNotExist. An upload
+// goes to the first handler that takes it, in the same way.
+func First(handlers ...Handler) Handler { return first(handlers) }
+
+type first []Handler
+
+func (hs first) OpenTFTP(ctx context.Context, r *Request) (File, error) {
+	for _, h := range hs {
+		f, err := h.OpenTFTP(ctx, r)
+		if errors.Is(err, fs.ErrNotExist) || f == nil && err == nil {
+			continue
 		}
-		return nil, notExist(r.Name)
-	})
+		return f, err
+	}
+	return nil, notExist(r.Name)
+}
+
+func (hs first) CreateTFTP(ctx context.Context, r *Request) (Upload, error) {
+	for _, h := range hs {
+		u, err := create(ctx, h, r)
+		if errors.Is(err, fs.ErrNotExist) || err == error(errNoUploads) {
+			continue
+		}
+		return u, err
+	}
+	return nil, errNoUploads
+}
+
+var errNoUploads = &Error{CodeAccessViolation, "this server accepts no uploads"}
+
+// create asks a handler for an upload.
+func create(ctx context.Context, h Handler, r *Request) (Upload, error) {
+	up, ok := h.(Uploader)
+	if !ok {
+		return nil, errNoUploads
+	}
+	u, err := up.CreateTFTP(ctx, r)
+	if u == nil && err == nil {
+		err = notExist(r.Name)
+	}
+	return u, err
 }
 
 func notExist(name string) error {

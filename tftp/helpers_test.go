@@ -95,6 +95,9 @@ func serveConn(t testing.TB, s *Server, conn net.PacketConn) {
 	if s.Logger == nil {
 		s.Logger = discard()
 	}
+	if s.Timeout == 0 && s.minWait == 0 {
+		s.minWait = defaultTimeout // a busy machine is no lost packet
+	}
 	ended := make(chan error, 1)
 	go func() { ended <- s.Serve(conn) }()
 	t.Cleanup(func() {
@@ -225,6 +228,10 @@ func (w *wire) rest(first uint16, block int) []byte {
 	for want := first; ; want++ {
 		op, n, data := w.recv()
 		require.EqualValues(w.t, 3, op, "%q", data)
+		if n == want-1 && want != first { // this machine was busy for too long
+			want--
+			continue
+		}
 		require.Equal(w.t, want, n)
 		all = append(all, data...)
 		w.ack(n)

@@ -26,17 +26,26 @@ var ErrDuplicate = errors.New("tftp: repeated request")
 type ticket struct {
 	peer netip.AddrPort
 	raw  string // the whole datagram
+	from *client
 	// t is set, under Server.mu, when the transfer starts.
-	t *transfer
+	t *task
+	// supersedes is the transfer that the client has forgotten.
+	supersedes *task
 }
 
 // admission counts what is in flight. It is guarded by Server.mu.
 type admission struct {
 	total    int
-	perPeer  map[netip.Addr]int
+	perPeer  map[netip.Addr]*client
 	running  map[requestKey]*ticket
 	refused  int // since the last warning
 	warnedAt time.Time
+}
+
+// client is an address with requests in flight.
+type client struct {
+	n    int
+	pace *pacer // nil: no limit
 }
 
 type requestKey struct {
@@ -55,26 +64,34 @@ func (s *Server) admit(peer netip.AddrPort, raw []byte) (*ticket, error) {
 	k := requestKey{peer, string(raw)}
 	// A client that has got past its first block and asks again from the same
 	// port was reset meanwhile: some firmware always begins with one port.
-	if old := a.running[k]; old != nil && (old.t == nil || !old.t.progressed()) {
+	old := a.running[k]
+	if old != nil && (old.t == nil || !old.t.progressed()) {
 		return nil, ErrDuplicate
 	}
-	if over(a.total, s.MaxTransfers, defaultMaxTransfers) ||
-		over(a.perPeer[peer.Addr()], s.MaxTransfersPerPeer, defaultMaxTransfersPerPeer) {
+	from := a.perPeer[peer.Addr()]
+	if from == nil {
+		from = &client{pace: newPacer(s.MaxRatePerPeer)}
+	}
+	if over(a.total, s.MaxTransfers, defaultMaxTransfers) || over(from.n, s.MaxTransfersPerPeer, defaultMaxTransfersPerPeer) {
 		a.refused++
 		if now := time.Now(); now.Sub(a.warnedAt) >= limitWarnEvery {
 			s.logger().Warn("tftp: too many transfers at once; requests wait until the clients repeat them",
-				"transfers", a.total, "peer", peer.Addr(), "from_peer", a.perPeer[peer.Addr()], "refused", a.refused)
+				"transfers", a.total, "peer", peer.Addr(), "from_peer", from.n, "refused", a.refused)
 			a.refused, a.warnedAt = 0, now
 		}
 		return nil, ErrLimit
 	}
 	if a.running == nil {
 		a.running = make(map[requestKey]*ticket)
-		a.perPeer = make(map[netip.Addr]int)
+		a.perPeer = make(map[netip.Addr]*client)
 	}
-	tk := &ticket{peer: peer, raw: k.raw}
+	tk := &ticket{peer: peer, raw: k.raw, from: from}
+	if old != nil {
+		tk.supersedes = old.t
+	}
 	a.total++
-	a.perPeer[peer.Addr()]++
+	from.n++
+	a.perPeer[peer.Addr()] = from
 	a.running[k] = tk
 	return tk, nil
 }
@@ -84,7 +101,7 @@ func (s *Server) release(tk *ticket) {
 	defer s.mu.Unlock()
 	a := &s.admission
 	a.total--
-	if a.perPeer[tk.peer.Addr()]--; a.perPeer[tk.peer.Addr()] == 0 {
+	if tk.from.n--; tk.from.n == 0 {
 		delete(a.perPeer, tk.peer.Addr())
 	}
 	a.settle(tk)

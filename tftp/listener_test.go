@@ -20,11 +20,11 @@ func TestServeOnAnyPacketConn(t *testing.T) {
 	var res results
 	serveConn(t, &Server{Handler: FileServerFS(fstest.MapFS{"f": {Data: content(5000)}}), Trace: res.trace()}, wrapped{conn})
 	addr := conn.LocalAddr().(*net.UDPAddr).AddrPort()
-	b, err := fetch(t, addr, "f")
+	b, err := get(t, addr, "f")
 	require.NoError(t, err)
 	require.Equal(t, content(5000), b)
 	require.False(t, res.next(t).Local.IsValid())
-	_, err = fetch(t, addr, "none")
+	_, err = get(t, addr, "none")
 	require.ErrorIs(t, err, fs.ErrNotExist)
 
 	w := dial(t) // nothing is known of the interface: Ethernet is assumed
@@ -37,7 +37,7 @@ func TestSeveralListenersOneServer(t *testing.T) {
 	s := &Server{Handler: static(content(600))}
 	one, two := serve(t, s), serve(t, s)
 	for _, addr := range []netip.AddrPort{one, two} {
-		b, err := fetch(t, addr, "x")
+		b, err := get(t, addr, "x")
 		require.NoError(t, err)
 		require.Equal(t, content(600), b)
 	}
@@ -52,7 +52,7 @@ func TestIPv6AndDualStack(t *testing.T) {
 	var res results
 	addr := serveOn(t, &Server{Handler: static(content(3000)), Trace: res.trace()}, ":0")
 	for _, host := range []string{"::1", "127.0.0.1"} {
-		b, err := fetch(t, netip.AddrPortFrom(netip.MustParseAddr(host), addr.Port()), "x")
+		b, err := get(t, netip.AddrPortFrom(netip.MustParseAddr(host), addr.Port()), "x")
 		require.NoError(t, err, host)
 		require.Equal(t, content(3000), b)
 		got := res.next(t)

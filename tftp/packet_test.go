@@ -6,65 +6,72 @@ import (
 	"io/fs"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
 
-func TestParseRRQ(t *testing.T) {
+func TestParseRequest(t *testing.T) {
+	rrq := func(name string, o options) query { return query{name: name, opts: o} }
 	for _, c := range []struct {
 		in   []byte
-		want rrq
+		want query
 	}{
-		{request(1, "a", "octet"), rrq{name: "a"}},
-		{request(1, "a", "OCTET"), rrq{name: "a"}},
-		{request(1, "a", "NetASCII", "tsize", "0"), rrq{name: "a", netascii: true}},
-		{request(1, "a", "octet", "TSize", "0", "BLKSIZE", "1468"), rrq{name: "a", tsize: true, blksize: 1468}},
-		{request(1, "a", "octet", "blksize", "65464", "windowsize", "4", "timeout", "1"), rrq{name: "a", blksize: 65464}},
-		{request(1, "a", "octet", "blksize", "99999999"), rrq{name: "a", blksize: 65464}},
-		{request(1, "a", "octet", "blksize", "8"), rrq{name: "a"}}, // legal, but below what the engine can do
-		{request(1, "a", "octet", "blksize", "-1", "blksize", "x", "blksize", ""), rrq{name: "a"}},
-		{request(1, "a", "octet", "blksize", "99999999999999999999"), rrq{name: "a"}},
-		{request(1, "", "octet"), rrq{}},
-		{append(request(1, "a", "octet"), 0, 0, 0, 0), rrq{name: "a"}},                               // padded
-		{[]byte("\x00\x01a\x00octet\x00tsize\x000"), rrq{name: "a", tsize: true}},                    // last NUL missing
-		{[]byte("\x00\x01a\x00octet\x00tsize"), rrq{name: "a", tsize: true}},                         // value missing
-		{request(1, "a", "octet", "blksize", "600", "blksize", "700"), rrq{name: "a", blksize: 600}}, // the first counts
+		{request(1, "a", "octet"), rrq("a", options{})},
+		{request(1, "a", "OCTET"), rrq("a", options{})},
+		{request(2, "a", "octet", "tsize", "77"), query{write: true, name: "a", opts: options{hasSize: true, size: 77}}},
+		{request(1, "a", "NetASCII", "tsize", "0"), query{name: "a", netascii: true, opts: options{hasSize: true}}},
+		{request(1, "a", "octet", "TSize", "0", "BLKSIZE", "1468"), rrq("a", options{hasSize: true, blksize: 1468})},
+		{request(1, "a", "octet", "blksize", "65464", "WindowSize", "4", "timeout", "1"), rrq("a", options{blksize: 65464, window: 4, timeout: time.Second})},
+		{request(1, "a", "octet", "blksize", "99999999"), rrq("a", options{blksize: 65464})},
+		{request(1, "a", "octet", "blksize", "8"), rrq("a", options{blksize: 8})},
+		{request(1, "a", "octet", "blksize", "7"), rrq("a", options{})},
+		{request(1, "a", "octet", "timeout", "0", "windowsize", "0"), rrq("a", options{})},
+		{request(1, "a", "octet", "timeout", "256", "windowsize", "65536"), rrq("a", options{})},
+		{request(1, "a", "octet", "timeout", "255", "windowsize", "65535"), rrq("a", options{timeout: 255 * time.Second, window: 65535})},
+		{request(1, "a", "octet", "tsize", "-5", "multicast", ""), rrq("a", options{hasSize: true})},
+		{request(1, "a", "octet", "blksize", "-1", "blksize", "x", "blksize", ""), rrq("a", options{})},
+		{request(1, "a", "octet", "blksize", "99999999999999999999"), rrq("a", options{})},
+		{request(1, "", "octet"), rrq("", options{})},
+		{append(request(1, "a", "octet"), 0, 0, 0, 0), rrq("a", options{})},                             // padded
+		{[]byte("\x00\x01a\x00octet\x00tsize\x000"), rrq("a", options{hasSize: true})},                  // last NUL missing
+		{[]byte("\x00\x01a\x00octet\x00tsize"), rrq("a", options{hasSize: true})},                       // value missing
+		{request(1, "a", "octet", "blksize", "600", "blksize", "700"), rrq("a", options{blksize: 600})}, // the first counts
 	} {
-		got, ok, refusal := parseRRQ(c.in)
+		got, ok, refusal := parseRequest(c.in)
 		require.True(t, ok, "%q", c.in)
 		require.Nil(t, refusal, "%q", c.in)
 		require.Equal(t, c.want, got, "%q", c.in)
 	}
 	for _, in := range [][]byte{nil, {0}, {0, 3, 0, 1}, {0, 4, 0, 1}, {0, 5, 0, 1, 'x', 0}, {0, 6}, {1, 1, 'a', 0}, {0xff, 0xff}} {
-		_, ok, _ := parseRRQ(in)
+		_, ok, _ := parseRequest(in)
 		require.False(t, ok, "%q must not be answered", in)
 	}
 	for _, c := range []struct {
 		in   []byte
 		code Code
 	}{
-		{request(2, "a", "octet"), CodeAccessViolation},
 		{[]byte{0, 1}, CodeIllegal},
 		{[]byte("\x00\x01name"), CodeIllegal},
 		{[]byte("\x00\x01name\x00"), CodeIllegal},
-		{[]byte("\x00\x01name\x00octet"), CodeIllegal},
+		{[]byte("\x00\x02name\x00octet"), CodeIllegal},
 		{request(1, "a", "mail"), CodeIllegal},
 		{request(1, strings.Repeat("a", 600), "octet"), CodeIllegal},
 	} {
-		_, ok, refusal := parseRRQ(c.in)
+		_, ok, refusal := parseRequest(c.in)
 		require.True(t, ok, "%q", c.in)
 		require.NotNil(t, refusal, "%q", c.in)
 		require.Equal(t, c.code, refusal.Code, "%q", c.in)
 	}
 }
 
-func FuzzParseRRQ(f *testing.F) {
+func FuzzParseRequest(f *testing.F) {
 	f.Add(request(1, "pxelinux.0", "octet", "tsize", "0", "blksize", "1408"))
-	f.Add(request(1, "a", "netascii", "blksize", "1", "", ""))
-	f.Add(request(2, "a", "octet"))
+	f.Add(request(1, "a", "netascii", "blksize", "8", "", "", "windowsize", "4", "timeout", "255"))
+	f.Add(request(2, "a", "octet", "tsize", "9999999999"))
 	f.Add([]byte{0, 5, 0, 8, 0})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		q, ok, refusal := parseRRQ(b)
+		q, ok, refusal := parseRequest(b)
 		if !ok {
 			require.Nil(t, refusal)
 			return
@@ -73,15 +80,21 @@ func FuzzParseRRQ(f *testing.F) {
 			require.NotContains(t, refusal.Message, "\x00")
 			return
 		}
-		require.True(t, q.blksize == 0 || q.blksize >= defaultBlock && q.blksize <= maxBlock)
-		// What the engine gets says the same and fits into its buffer.
-		out := q.encode("key", 12345)
-		require.LessOrEqual(t, len(out), 516)
-		again, ok, refusal := parseRRQ(out)
+		require.True(t, q.opts.blksize == 0 || q.opts.blksize >= minBlock && q.opts.blksize <= maxBlock)
+		require.True(t, q.opts.window >= 0 && q.opts.window <= 65535)
+		out := q.encode() // says the same
+		if len(out) > maxRequest {
+			return
+		}
+		again, ok, refusal := parseRequest(out)
 		require.True(t, ok)
 		require.Nil(t, refusal)
-		q.name = "key"
 		require.Equal(t, q, again)
+		// What is granted is never more than what was asked for.
+		g := (&Server{MaxBlockSize: 1000}).grant(q.opts, 1468)
+		require.LessOrEqual(t, g.blksize, min(q.opts.blksize, 1000))
+		require.LessOrEqual(t, g.window, min(q.opts.window, defaultMaxWindow))
+		require.Equal(t, q.opts == options{}, g.oack() == nil)
 	})
 }
 
@@ -104,23 +117,4 @@ func TestWireError(t *testing.T) {
 	require.ErrorIs(t, &Error{Code: CodeNotFound}, fs.ErrNotExist)
 	require.ErrorIs(t, &Error{Code: CodeAccessViolation}, fs.ErrPermission)
 	require.NotErrorIs(t, &Error{Code: CodeUndefined}, fs.ErrNotExist)
-}
-
-func FuzzPeerError(f *testing.F) {
-	f.Add("sending block 0: code=8, error: TFTP Aborted\x00")
-	f.Add("code: 1, message: File not found\x00")
-	f.Add("code")
-	f.Add("code=99999999, error: ")
-	f.Fuzz(func(t *testing.T, s string) {
-		if e := peerError(errors.New(s)); e != nil {
-			require.LessOrEqual(t, len(e.Message), 200)
-			require.NotContains(t, e.Message, "\x00")
-		}
-	})
-}
-
-func TestPeerError(t *testing.T) {
-	require.Equal(t, &Error{8, "TFTP: aborted"}, peerError(errors.New("sending block 0: code=8, error: TFTP: aborted\x00")))
-	require.Equal(t, &Error{1, "File not found"}, peerError(errors.New("code: 1, message: File not found\x00")))
-	require.Nil(t, peerError(errors.New("read udp: i/o timeout")))
 }

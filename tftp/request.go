@@ -5,64 +5,44 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
-	"net/netip"
 	"os"
 	"runtime/debug"
+	"syscall"
 	"time"
 )
 
-// maxReadErrors is how many failures in a row it takes to give a socket up.
-const maxReadErrors = 10
-
-// readRequests accepts requests until the socket is closed or broken.
-func (s *Server) readRequests(l *listener) error {
-	buf := make([]byte, maxRequest+1) // one more shows that a request is too long
-	for failed := 0; ; {
-		n, d, err := l.read(buf)
-		if errors.Is(err, net.ErrClosed) {
-			return fmt.Errorf("tftp: %w", err)
-		}
-		if err != nil {
-			// The system reports other peers' troubles on this socket, too; but
-			// one that keeps failing must not be read in a circle.
-			if failed++; failed == maxReadErrors {
-				return fmt.Errorf("tftp: reading requests: %w", err)
-			}
-			s.logger().Warn("tftp: reading a request", "error", err)
-			select {
-			case <-time.After(time.Duration(failed) * 10 * time.Millisecond):
-			case <-s.ctx.Done():
-			}
-			continue
-		}
-		failed = 0
-		// A request sent to everybody is for nobody (RFC 1123 section 4.2.3.5).
-		if !d.peer.IsValid() || d.local.IsMulticast() || d.local == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
-			continue
-		}
-		s.accept(l, d, buf[:n])
-	}
+// exchange is one request on its way through the server.
+type exchange struct {
+	s        *Server
+	l        *listener
+	d        datagram
+	q        query
+	r        *Request
+	tk       *ticket
+	received time.Time
+	res      Result
 }
 
 // accept checks one datagram and starts what it asks for.
 func (s *Server) accept(l *listener, d datagram, b []byte) {
 	received := time.Now()
-	q, ok, refusal := parseRRQ(b)
-	if !ok {
+	q, ok, refusal := parseRequest(b)
+	// A request sent to everybody is for nobody (RFC 1123 section 4.2.3.5).
+	if !ok || d.broadcast {
 		return
 	}
 	if refusal != nil {
-		s.logger().Debug("tftp: refused", "peer", d.peer, "error", refusal)
-		s.traceRefused(d.peer, refusal)
-		s.sendError(l, d.peer, routeTo(d), refusal)
+		s.refuse(l, d, refusal, refusal)
 		return
 	}
 	name, err := cleanName(q.name)
 	if err != nil {
 		s.logger().Warn("tftp: refused", "peer", d.peer, "error", err)
-		s.traceRefused(d.peer, err)
-		s.sendError(l, d.peer, routeTo(d), wireError(err))
+		s.refuse(l, d, err, wireError(err))
+		return
+	}
+	if _, ok := s.Handler.(Uploader); q.write && !ok {
+		s.refuse(l, d, errNoUploads, errNoUploads)
 		return
 	}
 	tk, err := s.admit(d.peer, b)
@@ -71,122 +51,182 @@ func (s *Server) accept(l *listener, d datagram, b []byte) {
 		s.traceRefused(d.peer, err)
 		return
 	}
-	l.requests.Add(1)
-	go func() { // ends with the transfer
-		defer l.requests.Done()
-		defer s.release(tk)
-		p := routeTo(d)
-		if p.broadcast {
-			return
-		}
-		r := &Request{Name: name, Raw: q.name, Peer: d.peer, Local: d.local}
-		s.traceRequest(r)
-		res := s.serve(l, p, q, r, tk)
-		res.Duration = time.Since(received)
-		s.log(r, res)
-		s.traceDone(r, res)
-	}()
+	x := &exchange{
+		s: s, l: l, d: d, q: q, tk: tk, received: received,
+		r:   &Request{Name: name, Raw: q.name, Peer: d.peer, Local: d.local, UploadSize: -1},
+		res: Result{BlockSize: defaultBlock, WindowSize: 1},
+	}
+	if q.write && q.opts.hasSize {
+		x.r.UploadSize = q.opts.size
+	}
+	l.requests.Add(1) // given back in end
+	go x.begin()      // ends when the first packet is sent
 }
 
-// serve answers one request and returns when all is over.
-func (s *Server) serve(l *listener, p route, q rrq, r *Request, tk *ticket) (res Result) {
-	res.BlockSize = defaultBlock
-	f, err := s.open(r)
-	if err == nil && f.Size() < 0 {
+// refuse answers a datagram that reaches no handler.
+func (s *Server) refuse(l *listener, d datagram, why error, e *Error) {
+	s.logger().Debug("tftp: refused", "peer", d.peer, "error", why)
+	s.traceRefused(d.peer, why)
+	s.sendError(l, d, e)
+}
+
+// begin finds the file and sends its first packet.
+func (x *exchange) begin() {
+	x.s.traceRequest(x.r)
+	f, u, err := x.open()
+	if err != nil {
+		x.deny(err)
+		return
+	}
+	way, fits, on, err := x.l.dial(x.d)
+	switch {
+	case err == nil && u != nil:
+		x.take(u, way, fits, on)
+		return
+	case err == nil:
+		x.send(f, way, fits, on)
+		return
+	case u != nil:
+		u.Close()
+	default:
 		f.Close()
-		err = fmt.Errorf("tftp: %s: negative size", r.Name)
+	}
+	x.deny(err)
+}
+
+// deny answers with an ERROR packet. The request is a new one when it comes
+// again, and that has to be so before the client knows.
+func (x *exchange) deny(err error) {
+	x.s.settled(x.tk)
+	x.s.sendError(x.l, x.d, wireError(err))
+	x.end(err)
+}
+
+// send starts the transfer of a file, which the transport then drives.
+func (x *exchange) send(f File, way link, fits int, on *loop) {
+	asked := x.q.opts
+	asked.hasSize = asked.hasSize && !x.q.netascii && // is known only at the end
+		f.Size() > 0 // curl takes a size of 0 for an error
+	if asked.size = 0; asked.hasSize {
+		asked.size = f.Size()
+	}
+	if x.q.netascii {
+		asked.window = 0
+	}
+	granted := x.s.grant(asked, fits)
+	t := &transfer{link: way, opts: granted, oack: granted.oack(), floor: x.s.minWait, timeout: x.s.timeout(), retries: x.s.retries(), rtt: x.s.recall(x.r.Peer.Addr())}
+	if granted.timeout != 0 {
+		t.timeout = granted.timeout
+	}
+	if t.opts.blksize == 0 {
+		t.opts.blksize = defaultBlock
+	}
+	if t.opts.window == 0 {
+		t.opts.window = 1
+	}
+	for _, p := range []*pacer{x.s.pace, x.tk.from.pace} {
+		if p != nil {
+			t.paces = append(t.paces, p)
+		}
+	}
+	x.res.Size, x.res.TSize, x.res.Timeout = f.Size(), granted.hasSize, granted.timeout
+	x.res.BlockSize, x.res.WindowSize = t.opts.blksize, t.opts.window
+	t.src = x.s.cache.open(f, x.r.Name, t.opts.blksize, x.q.netascii)
+	t.done = func(err error) { go x.sent(t, err) } // hooks and files may block
+	x.start(on, way, &t.task, t)
+}
+
+// start hands a session over to its loop.
+func (x *exchange) start(on *loop, way link, t *task, s interface {
+	session
+	start(now instant)
+}) {
+	if old := x.tk.supersedes; old != nil {
+		old.giveUp()
+	}
+	on.mu.Lock()
+	defer on.mu.Unlock()
+	on.add(t, s)
+	x.s.mu.Lock()
+	x.tk.t = t
+	x.s.mu.Unlock()
+	err := x.l.attach(way, s)
+	if err == nil {
+		err = on.ended
 	}
 	if err != nil {
-		res.Err = err
-		s.settled(tk)
-		s.sendError(l, r.Peer, p, wireError(err))
-		return res
+		s.abort(on.now(), err)
+		return
 	}
-	defer f.Close()
-
-	if q.blksize != 0 {
-		q.blksize = min(q.blksize, p.maxBlock)
-		if s.MaxBlockSize > 0 {
-			q.blksize = max(defaultBlock, min(q.blksize, s.MaxBlockSize))
-		}
-		res.BlockSize = q.blksize
-	}
-	if f.Size() == 0 { // nothing to tell; curl takes a size of 0 for an error
-		q.tsize = false
-	}
-	res.Size, res.TSize = f.Size(), q.tsize
-
-	t := &transfer{
-		ctx: s.ctx, file: f, size: f.Size(), q: q, peer: r.Peer, block: res.BlockSize,
-		timeout: s.timeout(), retries: s.retries(), finished: make(chan struct{}),
-	}
-	if p.elsewhere {
-		rl, err := newRelay(p.local, r.Peer)
-		if err != nil {
-			res.Err = err
-			s.sendError(l, r.Peer, p, wireError(err))
-			return res
-		}
-		defer rl.close()
-		t.peer = rl.addr()
-	}
-	s.mu.Lock()
-	tk.t = t
-	s.mu.Unlock()
-	if !l.engine.run(t) {
-		s.sendError(l, r.Peer, p, wireError(t.err))
-	}
-	res.Err, res.Probe = t.outcome()
-	res.Bytes, res.Resent = t.off.Load(), t.resent
-	return res
+	s.start(on.now())
 }
 
-// open asks the handler. One that panics costs its own request only, as with
-// net/http.
-func (s *Server) open(r *Request) (f File, err error) {
+// sent is the end of a transfer.
+func (x *exchange) sent(t *transfer, err error) {
+	t.src.release()
+	x.res.Bytes, x.res.Resent, x.res.RTT = t.bytes(), t.resent, t.rtt.smooth
+	x.s.remember(x.r.Peer.Addr(), t.rtt)
+	// Firmware uses code 8 here, or 0: the moment says what it meant.
+	if e := (*Error)(nil); errors.As(err, &e) && t.high == 0 && x.res.TSize && e != errRead {
+		x.res.Probe, err = true, nil
+	}
+	x.end(err)
+}
+
+// end is the end of every request.
+func (x *exchange) end(err error) {
+	x.res.Err = err
+	x.res.Duration = time.Since(x.received)
+	x.s.log(x.r, x.res)
+	x.s.traceDone(x.r, x.res)
+	x.s.release(x.tk)
+	x.l.requests.Done()
+}
+
+// open calls the handler: a File or, for a write request, an Upload.
+func (x *exchange) open() (f File, u Upload, err error) {
+	s := x.s
 	defer func() {
-		if p := recover(); p != nil {
-			f, err = nil, fmt.Errorf("tftp: handler panicked: %v\n%s", p, debug.Stack())
+		if v := recover(); v != nil {
+			f, u, err = nil, nil, fmt.Errorf("tftp: handler panicked: %v\n%s", v, debug.Stack())
+		}
+		if err != nil && context.Cause(s.ctx) != nil {
+			err = errors.Join(ErrServerClosed, err)
 		}
 	}()
 	if s.Handler == nil {
-		return nil, notExist(r.Name)
+		return nil, nil, notExist(x.r.Name)
 	}
-	f, err = s.Handler.OpenTFTP(s.ctx, r)
-	if f == nil && err == nil {
-		err = notExist(r.Name)
+	if x.q.write {
+		if u, err = create(s.ctx, s.Handler, x.r); err != nil && u != nil {
+			u.Close()
+		}
+		return nil, u, err
 	}
-	if err != nil && f != nil {
+	f, err = s.Handler.OpenTFTP(s.ctx, x.r)
+	switch {
+	case f == nil && err == nil:
+		err = notExist(x.r.Name)
+	case err != nil && f != nil:
 		f.Close()
+	case err == nil && f.Size() < 0:
+		f.Close()
+		err = fmt.Errorf("tftp: %s: negative size", x.r.Name)
 	}
-	if err != nil && context.Cause(s.ctx) != nil {
-		err = errors.Join(ErrServerClosed, err)
-	}
-	return f, err
+	return f, nil, err
 }
 
-// sendError answers a request with an ERROR packet: from the address that was
-// asked and, as RFC 1350 section 4 wants it, from a port of its own.
-func (s *Server) sendError(l *listener, peer netip.AddrPort, p route, e *Error) {
-	if p.broadcast {
-		return
-	}
-	to := net.UDPAddrFromAddrPort(peer)
-	conn := l.conn
-	if p.local.IsValid() {
-		if c, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(p.local, 0))); err == nil {
-			defer c.Close()
-			conn = c
-		}
-	}
-	if _, err := conn.WriteTo(e.encode(), to); err != nil {
-		s.logger().Debug("tftp: sending an error", "peer", peer, "error", err)
+// sendError answers a request with an ERROR packet.
+func (s *Server) sendError(l *listener, d datagram, e *Error) {
+	if err := l.reply(d, e.encode()); err != nil {
+		s.logger().Debug("tftp: sending an error", "peer", d.peer, "error", err)
 	}
 }
 
 // log writes the one record of a request.
 func (s *Server) log(r *Request, res Result) {
-	attrs := []any{"peer", r.Peer, "name", r.Name, "bytes", res.Bytes, "size", res.Size, "blksize", res.BlockSize, "duration", res.Duration}
+	attrs := []any{"peer", r.Peer, "name", r.Name, "bytes", res.Bytes, "size", res.Size, "blksize", res.BlockSize,
+		"windowsize", res.WindowSize, "resent", res.Resent, "duration", res.Duration}
 	var e *Error
 	var l logged
 	switch err := res.Err; {
@@ -195,7 +235,8 @@ func (s *Server) log(r *Request, res Result) {
 	case err == nil:
 		s.logger().Debug("tftp: sent", attrs...)
 	case errors.Is(err, fs.ErrNotExist), errors.As(err, &e), errors.As(err, &l), errors.Is(err, ErrServerClosed),
-		errors.Is(err, os.ErrDeadlineExceeded) && res.Bytes <= int64(res.BlockSize): // perhaps a forged address
+		errors.Is(err, errUnseen), errors.Is(err, os.ErrDeadlineExceeded) && res.Size == res.Bytes, // only the last word is missing
+		errors.Is(err, syscall.ECONNREFUSED):
 		s.logger().Debug("tftp: not sent", append(attrs, "error", err)...)
 	default:
 		s.logger().Warn("tftp: not sent", append(attrs, "error", err)...)

@@ -129,6 +129,6 @@ func TestTraceOrder(t *testing.T) {
 			Done:    func(r *Request, res Result) { calls = append(calls, "done") },
 		},
 	})
-	_, err := fetch(t, addr, "x")
+	_, err := get(t, addr, "x")
 	require.ErrorIs(t, err, fs.ErrNotExist)
 }

@@ -56,7 +56,7 @@ func TestFileBreaksInTheMiddle(t *testing.T) {
 			}
 			op, _, msg := w.recv() // the file is not complete, and must not look it
 			require.EqualValues(t, opERROR, op)
-			require.Equal(t, errRead.Error()+"\x00", string(msg))
+			require.Equal(t, errRead.Message+"\x00", string(msg))
 			got := res.next(t)
 			require.Error(t, got.Err)
 			if failure == io.EOF {
@@ -76,7 +76,7 @@ func TestGrownFileIsCutAtItsSize(t *testing.T) {
 	addr := serve(t, &Server{Handler: HandlerFunc(func(context.Context, *Request) (File, error) {
 		return NewFile(bytes.NewReader(content(5000)), 1000, ""), nil
 	})})
-	b, err := fetch(t, addr, "x")
+	b, err := get(t, addr, "x")
 	require.NoError(t, err)
 	require.Equal(t, content(1000), b)
 }

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -24,13 +25,22 @@ func TestOptionsOnTheWire(t *testing.T) {
 		w.send(addr, request(1, "x", "OctET", "TSIZE", "0", "BlkSize", "1000", "windowsize", "4", "timeout", "3", "multicast", ""))
 		op, _, oack := w.recv()
 		require.EqualValues(t, 6, op)
-		require.ElementsMatch(t, []string{"tsize", "3000", "blksize", "1000"}, strings.Split(strings.TrimSuffix(string(oack), "\x00"), "\x00"))
+		require.ElementsMatch(t, []string{"tsize", "3000", "blksize", "1000", "windowsize", "4", "timeout", "3"}, strings.Split(strings.TrimSuffix(string(oack), "\x00"), "\x00"))
 		require.NotEqual(t, addr.Port(), w.tid.Port(), "a transfer has its own port")
 		w.ack(0)
-		require.True(t, bytes.Equal(file, w.rest(1, 1000)))
+		for want := uint16(1); want <= 4; want++ { // one window, and the end of the file in it
+			op, n, data := w.recv()
+			require.EqualValues(t, 3, op)
+			require.Equal(t, want, n)
+			require.Equal(t, file[1000*(want-1):min(3000, 1000*int(want))], data)
+		}
+		w.ack(4)
 		got := res.next(t)
 		require.NoError(t, got.Err)
 		require.Equal(t, 1000, got.BlockSize)
+		require.Equal(t, 4, got.WindowSize)
+		require.Equal(t, 3*time.Second, got.Timeout)
+		require.Positive(t, got.RTT)
 		require.Zero(t, got.Resent)
 	})
 	t.Run("blksize is bounded", func(t *testing.T) {
@@ -201,7 +211,7 @@ func TestErrorsOnTheWire(t *testing.T) {
 
 func TestNoHandler(t *testing.T) {
 	addr := serve(t, &Server{})
-	_, err := fetch(t, addr, "x")
+	_, err := get(t, addr, "x")
 	require.ErrorIs(t, err, fs.ErrNotExist)
 }
 
@@ -214,7 +224,7 @@ func TestDirIsLoggedOnce(t *testing.T) {
 	defer d.Close()
 	var res results
 	addr := serve(t, &Server{Handler: FileServerFS(Union(Mount{FS: d})), Logger: log.logger(slog.LevelWarn), Trace: res.trace()})
-	_, err = fetch(t, addr, "out")
+	_, err = get(t, addr, "out")
 	require.ErrorIs(t, err, fs.ErrPermission)
 	require.ErrorIs(t, res.next(t).Err, fs.ErrPermission)
 	require.Equal(t, 1, strings.Count(log.String(), "\n"), log.String())

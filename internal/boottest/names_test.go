@@ -50,6 +50,7 @@ func TestPXELINUXNames(t *testing.T) {
 	all, found := r.names(c.IP, "cfg")
 	require.Equal(t, want, all)
 	require.Equal(t, want[11:], found)
+	require.Equal(t, options{block: 1408, window: 1}, r.negotiated(c.IP, "vmlinuz"))
 }
 
 // iPXE from TFTP, of a machine that only its UUID is known of.
@@ -68,6 +69,7 @@ func TestIPXENames(t *testing.T) {
 	all, found := r.names(c.IP, ".ipxe")
 	require.Equal(t, want, all)
 	require.Equal(t, []string{"boot.ipxe", "uuid-" + uuid + ".ipxe"}, found)
+	require.Equal(t, options{block: 1432, window: 1}, r.negotiated(c.IP, "vmlinuz"))
 }
 
 // GRUB as grub-mknetdir makes it, for BIOS and UEFI side by side: DHCP chooses
@@ -101,5 +103,7 @@ func TestGRUBNames(t *testing.T) {
 		all, found := r.names(c.IP, "grub.cfg")
 		require.Equal(t, want, all)
 		require.Equal(t, []string{"grub/grub.cfg"}, found)
+		require.Equal(t, options{block: 1024, window: 1}, r.negotiated(c.IP, "vmlinuz"), "GRUB")
 	}
+	require.Equal(t, options{block: 1468, window: 4}, r.negotiated(ce.IP, "grub/x86_64-efi/core.efi"), "EDK2")
 }

@@ -40,8 +40,9 @@ type rig struct {
 	tree  pxecfg.Tree
 	files []tftp.Mount // what tree.Files is made of
 
-	mu    sync.Mutex
-	asked []asked
+	mu      sync.Mutex
+	options map[asked]options
+	asked   []asked
 }
 
 // asked is a name that somebody asked for.
@@ -51,6 +52,9 @@ type asked struct {
 	missing bool
 }
 
+// options are what a loader has negotiated for a file: blksize and windowsize.
+type options struct{ block, window int }
+
 // newRig makes a network, the files vmlinuz and initrd.img, and an image
 // demo.squashfs, which is exported and is a file too.
 func newRig(t *testing.T) *rig {
@@ -59,7 +63,7 @@ func newRig(t *testing.T) *rig {
 }
 
 func newRigWith(t *testing.T, kernel, initrd string) *rig {
-	r := &rig{t: t, lab: vmtest.Lab(t), dir: t.TempDir(), marker: random()}
+	r := &rig{t: t, lab: vmtest.Lab(t), dir: t.TempDir(), marker: random(), options: make(map[asked]options)}
 	for from, to := range map[string]string{kernel: "/vmlinuz", initrd: "/initrd.img"} {
 		data, err := os.ReadFile(from)
 		require.NoError(t, err)
@@ -122,6 +126,9 @@ func (r *rig) serve() {
 		Handler: tftp.FSFunc(func(ctx context.Context, q *tftp.Request) (fs.FS, error) { return r.tree.ForAddr(ctx, q.Peer.Addr()) }),
 		Trace: &tftp.Trace{Done: func(q *tftp.Request, res tftp.Result) {
 			if !res.Probe {
+				r.mu.Lock()
+				r.options[asked{peer: q.Peer.Addr(), name: q.Name}] = options{res.BlockSize, res.WindowSize}
+				r.mu.Unlock()
 				r.note(q.Peer.Addr(), q.Name, errors.Is(res.Err, fs.ErrNotExist))
 			}
 		}},
@@ -179,6 +186,13 @@ func (r *rig) names(peer netip.Addr, part string) (all, found []string) {
 		}
 	}
 	return slices.Compact(all), slices.Compact(found)
+}
+
+// negotiated is how a machine got a file by TFTP.
+func (r *rig) negotiated(peer netip.Addr, name string) options {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.options[asked{peer: peer, name: name}]
 }
 
 // start switches a machine on.
