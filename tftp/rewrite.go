@@ -65,7 +65,7 @@ func (w *Rewrite) rewrite(r *Request, write bool) (*Request, error) {
 			return nil, rule.Refuse
 		}
 		if rule.With != nil && !rule.Not {
-			name = rule.replace(name, groups, r)
+			name = strings.TrimLeft(rule.replace(name, groups, r), "/")
 			if len(name) > maxRequest {
 				return nil, fmt.Errorf("tftp: rewriting %q makes a name of more than %d bytes: %w", r.Name, maxRequest, fs.ErrPermission)
 			}
@@ -140,8 +140,8 @@ func (e *SyntaxError) Error() string {
 // lower case, and \\ and \# stand for themselves. Expressions are Go's
 // ([regexp/syntax]), which has all of POSIX but back references.
 //
-// A rule sees the name without its leading slash: ^/ never matches, but a
-// replacement may begin with one.
+// A rule sees the name as [Request].Name has it, with slashes, of which none
+// leads: ^/ never matches, and one that a replacement begins with is taken away.
 func ParseMap(r io.Reader) ([]Rule, error) {
 	var rules []Rule
 	lines := bufio.NewScanner(r)

@@ -86,7 +86,10 @@ func (f *uploaded) Commit() error {
 		return f.u.Root.Rename(f.temp, f.name)
 	}
 	// A link, unlike a new name, never takes the place of another file.
-	return f.u.Root.Link(f.temp, f.name)
+	if err := f.u.Root.Link(f.temp, f.name); err != nil {
+		return err
+	}
+	return f.u.Root.Remove(f.temp)
 }
 
 // Close takes the temporary name away, where it is still there.

@@ -1,0 +1,162 @@
+package tftp
+
+import (
+	"bytes"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func uploads(t *testing.T, u *Uploads) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	root, err := os.OpenRoot(dir)
+	require.NoError(t, err)
+	t.Cleanup(func() { root.Close() })
+	u.Root = root
+	return dir
+}
+
+// only asserts that a directory holds these files and nothing besides, no
+// temporary ones above all.
+func only(t *testing.T, dir string, want ...string) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	var got []string
+	for _, e := range entries {
+		got = append(got, e.Name())
+	}
+	require.Equal(t, want, got)
+}
+
+func data(block uint16, b []byte) []byte {
+	return append([]byte{0, opDATA, byte(block >> 8), byte(block)}, b...)
+}
+
+func (w *wire) acked(block uint16) {
+	w.t.Helper()
+	op, n, _ := w.recv()
+	require.EqualValues(w.t, opACK, op)
+	require.Equal(w.t, block, n)
+}
+
+func TestUpload(t *testing.T) {
+	modes(t, func(t *testing.T, one bool) {
+		u := &Uploads{}
+		dir := uploads(t, u)
+		var res results
+		addr := serve(t, &Server{Handler: First(static(nil), u), Trace: res.trace(), OnePort: one})
+		file := content(2500)
+
+		w := dial(t) // in windows, with a loss and repetitions
+		w.send(addr, request(opWRQ, "log", "octet", "blksize", "500", "windowsize", "2", "tsize", "2500"))
+		op, _, oack := w.recv()
+		require.EqualValues(t, opOACK, op)
+		require.Equal(t, "tsize\x002500\x00blksize\x00500\x00windowsize\x002\x00", string(oack))
+		w.send(w.tid, data(1, file[:500]))
+		w.send(w.tid, data(2, file[500:1000]))
+		w.acked(2)
+		w.send(w.tid, data(4, file[1500:2000])) // 3 is lost
+		w.acked(2)
+		w.send(w.tid, data(3, file[1000:1500]))
+		w.send(w.tid, data(3, file[1000:1500]))
+		w.send(w.tid, data(4, file[1500:2000]))
+		w.acked(4)
+		w.send(w.tid, data(5, file[2000:]))
+		w.send(w.tid, data(6, nil))
+		w.acked(6)
+		only(t, dir, "log")         // complete before the client knows
+		w.send(w.tid, data(6, nil)) // the last acknowledgement was lost
+		w.acked(6)
+		got, err := os.ReadFile(filepath.Join(dir, "log"))
+		require.NoError(t, err)
+		require.True(t, bytes.Equal(file, got))
+		r := res.next(t)
+		require.NoError(t, r.Err)
+		require.EqualValues(t, 2500, r.Bytes)
+		require.EqualValues(t, 2500, r.UploadSize)
+
+		w = dial(t)
+		w.send(addr, request(opWRQ, "log", "octet"))
+		w.fail(CodeFileExists, "file already exists")
+		require.ErrorIs(t, res.next(t).Err, fs.ErrExist)
+
+		w = dial(t) // a client that stops leaves nothing behind
+		w.send(addr, request(opWRQ, "half", "octet"))
+		w.acked(0)
+		w.send(w.tid, data(1, file[:512]))
+		w.acked(1)
+		w.send(w.tid, (&Error{CodeDiskFull, "no more"}).encode())
+		require.Equal(t, &Error{CodeDiskFull, "no more"}, res.next(t).Err)
+		only(t, dir, "log")
+
+		w = dial(t)
+		w.send(addr, request(opWRQ, "../out", "octet"))
+		w.fail(CodeAccessViolation, "access violation")
+	})
+}
+
+func TestUploadLimits(t *testing.T) {
+	u := &Uploads{MaxSize: 1000, Overwrite: true}
+	dir := uploads(t, u)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "a"), []byte("old"), 0o600))
+	var res results
+	addr := serve(t, &Server{Handler: u, Trace: res.trace()})
+
+	w := dial(t) // says so
+	w.send(addr, request(opWRQ, "a", "octet", "tsize", "1001"))
+	w.fail(CodeDiskFull, "larger than this server takes")
+	require.Error(t, res.next(t).Err)
+	w = dial(t) // does not
+	w.send(addr, request(opWRQ, "a", "octet"))
+	w.acked(0)
+	w.send(w.tid, data(1, content(512)))
+	w.acked(1)
+	w.send(w.tid, data(2, content(489)))
+	w.fail(CodeDiskFull, "larger than this server takes")
+	require.Error(t, res.next(t).Err)
+	got, err := os.ReadFile(filepath.Join(dir, "a"))
+	require.NoError(t, err)
+	require.Equal(t, "old", string(got))
+	only(t, dir, "a")
+
+	w = dial(t)
+	w.send(addr, request(opWRQ, "a", "netascii"))
+	w.acked(0)
+	w.send(w.tid, data(1, []byte("x\r\ny\r\x00")))
+	w.acked(1)
+	got, err = os.ReadFile(filepath.Join(dir, "a"))
+	require.NoError(t, err)
+	require.Equal(t, "x\ny\r", string(got))
+	_, err = get(t, addr, "a")
+	require.ErrorIs(t, err, fs.ErrNotExist, "it serves nothing")
+}
+
+func TestUploadWithRealClients(t *testing.T) {
+	u := &Uploads{}
+	dir := uploads(t, u)
+	addr := serve(t, &Server{Handler: u})
+	for _, n := range sizes {
+		src := filepath.Join(t.TempDir(), "src")
+		require.NoError(t, os.WriteFile(src, content(n), 0o600))
+		name := fmt.Sprint("curl", n)
+		out, err := exec.Command(need(t, "curl"), "-sS", "--max-time", "60", "-T", src, fmt.Sprintf("tftp://%s/%s", addr, name)).CombinedOutput()
+		require.NoError(t, err, string(out))
+		got, err := os.ReadFile(filepath.Join(dir, name))
+		require.NoError(t, err)
+		require.True(t, bytes.Equal(content(n), got), name)
+
+		name = fmt.Sprint("busybox", n)
+		out, err = exec.Command(need(t, "busybox"), "tftp", "-p", "-b", "1000", "-l", src, "-r", name, addr.Addr().String(), fmt.Sprint(addr.Port())).CombinedOutput()
+		require.NoError(t, err, string(out))
+		got, err = os.ReadFile(filepath.Join(dir, name))
+		require.NoError(t, err)
+		require.True(t, bytes.Equal(content(n), got), name)
+	}
+}
