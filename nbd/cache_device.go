@@ -96,7 +96,7 @@ func OpenCache(ctx context.Context, dir string, base CacheBase, opts *CacheOptio
 	if opts != nil {
 		c.opts = *opts
 	}
-	d, err := openOverlayDir(dir)
+	d, err := disk{}.openOverlayDir(dir)
 	if err == nil {
 		if err = c.openIn(ctx, d); err != nil {
 			err = errors.Join(err, d.close())
