@@ -241,9 +241,8 @@ func (l *linter) entry(e *MenuEntry) {
 }
 
 func (l *linter) file(at Position, what, name string) {
-	full := RequestName(l.prefix, name)
-	if limit := maxName; len(strings.TrimPrefix(full, "::")) == limit {
-		l.add(at.Line, at.Col, "long-name", "the %s's name is cut off after %d bytes, its prefix included", what, limit)
+	if len(name) > maxName {
+		l.add(at.Line, at.Col, "long-name", "the %s's name is cut off after %d bytes", what, maxName)
 		return
 	}
 	p, ok := treeName(l.prefix, name)

@@ -101,8 +101,11 @@ func TestRequests(t *testing.T) {
 	c.ConfigFile = "::abs"
 	require.Equal(t, "abs", c.Requests("")[0])
 
+	require.Equal(t, "ltsp/ä", Prefix("ltsp/ä.0"), "bytes, not letters")
 	long := strings.Repeat("n", 300)
-	require.Equal(t, "::ltsp/"+long[:250], RequestName("ltsp/", long))
+	require.Equal(t, "::ltsp/"+long[:255], RequestName("ltsp/", long), "name and prefix are cut by themselves")
+	require.Equal(t, "::"+long[:253]+"x", RequestName(long, "x\x01y"))
+	require.Equal(t, "http://h/x", RequestName("http://h/", "x y"))
 	require.Equal(t, "::ltsp//vmlinuz", RequestName("ltsp/", "/vmlinuz"), "there are no absolute paths")
 	require.Equal(t, "::vmlinuz", RequestName("ltsp/", "::vmlinuz"))
 	require.Equal(t, "192.0.2.9::vmlinuz", RequestName("ltsp/", "192.0.2.9::vmlinuz"))

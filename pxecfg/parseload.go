@@ -33,6 +33,7 @@ func (f *File) Load(fsys fs.FS, prefix string) (*PXELINUX, error) {
 	}
 	l.record(l.current)
 	l.resolve()
+	l.out.sysAppend = l.sysAppend
 	return l.out, nil
 }
 
@@ -144,11 +145,11 @@ func (l *loader) global(m *Menu, kw string, line *Line, file string) {
 	case "onerror":
 		m.OnError, out.OnError = v, v
 	case "timeout":
-		out.Timeout = time.Duration(atoi(v)) * (time.Second / 10)
+		out.Timeout = time.Duration(max(atoi(v), 0)) * (time.Second / 10)
 	case "totaltimeout":
 		n, _, _ := parseNumber(v, 10)
 		const most = math.MaxInt64 / (time.Second / 10)
-		out.TotalTimeout = max(min(time.Duration(n), most), -most) * (time.Second / 10)
+		out.TotalTimeout = max(min(time.Duration(n), most), 0) * (time.Second / 10)
 	case "prompt":
 		out.Prompt = int(int16(atoi(v)))
 	case "allowoptions":
@@ -294,6 +295,9 @@ func (l *loader) open(name string) (*File, error) {
 	data, err := io.ReadAll(io.LimitReader(r, int64(maxConfig-min(l.size, maxConfig))+1))
 	if err != nil {
 		return nil, err
+	}
+	if len(data) == 0 {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist} // as PXELINUX has it
 	}
 	f := &File{Name: p}
 	f.parse(string(data))
