@@ -92,11 +92,13 @@ func TestPXELINUXConfig(t *testing.T) {
 	require.Equal(t, &Config{
 		Title: "Hello there", Default: "local", Timeout: 20 * time.Second, UI: "ltsp/menu.c32",
 		Entries: []Entry{
-			{Label: "local", Title: "(local)", LocalBoot: true},
+			{Label: "local", Title: "(local)", Hotkey: 'l', LocalBoot: true},
 			{Label: "deb", Kernel: "ltsp/deb/vmlinuz-6.1", Initrd: []string{"ltsp/deb/initrd.img", "ltsp/x/more.img"},
 				Args: []string{"quiet", "ro", "a=b c"}, SysAppend: 2},
-			{Label: "other", Kernel: "other/linux", Initrd: []string{"http://192.0.2.1/i"}},
-			{Label: "undi", Chain: "ltsp/undionly.kpxe"},
+			{Label: "more", Entries: []Entry{
+				{Label: "other", Kernel: "other/linux", Initrd: []string{"http://192.0.2.1/i"}},
+				{Label: "undi", Chain: "ltsp/undionly.kpxe"},
+			}},
 		},
 	}, cfg)
 	require.Len(t, left, 1)

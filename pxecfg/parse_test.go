@@ -355,13 +355,20 @@ func FuzzParseFile(f *testing.F) {
 
 // effective is what remains of a Config when PXELINUX has read it.
 func effective(c *Config) Config {
-	e := Config{Default: c.first(), Entries: c.Entries}
-	if len(c.Entries) > 1 {
-		e.Title, e.UI, e.Timeout = c.Title, c.UI, c.Timeout
+	first := c.first()
+	e := Config{Default: first.Label, OnError: c.OnError, Entries: c.Entries}
+	if c.isMenu() {
+		e.Title, e.UI, e.Timeout, e.OnTimeout = c.Title, c.UI, c.Timeout, c.onTimeout(first)
 		if e.Timeout == 0 {
 			e.Timeout = DefaultTimeout
 		}
 		e.Timeout = min(e.Timeout, 24*time.Hour)
+		return e
+	}
+	only := func(e Entry, hidden bool) Entry { e.Hotkey, e.Hidden = 0, hidden; return e }
+	e.Entries = []Entry{only(*first, false)}
+	if onError := find(c.Entries, c.OnError); onError != nil && onError != first {
+		e.Entries = append(e.Entries, only(*onError, true))
 	}
 	return e
 }

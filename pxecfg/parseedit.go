@@ -56,7 +56,7 @@ func (f *File) Set(label, directive, value string) error {
 	if at > 0 {
 		last := &f.lines[at-1]
 		if label != "" && at-1 >= start {
-			text = last.raw[:len(last.raw)-len(skipSpace(last.raw))] + text
+			text = last.raw[:len(last.raw)-len(strings.TrimLeft(last.raw, " \t"))] + text
 		} else if label != "" {
 			text = "  " + text
 		}

@@ -173,10 +173,10 @@ func TestPaths(t *testing.T) {
 	require.Equal(t, "http://192.0.2.1/boot/debian/vmlinuz", path(ltsp.ipxe, "debian/vmlinuz"))
 	require.Equal(t, "/debian/vmlinuz", path(Target{Prefix: "x/"}.ipxe, "debian/vmlinuz"))
 	require.Equal(t, "/a%3Fb%23c%25%C3%A9", path(Target{}.ipxe, "a?b#c%é"))
-	require.Equal(t, "/debian/vmlinuz", path(Target{}.grub, "debian/vmlinuz"))
-	require.Equal(t, "/boot/debian/vmlinuz", path(ltsp.grub, "debian/vmlinuz"))
-	require.Equal(t, "(http,192.0.2.1:8080)/k?x=1", path(Target{}.grub, "http://192.0.2.1:8080/k?x=1"))
-	require.Equal(t, "(tftp,192.0.2.1)/k", path(Target{}.grub, "tftp://192.0.2.1/k"))
+	require.Equal(t, "/debian/vmlinuz", path((&grubWriter{}).path, "debian/vmlinuz"))
+	require.Equal(t, "/boot/debian/vmlinuz", path((&grubWriter{base: "/boot"}).path, "debian/vmlinuz"))
+	require.Equal(t, "(http,192.0.2.1:8080)/k?x=1", path((&grubWriter{}).path, "http://192.0.2.1:8080/k?x=1"))
+	require.Equal(t, "(tftp,192.0.2.1)/k", path((&grubWriter{}).path, "tftp://192.0.2.1/k"))
 }
 
 // menuConfig has one of everything.
