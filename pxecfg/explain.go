@@ -11,7 +11,8 @@ import (
 
 // Step is one name that a machine asks for.
 type Step struct {
-	// Name is the file, as [Client.Names] has it.
+	// Name is the file, as [Client.Names] has it, or its equivalent for the
+	// client's loader.
 	Name string
 	// Hit says that there is such a file for the machine.
 	Hit bool
@@ -45,11 +46,15 @@ type Value struct {
 // Where the machine has a lease, all its names give the same, so the first one
 // that has an identity the source knows tells what it boots.
 //
+// For a client whose Loader is GRUB or iPXE the names are [Client.GRUBNames] or
+// [Client.IPXENames]. The source is told the client's architecture, platform and
+// loader with each name.
+//
 // A look changes nothing: [Machines] and [Rules] do not count it as a sighting,
 // and [Once] not as a boot.
 func Explain(ctx context.Context, src Source, c Client) []Step {
 	var steps []Step
-	for _, name := range c.Names() {
+	for _, name := range c.loaderNames() {
 		step := Step{Name: name}
 		l := &look{}
 		cfg, err := explainName(context.WithValue(ctx, lookKey{}, l), src, c, name)
@@ -86,11 +91,24 @@ func explainName(ctx context.Context, src Source, c Client, name string) (*Confi
 	if r.ladder != "" {
 		return nil, errShortened
 	}
-	cfg, err := ask(ctx, src, r.client(c.IP))
+	asks := r.client(c.IP)
+	asks.Arch, asks.ArchKnown, asks.Platform = c.Arch, c.ArchKnown, c.Platform
+	asks.Loader = r.format.loader(c.Loader)
+	cfg, err := ask(ctx, src, asks)
 	if err == nil && cfg.Fallback && r.specific() {
 		return nil, errFallback
 	}
 	return cfg, err
+}
+
+func (c Client) loaderNames() []string {
+	switch c.Loader {
+	case LoaderGRUB:
+		return c.GRUBNames()
+	case LoaderIPXE:
+		return c.IPXENames()
+	}
+	return c.Names()
 }
 
 // summary says in one line what a Config boots.
