@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -79,19 +80,44 @@ func (r NBDInitramfsTools) Args() ([]string, error) {
 	}, overlay...), nil
 }
 
-// overlayroot writes the argument for the package of that name, which drops to
-// a shell at a value that it does not know.
+// overlayOptions are those that the package overlayroot reads, with the values
+// that they may have, if not any.
+var overlayOptions = map[string]string{
+	"swap": "0 1", "recurse": "0 1", "debug": "", "dir": "", "driver": "auto overlay overlayfs aufs",
+	"dev": "", "timeout": "", "path": "", "fstype": "", "pass": "", "mapname": "", "mkfs": "0 1 2",
+}
+
+// overlayroot writes the argument for the package of that name, which boots
+// without an overlay at a value that it does not know, and passes over options
+// that it does not.
 func overlayroot(value string) ([]string, error) {
-	kind, _, _ := strings.Cut(value, ":")
+	kind, options, _ := strings.Cut(value, ":")
 	switch {
 	case value == "":
 		return nil, nil
 	case strings.Trim(value, wordBytes+":,") != "":
 		return nil, rootError("overlay %q: it is not one word", value)
-	case kind == "tmpfs", kind == "device", kind == "crypt", value == "disabled", strings.HasPrefix(value, "/dev/"):
+	case value == "disabled":
 		return []string{"overlayroot=" + value}, nil
+	case strings.HasPrefix(value, "/dev/"):
+		kind, options = "device", "dev="+value
 	}
-	return nil, rootError("overlay %q: overlayroot knows tmpfs, tmpfs:..., /dev/..., device:..., crypt:... and disabled", value)
+	if kind != "tmpfs" && kind != "device" && kind != "crypt" {
+		return nil, rootError("overlay %q: overlayroot knows tmpfs, tmpfs:..., /dev/..., device:..., crypt:... and disabled", value)
+	}
+	dev := false
+	for o := range strings.FieldsFuncSeq(options, func(r rune) bool { return r == ',' }) {
+		name, v, _ := strings.Cut(o, "=")
+		values, ok := overlayOptions[name]
+		if !ok || values != "" && !slices.Contains(strings.Fields(values), v) {
+			return nil, rootError("overlay %q: overlayroot has no option %s", value, o)
+		}
+		dev = dev || name == "dev" && v != ""
+	}
+	if kind != "tmpfs" && !dev {
+		return nil, rootError("overlay %q: overlayroot wants dev=", value)
+	}
+	return []string{"overlayroot=" + value}, nil
 }
 
 // NBDDracut is a root on an NBD export for dracut with its nbd module:
@@ -164,7 +190,7 @@ func (r NBDDracut) Args() ([]string, error) {
 		return nil, rootError("export %q: dracut would take it for a port: give the export a name with a letter", r.Export)
 	case r.FSType != "" && r.FSType == r.Export:
 		return nil, rootError("export %q: dracut drops a file system type that equals the name: rename the export or leave FSType empty", r.Export)
-	case strings.Trim(r.FSType, labelBytes) != "":
+	case strings.Trim(r.FSType, labelBytes) != "", r.FSType == "ro", r.FSType == "rw":
 		return nil, rootError("file system type %q: it is not a word", r.FSType)
 	}
 	options, err := mountOptions(r.MountOptions)
