@@ -262,8 +262,16 @@ func (w *ipxeWriter) failed(e *Entry) {
 	w.add("shell\ngoto entry-", e.Label, "\n")
 }
 
-// checkIPXE checks a run of words for what iPXE does not take literally.
+// checkIPXE checks words at the end of a line for what iPXE does not take
+// literally.
 func checkIPXE(s string) (reason string) {
+	if strings.HasSuffix(s, `\`) {
+		return "a backslash at the end of a line joins it with the next"
+	}
+	return checkIPXEWords(s)
+}
+
+func checkIPXEWords(s string) (reason string) {
 	switch {
 	case strings.Contains(s, "${"):
 		return "iPXE would expand ${"
@@ -288,7 +296,7 @@ func checkIPXEArg(s string) (reason string) {
 			return "iPXE does not carry characters beyond ASCII to the kernel unharmed"
 		}
 	}
-	return checkIPXE(s)
+	return checkIPXEWords(s)
 }
 
 // ipxe spells a file for iPXE, which resolves it against the URL of the script.

@@ -241,8 +241,12 @@ func (w *pxelinuxWriter) help(e *Entry) error {
 func (w *pxelinuxWriter) kernel(e *Entry) error {
 	const format = "PXELINUX"
 	kernel, reason := w.t.pxelinux(e.Kernel)
-	if reason == "" && strings.Contains(kernel, `"`) {
+	switch {
+	case reason != "":
+	case strings.Contains(kernel, `"`):
 		reason = quoteInLine
+	case strings.Contains(kernel, "initrd="):
+		reason = initrdInWord
 	}
 	if reason != "" {
 		return e.errorf(format, "kernel", e.Kernel, reason)
@@ -283,6 +287,9 @@ func (w *pxelinuxWriter) kernel(e *Entry) error {
 		return e.errorf(format, "argument", "-", "APPEND - means no arguments")
 	}
 	for i, a := range args {
+		if strings.Contains(a, "initrd=") {
+			return e.errorf(format, "argument", a, initrdInWord)
+		}
 		word, _ := kernelWord(a) // checked by appendArgs
 		if i == 0 {
 			w.add("  APPEND")
@@ -302,6 +309,9 @@ func (w *pxelinuxWriter) kernel(e *Entry) error {
 
 // quoteInLine is why a file's name has no double quote.
 const quoteInLine = "the kernel sees the name on its command line, and takes the quote for its own"
+
+// initrdInWord is why nothing before the initrds holds their keyword.
+const initrdInWord = "PXELINUX takes initrd= even from within a word, and loads what follows"
 
 // pxelinux spells a file for PXELINUX, which puts its prefix before everything
 // that is neither a URL nor begins with "::" (the root of the TFTP server).

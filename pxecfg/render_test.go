@@ -64,6 +64,10 @@ func TestCannotBeWritten(t *testing.T) {
 		{Entry{Kernel: "k", Args: []string{"a\nb"}}, everywhere, "a\nb"},
 		{Entry{Kernel: "k", Args: []string{"a\tb"}}, everywhere, "a\tb"},
 		{Entry{Kernel: "k", Args: []string{"initrd=x"}}, everywhere, "initrd=x"},
+		{Entry{Kernel: "k", Args: []string{"rd.initrd=x"}}, "PXELINUX", "rd.initrd=x"},
+		{Entry{Kernel: "initrd=k", Initrd: []string{"i"}}, "PXELINUX", "initrd=k"},
+		{Entry{Kernel: "k", Initrd: []string{"initrd=i"}}, "", ""},
+		{Entry{Kernel: "k", Args: []string{`a=b\`}}, "GRUB", `a=b\`},
 		{Entry{Kernel: "k", Args: []string{long}}, everywhere, long[:20]},
 		{Entry{Kernel: "k", Initrd: []string{"a,b"}}, "PXELINUX", "a,b"},
 		{Entry{Kernel: "a::b"}, "PXELINUX", "a::b"},
@@ -132,6 +136,17 @@ func TestCommandLineLimit(t *testing.T) {
 	require.Error(t, fits(room+1, 0))
 	require.Error(t, fits(room, 2))
 	require.NoError(t, fits(room-sysAppendLen(3), 3))
+}
+
+// iPXE joins a line that ends in a backslash with the next one.
+func TestIPXEContinuation(t *testing.T) {
+	two := []Entry{{Label: "a", Kernel: "k"}, {Label: "b", Kernel: "k", Title: `b\`}}
+	for _, c := range []*Config{{Entries: two}, {Title: `a\`, Entries: two[:1:1]}} {
+		c.Entries = append(c.Entries, Entry{Label: "c", Kernel: "k"})
+		require.ErrorContains(t, c.WriteIPXE(&bytes.Buffer{}, Target{}), "joins it with the next")
+		require.NoError(t, c.WritePXELINUX(&bytes.Buffer{}, Target{}))
+		require.NoError(t, c.WriteGRUB(&bytes.Buffer{}, Target{}))
+	}
 }
 
 func TestTimeouts(t *testing.T) {
