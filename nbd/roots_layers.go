@@ -246,5 +246,8 @@ func (rs *Roots) linkLayer(from, id string) error {
 			return err
 		}
 	}
-	return errors.Join(rs.disk.syncDir(dir), rs.disk.syncDir(filepath.Dir(dir)))
+	if err := rs.disk.syncDir(dir); err != nil {
+		return err
+	}
+	return rs.disk.syncDir(filepath.Dir(dir))
 }
