@@ -210,6 +210,9 @@ func (c *Config) Validate() error {
 	return c.validateMenu()
 }
 
+// buffer is one that most menus fit into.
+func (c *Config) buffer() []byte { return make([]byte, 0, 256+512*len(c.Entries)) }
+
 // timeout returns whole units, rounded up, or -1 for ever.
 func (c *Config) timeout(unit time.Duration) int64 {
 	switch {
@@ -253,10 +256,19 @@ func joinURL(base, p string) string {
 // escapePath leaves only bytes that every loader's URL parser takes as they are.
 func escapePath(p string) string {
 	const hexDigits = "0123456789ABCDEF"
+	plain := func(c byte) bool { return isLabelByte(c) || c == '/' || c == ',' || c == '=' }
+	i := 0
+	for i < len(p) && plain(p[i]) {
+		i++
+	}
+	if i == len(p) {
+		return p
+	}
 	var b strings.Builder
-	for i := 0; i < len(p); i++ {
+	b.WriteString(p[:i])
+	for ; i < len(p); i++ {
 		c := p[i]
-		if strings.IndexByte(labelBytes+"/,=", c) >= 0 {
+		if plain(c) {
 			b.WriteByte(c)
 			continue
 		}

@@ -18,7 +18,7 @@ import (
 // before quotes and backslashes, which the kernel does not understand: an
 // argument, or a kernel's name, with one of these is a [*RenderError].
 func (c *Config) WriteGRUB(w io.Writer, t Target) error {
-	b, err := c.appendGRUB(nil, t)
+	b, err := c.appendGRUB(c.buffer(), t)
 	if err == nil {
 		_, err = w.Write(b)
 	}

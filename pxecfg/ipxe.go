@@ -16,7 +16,7 @@ import (
 // iPXE splits a line at white space and knows no quoting; settings in ${} are
 // expanded everywhere. What cannot be written so is a [*RenderError].
 func (c *Config) WriteIPXE(w io.Writer, t Target) error {
-	b, err := c.appendIPXE([]byte("#!ipxe\n"), t)
+	b, err := c.appendIPXE(append(c.buffer(), "#!ipxe\n"...), t)
 	if err == nil {
 		_, err = w.Write(b)
 	}

@@ -76,9 +76,10 @@ func Lint(f *File, fsys fs.FS, prefix string) []Finding {
 		l.loaded(p)
 	}
 	slices.SortStableFunc(l.found, func(a, b Finding) int {
-		return cmp.Or(cmp.Compare(l.rank[a.File], l.rank[b.File]), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Col, b.Col))
+		return cmp.Or(cmp.Compare(l.rank[a.File], l.rank[b.File]), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Col, b.Col),
+			cmp.Compare(a.Code, b.Code), cmp.Compare(a.Msg, b.Msg))
 	})
-	return l.found
+	return slices.Compact(l.found) // what is included twice is said once
 }
 
 type linter struct {

@@ -20,7 +20,7 @@ func (c *Config) WritePXELINUX(w io.Writer, t Target) error {
 	if done, err := c.verbatim.write(w, t); done {
 		return err
 	}
-	b, err := c.appendPXELINUX(nil, t)
+	b, err := c.appendPXELINUX(c.buffer(), t)
 	if err == nil {
 		_, err = w.Write(b)
 	}
