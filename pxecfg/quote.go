@@ -25,7 +25,7 @@ func checkText(s string) (reason string) {
 	if hasControl(s) {
 		return "it holds a line break or another control character"
 	}
-	if strings.TrimSpace(s) != s || strings.Contains(s, "  ") {
+	if strings.TrimSpace(s) != s || skipSpace(s) != s || strings.Contains(s, "  ") {
 		return "loaders drop leading, trailing and repeated spaces"
 	}
 	return ""

@@ -44,6 +44,11 @@ type NBDInitramfsTools struct {
 	Port uint16
 	// Export is the name of the export.
 	Export string
+	// PortOnly writes the form of LTSP up to 5.2, nbdroot=192.0.2.1:2000, for
+	// servers with a port per image. Export then is empty, and Port must be set.
+	// nbd-client 3.10 and later, which knows named exports only, asks there
+	// for one that has the port's number for its name.
+	PortOnly bool
 	// ReadOnly mounts the root read-only; otherwise it is mounted rw.
 	ReadOnly bool
 	// Overlay is the value of overlayroot=, for an initramfs with the package
@@ -59,7 +64,8 @@ func (r NBDInitramfsTools) Args() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := exportName(r.Export); err != nil {
+	export, err := nbdrootExport(r.Server, r.Port, r.Export, r.PortOnly)
+	if err != nil {
 		return nil, err
 	}
 	ip, err := r.IP.klibc(r.Server)
@@ -74,7 +80,7 @@ func (r NBDInitramfsTools) Args() ([]string, error) {
 		"root=/dev/nbd0",
 		// The only form in which a name, a port and both kinds of address
 		// are all possible; host:name and host,port do not work at all.
-		"nbdroot=" + server + ":" + nbdPort(r.Port) + "/" + r.Export,
+		"nbdroot=" + server + ":" + nbdPort(r.Port) + export,
 		ip,
 		readOnly(r.ReadOnly),
 	}, overlay...), nil
@@ -85,6 +91,21 @@ func (r NBDInitramfsTools) Args() ([]string, error) {
 var overlayOptions = map[string]string{
 	"swap": "0 1", "recurse": "0 1", "debug": "", "dir": "", "driver": "auto overlay overlayfs aufs",
 	"dev": "", "timeout": "", "path": "", "fstype": "", "pass": "", "mapname": "", "mkfs": "0 1 2",
+}
+
+// nbdrootExport returns what follows the port.
+func nbdrootExport(server netip.Addr, port uint16, export string, portOnly bool) (string, error) {
+	switch {
+	case !portOnly:
+		return "/" + export, exportName(export)
+	case export != "":
+		return "", rootError("export %q: PortOnly has no name; leave one of them out", export)
+	case port == 0:
+		return "", rootError("PortOnly without a Port: set the one that the image is served on")
+	case server.Unmap().Is6():
+		return "", rootError("server %s: PortOnly was not seen to work with IPv6; name the export", server)
+	}
+	return "", nil
 }
 
 // overlayroot writes the argument for the package of that name, which boots
