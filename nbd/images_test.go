@@ -73,7 +73,7 @@ func TestImagesServeGenerations(t *testing.T) {
 
 	old, err := openName(t, im, "debian")
 	require.NoError(t, err)
-	require.Equal(t, Features{MultiConn: true}, old.Features())
+	require.Equal(t, Features{MultiConn: true, Extents: fileExtents}, old.Features())
 	require.EqualValues(t, 5120, old.Size(), "padded")
 	require.Equal(t, append(bytes.Clone(one), make([]byte, 120)...), content(t, old))
 	_, err = old.ReadAt(make([]byte, 1), 5120)
