@@ -31,7 +31,7 @@ func (f *LTSPFile) Lint() []Finding {
 			name := plainText(n.words[1])
 			included[name] = true
 			if _, ok := f.find(name); !ok && len(out) < maxFindings {
-				line, col := s.at(n.off)
+				_, line, col := f.at(n.off)
 				add("include", line, col, "INCLUDE of %s: no section matches, and clients ignore it%s", clip(name), f.meant(name))
 			}
 		})
@@ -82,18 +82,4 @@ func (f *LTSPFile) meant(name string) string {
 		return ""
 	}
 	return "; is it " + clip(at) + "?"
-}
-
-// walk calls do for a node and all below it.
-func walk(n *node, do func(*node)) {
-	if n == nil {
-		return
-	}
-	do(n)
-	for _, c := range n.list {
-		walk(c, do)
-	}
-	for _, a := range n.arms {
-		walk(a.body, do)
-	}
 }
