@@ -121,7 +121,7 @@ func (g generic) connect(d deviceAttrs, sockets []uintptr) (int, error) {
 		return 0, err
 	}
 	for _, m := range answers {
-		if i, ok := indexOf(m); ok {
+		if i, ok := indexIn(m.Data); ok {
 			return i, nil
 		}
 	}
@@ -149,38 +149,43 @@ func (g generic) attached(index int) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	connected := false
 	for _, m := range answers {
-		ad, err := netlink.NewAttributeDecoder(m.Data)
-		if err != nil {
-			return false, err
-		}
-		for ad.Next() {
-			if ad.Type() != attrDeviceList {
-				continue
-			}
-			ad.Nested(func(list *netlink.AttributeDecoder) error {
-				for list.Next() {
-					if list.Type() != deviceItem {
-						continue
-					}
-					list.Nested(func(item *netlink.AttributeDecoder) error {
-						for item.Next() {
-							if item.Type() == deviceConnected {
-								connected = item.Uint8() != 0
-							}
-						}
-						return nil
-					})
-				}
-				return nil
-			})
-		}
-		if err := ad.Err(); err != nil {
-			return false, err
+		if connected, err := connectedIn(m.Data); connected || err != nil {
+			return connected, err
 		}
 	}
-	return connected, nil
+	return false, nil
+}
+
+// connectedIn says whether a device of an answer's list is connected.
+func connectedIn(data []byte) (bool, error) {
+	ad, err := netlink.NewAttributeDecoder(data)
+	if err != nil {
+		return false, err
+	}
+	connected := false
+	item := func(ad *netlink.AttributeDecoder) error {
+		for ad.Next() {
+			if ad.Type() == deviceConnected {
+				connected = connected || ad.Uint8() != 0
+			}
+		}
+		return nil
+	}
+	list := func(ad *netlink.AttributeDecoder) error {
+		for ad.Next() {
+			if ad.Type() == deviceItem {
+				ad.Nested(item)
+			}
+		}
+		return nil
+	}
+	for ad.Next() {
+		if ad.Type() == attrDeviceList {
+			ad.Nested(list)
+		}
+	}
+	return connected, ad.Err()
 }
 
 func (g generic) watch(dead func(index int)) (func(), error) {
@@ -225,7 +230,7 @@ func (g generic) watch(dead func(index int)) (func(), error) {
 				if m.Header.Command != cmdLinkDead {
 					continue
 				}
-				if i, ok := indexOf(m); ok {
+				if i, ok := indexIn(m.Data); ok {
 					dead(i)
 				}
 			}
@@ -238,8 +243,8 @@ func (g generic) watch(dead func(index int)) (func(), error) {
 	}, nil
 }
 
-func indexOf(m genetlink.Message) (int, bool) {
-	ad, err := netlink.NewAttributeDecoder(m.Data)
+func indexIn(data []byte) (int, bool) {
+	ad, err := netlink.NewAttributeDecoder(data)
 	if err != nil {
 		return 0, false
 	}
