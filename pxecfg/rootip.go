@@ -44,6 +44,8 @@ func (s *StaticIP) check(six bool) error {
 		return rootError("static address %s: only dracut can set up IPv6", s.Addr)
 	case s.Gateway.IsValid() && s.Gateway.Is4() != addr.Is4():
 		return rootError("gateway %s: it is not of the same IP version as %s", s.Gateway, s.Addr)
+	case s.Gateway.IsUnspecified():
+		return rootError("gateway %s: leave it out for none", s.Gateway)
 	case s.Gateway.IsValid() && !s.Addr.Contains(s.Gateway) && !(s.Gateway.Is6() && s.Gateway.IsLinkLocalUnicast()):
 		return rootError("gateway %s: it is not in the network %s, and no initramfs would reach it", s.Gateway, s.Addr.Masked())
 	case len(s.Hostname) > 64:

@@ -168,6 +168,7 @@ func TestRootKindsRefuse(t *testing.T) {
 		{ip(StaticIP{Addr: p4, Gateway: rootServer6}), "same IP version"},
 		{ip(StaticIP{Addr: p6, Gateway: rootServer4}), "same IP version"},
 		{ip(StaticIP{Addr: p4, Gateway: netip.MustParseAddr("198.51.100.1")}), "not in the network 192.0.2.0/24"},
+		{ip(StaticIP{Addr: p4, Gateway: netip.IPv4Unspecified()}), "leave it out"},
 		{ip(StaticIP{Addr: p4, Hostname: "a:b"}), "host name"},
 		{ip(StaticIP{Addr: p4, Hostname: strings.Repeat("a", 65)}), "after 64 bytes"},
 		{NBDDracut{Server: rootServer4, Export: "x", FSType: "ro", ReadOnly: true}, "not a word"},
