@@ -143,3 +143,44 @@ func (im *Images) keepOrWarn(name string, file *imageFile) {
 			"put images and the directory of their generations on one file system, both owned by the server's user", err)
 	}
 }
+
+// ImageInfo is an image as [Images.List] shows it.
+type ImageInfo struct {
+	// Generation is the newest one.
+	Generation
+	// Path is where the image's file is.
+	Path string
+	// Former are the generations that stay on disk beside it, [GenerationDigits]
+	// long each; the first is what Revert goes back to.
+	Former []string
+}
+
+// List returns the images, sorted by name. Of one whose file was replaced since
+// it was last asked for, it shows the generation before.
+func (im *Images) List() ([]ImageInfo, error) {
+	im.mu.Lock()
+	if im.closed {
+		im.mu.Unlock()
+		return nil, errImagesClosed
+	}
+	var list []ImageInfo
+	for name, e := range im.entries {
+		if e.path != "" {
+			list = append(list, ImageInfo{Generation: Generation{Image: name, Digest: e.newest.digest, Size: e.newest.size}, Path: e.path})
+		}
+	}
+	im.mu.Unlock()
+	slices.SortFunc(list, func(a, b ImageInfo) int { return strings.Compare(a.Image, b.Image) })
+	for i := range list {
+		links, err := im.kept(list[i].Image)
+		if err != nil {
+			return nil, err
+		}
+		for _, l := range slices.Backward(links) {
+			if !strings.HasPrefix(list[i].Digest, l.generation) {
+				list[i].Former = append(list[i].Former, l.generation)
+			}
+		}
+	}
+	return list, nil
+}

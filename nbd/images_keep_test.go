@@ -110,6 +110,13 @@ func TestGenerationsStay(t *testing.T) {
 		g.replace(4, how)
 		g.restart()
 		g.serves(names[5], 5)
+		list, err := g.List()
+		require.NoError(t, err)
+		require.Len(t, list, 1)
+		require.Equal(t, g.file, list[0].Path)
+		require.Equal(t, names[4], list[0].Name().String())
+		generation := func(i int) string { return names[i][len("debian~"):] }
+		require.Equal(t, []string{generation(5), generation(6)}, list[0].Former)
 	}
 }
 

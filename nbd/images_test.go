@@ -184,6 +184,14 @@ func TestImageCut(t *testing.T) {
 	require.NoError(t, os.Truncate(path, 1000))
 	_, err = d.ReadAt(make([]byte, 4096), 0)
 	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+	for _, dev := range []Device{d, NewOverlay(d)} {
+		if e, ok := dev.(Extenter); ok {
+			list := make([]Extent, 4)
+			n, err := e.Extents(0, 8192, list)
+			require.NoError(t, err)
+			require.Equal(t, []Extent{{Length: 8192}}, list[:n], "what is gone is no hole")
+		}
+	}
 	_, err = openName(t, im, "debian~"+digestOf(randomBytes(1, 8192))[:12])
 	require.ErrorIs(t, err, errImageChanged)
 }

@@ -167,7 +167,13 @@ func (a *App) openImages(ctx context.Context) error {
 			return fmt.Errorf("server.state: %w", err)
 		}
 		a.images.Cache = filepath.Join(state, "digests.json")
+		a.images.Dir = filepath.Join(state, "images")
 		a.Roots.Dir = filepath.Join(state, "nbd")
+	}
+	if a.images.Dir != "" {
+		if err := a.images.Load(ctx); err != nil {
+			return err
+		}
 	}
 	for _, i := range a.cfg.Images {
 		if err := a.images.Add(ctx, i.Name, i.File); err != nil {
