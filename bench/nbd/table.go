@@ -71,10 +71,13 @@ func (r results) judge(row string, l line, g goal) (ratio, verdict string) {
 	return ratio, verdict
 }
 
-func (g goal) String() string {
+func (l line) goal(g goal) string {
 	op := map[string]string{">=": "≥", "<=": "≤"}[g.op]
 	switch g.peer {
 	case "":
+		if l.unit == yesNo {
+			return "yes"
+		}
 		return fmt.Sprintf("%s %v", op, g.limit)
 	case "best":
 		return fmt.Sprintf("%s %v x the best peer", op, g.limit)
@@ -83,8 +86,12 @@ func (g goal) String() string {
 }
 
 // format rounds to three digits or so.
-func format(v float64) string {
+func (l line) format(v float64) string {
 	switch {
+	case l.unit == yesNo && v == 0:
+		return "no"
+	case l.unit == yesNo && v == 1:
+		return "yes"
 	case math.IsNaN(v):
 		return "-"
 	case v >= 10000:
@@ -120,7 +127,7 @@ func (b *bench) print(w io.Writer) {
 			}
 			cells := []string{id, l.what, l.unit}
 			for _, kind := range everyone {
-				cell := format(b.results.median(r.id, kind, l.value))
+				cell := l.format(b.results.median(r.id, kind, l.value))
 				if samples := b.results[r.id][kind]; cell == "-" && len(samples) > 0 {
 					cell = "failed"
 				}
@@ -129,7 +136,7 @@ func (b *bench) print(w io.Writer) {
 			var goals, ratios, verdicts []string
 			for _, g := range l.goals {
 				ratio, verdict := b.results.judge(r.id, l, g)
-				goals, ratios, verdicts = append(goals, g.String()), append(ratios, ratio), append(verdicts, verdict)
+				goals, ratios, verdicts = append(goals, l.goal(g)), append(ratios, ratio), append(verdicts, verdict)
 			}
 			cells = append(cells, strings.Join(goals, ", "), strings.Join(ratios, ", "), strings.Join(verdicts, ", "))
 			fmt.Fprintf(w, "| %s |\n", strings.Join(cells, " | "))
