@@ -32,7 +32,6 @@ type pxelinuxWriter struct {
 	b        []byte
 	t        Target
 	args     []string // of one entry, kept for the next one
-	initrds  []string
 	headings int
 	labelled bool // U-Boot is within a label
 }

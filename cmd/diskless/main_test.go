@@ -87,6 +87,9 @@ func TestServe(t *testing.T) {
 	out, errs, err := run(t, "machines", "--config", file)
 	require.NoError(t, err, errs)
 	require.Regexp(t, `(?m)^52:54:00:11:22:33 +6b1f0c5e-2a1d-4c3b-8f5e-0123456789ab `, out)
+	out, errs, err = run(t, "explain", "--mac", "52:54:00:11:22:33", "--config", file)
+	require.NoError(t, err, errs)
+	require.Regexp(t, `(?m)^pxelinux.cfg/default +yes +fallback for unknown machines: entry "local": the local disk +unknown machines$`, out)
 	out, errs, err = run(t, "roots", "--config", file)
 	require.NoError(t, err, errs)
 	require.Contains(t, out, "ROOT")
@@ -204,7 +207,7 @@ func TestVersionAndHelp(t *testing.T) {
 	require.Regexp(t, `^diskless \S+ go\S+ linux/`, out)
 	out, _, err = run(t, "--help")
 	require.NoError(t, err)
-	for _, command := range []string{"serve", "demo", "machines", "roots", "images", "version", "completion"} {
+	for _, command := range []string{"serve", "demo", "machines", "explain", "roots", "images", "version", "completion"} {
 		require.Contains(t, out, "\n  "+command)
 	}
 }

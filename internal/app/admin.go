@@ -31,7 +31,11 @@ type Stranger struct {
 // Strangers lists the machines that nobody configured, the latest first.
 func (a *App) Strangers() []Stranger {
 	list := []Stranger{}
-	for _, s := range a.machines.Seen() {
+	seen := a.machines.Seen()
+	if a.rules != nil {
+		seen = a.rules.Seen()
+	}
+	for _, s := range seen {
 		x := Stranger{MAC: s.Client.MAC.String(), UUID: pxecfg.SwapUUID(s.Client.UUID), First: s.First, Last: s.Last, Count: s.Count}
 		if s.Client.ArchKnown {
 			x.Arch = s.Client.Arch.String()
@@ -78,6 +82,10 @@ func (a *App) adminHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+healthzAt, a.healthz)
 	mux.HandleFunc("GET /machines", func(w http.ResponseWriter, _ *http.Request) { reply(w, a.Strangers(), nil) })
+	mux.HandleFunc("GET /explain", func(w http.ResponseWriter, r *http.Request) {
+		steps, err := a.Explain(r.Context(), r.URL.Query())
+		reply(w, steps, err)
+	})
 	if a.Roots == nil {
 		return mux
 	}

@@ -38,6 +38,8 @@ type App struct {
 	cfg      *config.Config
 	log      *slog.Logger
 	machines *pxecfg.Machines
+	rules    *pxecfg.Rules // nil without any
+	booted   pxecfg.BootState
 	images   *nbd.Images
 	pool     *dhcp.Pool
 	loaders  loaderFS
