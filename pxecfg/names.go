@@ -29,7 +29,8 @@ func (c Client) Names() []string {
 
 // GRUBNames returns the configuration files that GRUB 2.06 and later asks for
 // when it was started over TFTP, in its order and relative to $prefix. Unlike
-// PXELINUX it asks for any UUID. See [Client.GRUBAliases] for loaders that do
+// PXELINUX it asks for any UUID, and it writes hardware type 01 whatever the type
+// is. See [Client.GRUBAliases] for loaders that do
 // not search by themselves.
 func (c Client) GRUBNames() []string {
 	const base = "grub.cfg"
@@ -38,7 +39,7 @@ func (c Client) GRUBNames() []string {
 		names = append(names, base+"-"+FormatUUID(b))
 	}
 	if len(c.MAC) > 0 {
-		names = append(names, string(c.appendTypedMAC(append(make([]byte, 0, 40), "grub.cfg-"...))))
+		names = append(names, string(c.ethernet().appendTypedMAC(append(make([]byte, 0, 40), "grub.cfg-"...))))
 	}
 	names = c.appendLadder(names, base+"-")
 	if ip := c.IP.Unmap(); ip.Is6() {
@@ -66,6 +67,12 @@ func (c Client) GRUBAliases() []string {
 		"grub.cfg-" + colons,
 		"grub.cfg-" + strings.ReplaceAll(colons, ":", "-"),
 	}
+}
+
+// ethernet is the client for loaders that take any network for an Ethernet.
+func (c Client) ethernet() Client {
+	c.HardwareType = 1
+	return c
 }
 
 func (c Client) appendTypedMAC(b []byte) []byte {

@@ -225,3 +225,19 @@ func TestClientString(t *testing.T) {
 	require.Equal(t, "02:00:00:00:00:01 node01 192.0.2.1", c.String())
 	require.True(t, strings.HasSuffix(Client{UUID: "u", Peer: netip.MustParseAddr("192.0.2.9")}.String(), "from 192.0.2.9"))
 }
+
+// PXELINUX writes the hardware type that its network card has; GRUB and U-Boot
+// write 01.
+func TestNamesOfOtherNetworks(t *testing.T) {
+	c := Client{HardwareType: 32, MAC: net.HardwareAddr{0, 0x25, 0x90, 0xaa, 0xbb, 0xcc, 0xdd, 0xee}}
+	require.Equal(t, "pxelinux.cfg/20-00-25-90-aa-bb-cc-dd-ee", c.Names()[0])
+	require.Equal(t, []string{"grub.cfg-01-00-25-90-aa-bb-cc-dd-ee", "grub.cfg"}, c.GRUBNames())
+	require.Equal(t, []string{"pxelinux.cfg/default"}, c.UBootNames(UBoot{}))
+	c.MAC = c.MAC[:6]
+	require.Equal(t, "pxelinux.cfg/01-00-25-90-aa-bb-cc", c.UBootNames(UBoot{})[0])
+	for _, name := range append(c.Names(), c.GRUBNames()...) {
+		if back, ok := ParseName(name); ok {
+			require.Equal(t, c.MAC, back.MAC)
+		}
+	}
+}
