@@ -293,7 +293,11 @@ func (f *LTSPFile) header(n int, line string) {
 	written, _, _ := strings.Cut(line, "#")
 	written = strings.Trim(written, " \t\r")
 	if w := strings.TrimSuffix(strings.TrimPrefix(written, "["), "]"); fold(strings.Trim(w, " ")) != s.label {
-		f.complain(n, col, "the section is called %q; letters, digits and -*./:?@_| only, and nothing behind the ]", clip(s.label))
+		if strings.HasPrefix(written, "[ ") {
+			f.complain(n, col, "a line that starts with [ is a section's header, here of %q; write test in place of [", clip(s.label))
+		} else {
+			f.complain(n, col, "the section is called %q; letters, digits and -*./:?@_| only, and nothing behind the ]", clip(s.label))
+		}
 	}
 	alternatives := strings.Split(s.label, "|")
 	switch {

@@ -74,7 +74,7 @@ func (f *LTSPFile) Undecided(c LTSPClient) []*SyntaxError { return f.run(c, fals
 // when it does not. A shell stops at an error, such as ${A:?}, a setting that
 // is readonly, arithmetic that is none, or exit. LTSP stops when the last
 // section that it runs of a group ends in a command that fails: a section that
-// ends in "[ x = y ] && A=1" does where x is not y, and wants an if instead.
+// ends in "test x = y && A=1" does where x is not y, and wants an if instead.
 func (f *LTSPFile) Stops(c LTSPClient) *SyntaxError {
 	ev := f.run(c, false)
 	if ev.fatal != nil {
@@ -231,7 +231,11 @@ func (ev *evaluator) group(names ...string) {
 // call runs the sections of these names; by is the section that includes them.
 func (ev *evaluator) call(by string, names []val) status {
 	outer := ev.vars["section"]
-	defer func() { ev.restore("section", outer) }()
+	ev.depth++ // it is a function too
+	defer func() {
+		ev.depth--
+		ev.restore("section", outer)
+	}()
 	st := status(0)
 	for _, name := range names {
 		if ev.ctl != ctlNone || ev.halted {
@@ -271,9 +275,6 @@ func (ev *evaluator) section(by, name string, args []val) status {
 		step.Why += ": LTSP has a function of that name"
 	case ev.hasRun(id):
 		step.Why += ": has run already"
-	case ev.depth >= maxCalls:
-		step.Why += ": nested too deeply"
-		ev.note(ev.pos, "INCLUDE is nested too deeply")
 	default:
 		step.Applies = true
 	}

@@ -73,7 +73,7 @@ func (ev *evaluator) simple(n *node) status {
 
 // assignments sets variables for good.
 func (ev *evaluator) assignments(n *node) status {
-	ev.last = 0
+	ev.inner = 0
 	for _, a := range n.assigns {
 		v := ev.join(tilde(a.val))
 		if ev.stopped() {
@@ -81,16 +81,17 @@ func (ev *evaluator) assignments(n *node) status {
 		}
 		ev.assign(a.off, a.name, v)
 	}
+	st := ev.inner
 	if in, out := ev.in, ev.out; len(n.redirs) > 0 {
 		sure := ev.redirect(n.redirs)
 		if ev.in, ev.out = in, out; !sure {
 			return unknown
 		}
 	}
-	if ev.last > 0 {
+	if st > 0 {
 		ev.lastFail = n.off
 	}
-	return ev.last // of the last $(...)
+	return st
 }
 
 func (ev *evaluator) isFunction(name string) bool {
@@ -413,9 +414,8 @@ func (ev *evaluator) end(n *node, name string, args []string) status {
 
 func (ev *evaluator) eval(n *node, code string) status {
 	if ev.budget -= len(code) / 16; ev.depth >= maxCalls {
-		ev.halted = true
-		ev.note(n.off, "functions are nested too deeply")
-		return unknown
+		ev.die(n.off, "eval is nested too deeply")
+		return 2
 	}
 	p := &shellParser{src: code, fixed: max(n.off, 1)}
 	body, _, err := p.all()

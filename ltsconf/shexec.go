@@ -17,8 +17,9 @@ const (
 	ctlExit
 )
 
-// maxCalls bounds the nesting of functions and sections.
-const maxCalls = maxDepth * 16
+// maxCalls bounds the nesting of functions: dash ends at 1000, and LTSP itself
+// has some around.
+const maxCalls = 990
 
 type evaluator struct {
 	f        *LTSPFile
@@ -28,6 +29,7 @@ type evaluator struct {
 	ran      map[string]bool // sections, by function
 	args     []val           // $1 and on
 	last     status          // $?
+	inner    status          // of the last $(...)
 	notes    []*SyntaxError
 	fatal    *SyntaxError // the shell has ended
 	failed   *SyntaxError // LTSP has
@@ -343,9 +345,8 @@ func (ev *evaluator) define(n *node) {
 // function runs the body of a function.
 func (ev *evaluator) function(body *node, args []val) status {
 	if ev.depth >= maxCalls {
-		ev.halted = true
-		ev.note(ev.pos, "functions are nested too deeply")
-		return unknown
+		ev.die(ev.pos, "functions are nested too deeply")
+		return 2
 	}
 	outer, loops := ev.args, ev.loops
 	ev.args, ev.loops = args, 0

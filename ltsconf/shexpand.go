@@ -198,10 +198,10 @@ func (ev *evaluator) substitute(t part) val {
 	st := ev.subshell(func() status { return ev.exec(t.body) })
 	got := ev.out
 	ev.out, ev.in = out, in
-	ev.last = st
+	ev.last, ev.inner = st, st
 	if !got.known || len(ev.notes) > note {
 		ev.notes = ev.notes[:note] // the value tells
-		ev.last = unknown
+		ev.last, ev.inner = unknown, unknown
 		return val{t.source, true}
 	}
 	return val{s: strings.ReplaceAll(strings.TrimRight(string(got.text), "\n"), "\x00", "")}
