@@ -185,7 +185,9 @@ func (d *Device) timeouts() deviceAttrs {
 }
 
 // Path returns the device's name, as in "/dev/nbd0".
-func (d *Device) Path() string { return fmt.Sprintf("/dev/nbd%d", d.index()) }
+func (d *Device) Path() string { return path(d.index()) }
+
+func path(index int) string { return fmt.Sprintf("/dev/nbd%d", index) }
 
 // Size returns the device's size in bytes.
 func (d *Device) Size() int64 { return int64(d.attrs.size) }
@@ -220,9 +222,10 @@ func (d *Device) Leave() {
 }
 
 // Detach writes out what is in the device's cache and detaches it. A device
-// that is mounted or in use otherwise (EBUSY) stays attached and kept.
+// that is mounted or in use otherwise (EBUSY), or may be, because this process
+// does not see its file, stays attached and kept.
 func (d *Device) Detach() error {
-	if err := flushUnused(d.Path()); err != nil {
+	if err := d.kernel.flush(d.index()); err != nil {
 		return fmt.Errorf("nbdattach: detaching %s: %w", d.Path(), err)
 	}
 	d.Leave()

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -32,6 +33,10 @@ func TestAttach(t *testing.T) {
 	got.serverFlags = 0
 	require.Equal(t, deviceAttrs{index: -1, size: 1 << 20, blockSize: 512, timeout: 7, dead: 60, clientFlags: 2}, got)
 	require.NoError(t, d.Err())
+	k.inUse = syscall.EBUSY
+	require.ErrorIs(t, d.Detach(), syscall.EBUSY)
+	require.False(t, k.disconnected || k.stopped)
+	k.inUse = nil
 	require.NoError(t, d.Detach())
 	require.NoError(t, d.Err())
 	require.True(t, k.disconnected)
@@ -253,6 +258,7 @@ func (disk) ReadAt([]byte, int64) (int, error) { return 0, io.ErrUnexpectedEOF }
 type fakeKernel struct {
 	index        int
 	err          error    // of connect
+	inUse        error    // of flush
 	reconfigured chan int // the number of sockets of each reconfigure that was taken
 
 	mu           sync.Mutex
@@ -304,6 +310,8 @@ func (k *fakeKernel) disconnect(int) error {
 	k.disconnected = true
 	return nil
 }
+
+func (k *fakeKernel) flush(int) error { return k.inUse }
 
 func (k *fakeKernel) attached(int) (bool, error) {
 	k.mu.Lock()

@@ -11,6 +11,8 @@ type kernel interface {
 	// when there is no such device.
 	reconfigure(d deviceAttrs, sockets []uintptr) error
 	disconnect(index int) error
+	// flush makes a device that is not in use durable.
+	flush(index int) error
 	attached(index int) (bool, error)
 	// watch calls dead with the index of a device each time one of its
 	// connections dies, and with -1 when it may have missed that, from a

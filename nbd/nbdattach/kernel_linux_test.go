@@ -1,6 +1,7 @@
 package nbdattach
 
 import (
+	"io/fs"
 	"testing"
 
 	"github.com/mdlayher/genetlink"
@@ -72,6 +73,11 @@ func TestKernelErrors(t *testing.T) {
 	}}
 	_, err = none.attached(0)
 	require.ErrorContains(t, err, "modprobe nbd")
+}
+
+// TestFlushUnseen: a device whose file is not there may be mounted.
+func TestFlushUnseen(t *testing.T) {
+	require.ErrorIs(t, generic{}.flush(1<<20-1), fs.ErrNotExist)
 }
 
 func status(t testing.TB, connected uint8) []byte {

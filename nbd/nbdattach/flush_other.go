@@ -1,5 +1,0 @@
-//go:build !linux
-
-package nbdattach
-
-func flushUnused(string) error { return nil }
