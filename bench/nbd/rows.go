@@ -151,7 +151,7 @@ func swarm(n int) func(*server) ([]float64, error) {
 func copyDisk(connections int) func(*server) ([]float64, error) {
 	return func(s *server) ([]float64, error) {
 		url := "nbd://127.0.0.1:" + s.port + "/" + s.export()
-		if strings.Contains(strings.Join(s.cmd.Args, " "), "tls") {
+		if s.mode == encrypted {
 			url = "nbds://localhost:" + s.port + "/?tls-certificates=" + s.b.certs
 		}
 		before, start := s.cpu(), time.Now()

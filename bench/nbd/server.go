@@ -43,6 +43,7 @@ const patience = 5 * time.Second
 type server struct {
 	b     *bench
 	kind  string
+	mode  mode
 	port  string
 	cmd   *exec.Cmd
 	group int    // of its processes
@@ -59,8 +60,9 @@ func command(args ...string) *exec.Cmd {
 	return cmd
 }
 
-// args is how a server is started; env what it needs in its environment.
-func (b *bench) args(s *server, m mode, image string) []string {
+// args is how a server is started.
+func (b *bench) args(s *server, image string) []string {
+	m := s.mode
 	write := m == overlay || m == overlayMemory || m == impatient
 	args := map[string][]string{
 		ours:    {b.binary, "-listen", "127.0.0.1:" + s.port},
@@ -122,11 +124,11 @@ func (b *bench) start(kind string, m mode, image string) (*server, error) {
 	}
 	_, port, _ := net.SplitHostPort(l.Addr().String())
 	l.Close()
-	s := &server{b: b, kind: kind, port: port, cow: filepath.Join(b.dir, "cow"), ended: make(chan struct{})}
+	s := &server{b: b, kind: kind, mode: m, port: port, cow: filepath.Join(b.dir, "cow"), ended: make(chan struct{})}
 	if err := os.MkdirAll(s.cow, 0o755); err != nil {
 		return nil, err
 	}
-	s.cmd = command(b.meter.wrap(b.args(s, m, image))...)
+	s.cmd = command(b.meter.wrap(b.args(s, image))...)
 	s.cmd.Env = append(os.Environ(), "TMPDIR="+s.cow)
 	s.cmd.Stdout, s.cmd.Stderr = &s.log, &s.log
 	if err := s.cmd.Start(); err != nil {
