@@ -98,6 +98,8 @@ func TestLintIncluded(t *testing.T) {
 		"cfg/b:4:1 uboot-ends-label", "cfg/b:6:9 no-such-label"} {
 		require.Contains(t, all, want)
 	}
+	require.Equal(t, 1, strings.Count(all, "cfg/b:2:1 duplicate-label"))
+	require.Equal(t, 2, strings.Count(all, "cfg/b:2:1 no-such-file"), "the kernel and the initrd, once each")
 	require.NotContains(t, all, "misplaced", "the label of the file before goes on")
 	require.Equal(t, 1, strings.Count(all, "cfg/b:1:12 "), "a file that is included twice is checked once")
 

@@ -54,6 +54,27 @@ func TestMenuIsReadBack(t *testing.T) {
 	}
 }
 
+// TestSubmenuHotkeyForUBoot: the submenu's name is not that of the entry before.
+func TestSubmenuHotkeyForUBoot(t *testing.T) {
+	c := &Config{Entries: []Entry{{Label: "a", Kernel: "k"}, {Label: "m", Title: "More", Hotkey: 'm', Entries: []Entry{{Label: "b", Kernel: "l"}}}}}
+	text, err := renderAll(c, Target{})["PXELINUX"]()
+	require.NoError(t, err)
+	require.Equal(t, map[string]map[string]string{"a": {"title": "a", "linux": "k"}, "b": {"title": "b", "linux": "l"}}, ubootLabels(text), text)
+	back, _ := loadString(t, text).Config("")
+	require.Equal(t, byte('m'), back.Entries[1].Hotkey)
+	require.Equal(t, "More", back.Entries[1].Title)
+}
+
+// TestForeignHotkeys: what GRUB has for itself does not keep a file from it.
+func TestForeignHotkeys(t *testing.T) {
+	back, left := loadString(t, "UI menu.c32\nLABEL a\nMENU LABEL ^Classic\nKERNEL k\nLABEL b\nMENU LABEL ^Other\nKERNEL k\n").Config("")
+	require.Empty(t, left)
+	require.Zero(t, back.Entries[0].Hotkey)
+	require.Equal(t, byte('o'), back.Entries[1].Hotkey)
+	_, err := renderAll(back, Target{})["GRUB"]()
+	require.NoError(t, err)
+}
+
 func TestGRUBScriptCheckWholeMenu(t *testing.T) {
 	tool := need(t, "grub-script-check")[0]
 	text, err := renderAll(wholeMenu(), Target{})["GRUB"]()

@@ -105,7 +105,7 @@ func (p *profiles) layers(own *Profile, name string) (*layered, error) {
 		l.add(&profile, fmt.Sprintf("profile %q", n))
 	}
 	l.add(own, name)
-	return l, nil
+	return l, l.err
 }
 
 // layered is a configuration in the making, and where each value came from.
@@ -113,6 +113,7 @@ type layered struct {
 	cfg    Config
 	args   []string         // for every entry with a kernel
 	origin map[Value]string // with an empty From; nil if nobody looks
+	err    error
 }
 
 func (l *layered) clone(look bool) *layered {
@@ -196,7 +197,7 @@ func (l *layered) addEntry(list *[]Entry, e *Entry, from string, depth int) {
 		into.set(e)
 	}
 	if depth > maxMenuDepth {
-		into.Entries = e.Entries // which Validate refuses
+		l.err = e.errorf("", "submenu", e.Label, "menus are more than %d deep", maxMenuDepth)
 		return
 	}
 	// One after the other: what one adds another may move.

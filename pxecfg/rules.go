@@ -184,6 +184,9 @@ func (k *compiledRule) config(ctx context.Context, c Client) (*Config, error) {
 	}
 	l := k.base.clone(isLook(ctx))
 	l.add(&Profile{Config: *cfg}, "the source of "+k.name)
+	if l.err != nil {
+		return nil, l.err
+	}
 	lookOf(ctx).from(l.origin)
 	out := l.config()
 	out.Fallback = k.fallback || cfg.Fallback

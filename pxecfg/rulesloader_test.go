@@ -147,6 +147,10 @@ func TestProfileLayersMenus(t *testing.T) {
 	require.Equal(t, []string{"quiet"}, r.Profiles["base"].Config.Entries[1].Args, "a profile is not changed")
 	require.Equal(t, "o/vmlinuz", r.Profiles["base"].Config.Entries[2].Entries[0].Kernel)
 	require.Empty(t, r.Profiles["base"].Config.Entries[2].Entries[0].Title)
+	loop := make([]Entry, 1)
+	loop[0] = Entry{Label: "loop", Entries: loop}
+	require.ErrorIs(t, (&Rules{List: []Rule{{Profile: Profile{Config: Config{Entries: loop}}}}}).Validate(), fs.ErrInvalid, "menus within themselves end")
+
 	steps := Explain(t.Context(), r, Client{})
 	var title Value
 	for _, v := range steps[len(steps)-1].Values {
