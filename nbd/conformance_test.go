@@ -38,7 +38,7 @@ func conforms(t *testing.T, h nbd.Handler, name string, content []byte) {
 func TestImagesAndRootsConform(t *testing.T) {
 	for _, stored := range []bool{false, true} {
 		t.Run(fmt.Sprintf("stored %t", stored), func(t *testing.T) {
-			content := pattern(130<<10 + 100)
+			content := pattern(40<<10 + 100)
 			padded := append(bytes.Clone(content), make([]byte, -len(content)&511)...)
 			dir := t.TempDir()
 			images := &nbd.Images{Dir: filepath.Join(dir, "images"), Logger: quiet}

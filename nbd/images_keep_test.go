@@ -170,6 +170,15 @@ func TestKeptGenerationWrittenTo(t *testing.T) {
 	g.replace(8, 0)
 	g.restart()
 	g.serves(name, 9)
+
+	// The same content as another file: the link follows.
+	require.Equal(t, name, g.replace(9, 0))
+	require.NoError(t, os.Link(g.file, g.file+".mine"))
+	require.Equal(t, name, g.replace(9, 0))
+	require.NoError(t, os.WriteFile(g.file+".mine", []byte{7}, 0o600))
+	g.replace(8, 0)
+	g.restart()
+	g.serves(name, 9)
 }
 
 // TestImageReplicas: two servers with the same generation serve the same machine

@@ -368,7 +368,7 @@ func crashRoots(t *testing.T, skip string) (states int, bad error) {
 			worlds = g.steps[n-1].any
 			due = due || len(worlds) == 1
 		}
-		tries := uint64(3)
+		tries := uint64(2)
 		if skip != "" {
 			if !due || n < g.first {
 				continue
