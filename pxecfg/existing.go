@@ -190,11 +190,14 @@ func (cv *converter) command(cfg *Config, p *PXELINUX, command string, hidden bo
 	if command == "" {
 		return "", nil
 	}
-	_, extra := firstWord(command)
-	extra = skipSpace(extra)
+	_, extra := cutWord(command)
 	e := p.Lookup(command)
 	if e == nil {
-		e, extra = &MenuEntry{Action: ActionCommand, Label: strings.TrimLeft(command, "-"), Type: "kernel", Kernel: command}, ""
+		file := p.Resolve(command, SysStrings{})
+		if file == "" {
+			return "", fmt.Errorf("%q is no label, and IMPLICIT 0 lets nothing else boot: %w", cutShort(command), fs.ErrInvalid)
+		}
+		e, extra = &MenuEntry{Action: ActionCommand, Label: strings.TrimLeft(command, "-"), Type: "kernel", Kernel: file, SysAppend: p.sysAppend}, ""
 	}
 	if label, ok := cv.of[e]; ok && extra == "" {
 		return label, nil

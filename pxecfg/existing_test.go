@@ -191,3 +191,16 @@ func TestCompareVersions(t *testing.T) {
 	}
 	require.Zero(t, compareVersions("6.01", "6.1"))
 }
+
+// A DEFAULT that is no label boots as PXELINUX boots it.
+func TestExistingFileCommand(t *testing.T) {
+	cfg, left := loadString(t, "SYSAPPEND 2\nDEFAULT vmlinuz ro initrd=i\n").Config("")
+	require.Empty(t, left)
+	require.Equal(t, []Entry{{Label: cfg.Default, Kernel: "vmlinuz", Initrd: []string{"i"}, Args: []string{"ro"}, SysAppend: 2}}, cfg.Entries)
+	cfg, left = loadString(t, "ALLOWOPTIONS 0\nDEFAULT vmlinuz ro\n").Config("")
+	require.Empty(t, left)
+	require.Empty(t, cfg.Entries[0].Args)
+	cfg, left = loadString(t, "IMPLICIT 0\nDEFAULT vmlinuz ro\nLABEL a\nLINUX k\n").Config("")
+	require.Nil(t, cfg)
+	require.ErrorContains(t, left[0], "IMPLICIT 0")
+}
