@@ -187,14 +187,12 @@ func (l *layered) addEntry(list *[]Entry, e *Entry, from string, depth int) {
 			l.origin[v] = from
 		}
 	}
-	into := find(l.cfg.Entries, e.Label)
-	if into == nil {
+	if into := find(l.cfg.Entries, e.Label); into != nil {
+		into.set(e)
+	} else {
 		n := *e
 		n.Args, n.Entries = slices.Clip(n.Args), nil
 		*list = append(*list, n)
-		into = &(*list)[len(*list)-1]
-	} else {
-		into.set(e)
 	}
 	if depth > maxMenuDepth {
 		l.err = e.errorf("", "submenu", e.Label, "menus are more than %d deep", maxMenuDepth)
@@ -203,7 +201,7 @@ func (l *layered) addEntry(list *[]Entry, e *Entry, from string, depth int) {
 	// One after the other: what one adds another may move.
 	for i := range e.Entries {
 		var sub *[]Entry
-		if into = find(l.cfg.Entries, e.Label); into != nil {
+		if into := find(l.cfg.Entries, e.Label); into != nil {
 			sub = &into.Entries
 		} else {
 			sub = &(*list)[len(*list)-1].Entries
