@@ -98,7 +98,7 @@ func (ev *evaluator) fields(words [][]part) (out []string, ok bool) {
 	}
 	var fs []fragment
 	for _, w := range words {
-		if len(w) == 1 && w[0].kind == textPart && (w[0].quoted || strings.IndexAny(w[0].text, "~*?[") < 0) {
+		if len(w) == 1 && w[0].kind == textPart && (w[0].quoted || !strings.ContainsAny(w[0].text, "~*?[")) {
 			out = append(out, w[0].text)
 			continue
 		}
