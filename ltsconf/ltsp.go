@@ -16,8 +16,8 @@ import (
 //
 // Such a file looks like an lts.conf and is another language: each section is
 // the body of a shell function, and several of them run one after the other.
-// What they set with assignments, conditions, case and for is known here
-// without a shell; see [LTSPFile.Undecided] for what is not.
+// What they set is known here without a shell; see [LTSPFile.Undecided] for
+// what is not.
 type LTSPFile struct {
 	src      []byte
 	name     string
@@ -97,7 +97,9 @@ func ParseLTSPFile(name string) (*LTSPFile, error) {
 // and what does not mean what it looks like: a header that loses characters,
 // two sections of one name, or of names that differ only in punctuation (the
 // later one counts), an indented INCLUDE, carriage returns, and commands
-// other than those that only set, test or print ("A=x y" runs y).
+// other than those that only set, test or print ("A=x y" runs y), settings in
+// a subshell, a pipeline or the background, which are lost, and quotes and
+// braces that cross a section's border.
 func (o LTSPParser) Parse(name string, r io.Reader) (*LTSPFile, error) {
 	limit := o.MaxSize
 	if limit == 0 {

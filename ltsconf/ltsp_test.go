@@ -232,6 +232,15 @@ func TestLTSPHostileInput(t *testing.T) {
 		"heredocs":    "[clients]\n" + rep("cat <<A\n"),
 		"headers":     rep("[a"),
 		"sections":    rep("[*a]\n"),
+		"words":       "[clients]\nwhile :; do : " + rep("'' ") + "; done\n",
+		"patterns":    "[clients]\nwhile :; do case x in " + rep("''|") + "y) ;; esac; done\n",
+		"unknowns":    "[clients]\nwhile :; do [ -f x ] && { " + rep(": ; ") + "}; done\n",
+		"empty":       "[clients]\nwhile :; do " + rep("A= ") + "; done\n",
+		"includes":    rep("[*a]\n") + "[clients]\nwhile :; do section_call a; done\n",
+		"greedy":      "[clients]\nA=" + strings.Repeat("a", 4000) + "\nB=${A%%*" + strings.Repeat("a", 2000) + "b}\n",
+		"evals":       "[clients]\nA='" + rep(": ; ") + "'\nwhile :; do eval \"$A\"; done\n",
+		"recursion":   "[clients]\nf() { A=$(f); }\nf\n",
+		"forks":       "[clients]\nf() { f | f; }\nf\n",
 		"tests":       "[clients]\n[ " + rep("1 -o ") + "1 ]\n",
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -264,17 +273,17 @@ INCLUDE=kiok
 [pc*]
 INCLUDE=kiosk
 [pc01]
-A=1
+low=1
 [kiosk]
-A=1
+low=1
 [00-11-25-84-ce-ba|host2]
-A=1
+low=1
 [00-11-25-84-ce-bb]
-A=1
+low=1
 [pc1*|pc2?]
-A=x y
+low=x y
 [init/pc01]
-A=1
+low=1
 `))
 	require.NoError(t, err)
 	var got []string
@@ -288,4 +297,61 @@ A=1
 		"x:13:1: nothing gets to [pc1*|pc2?]: [pc*] in line 3 comes first (dead-section)",
 		"x:14:1: this runs the command y; put the value in quotes (syntax)",
 	}, got)
+}
+
+func TestLTSPLintSettings(t *testing.T) {
+	f, err := LTSPParser{Compatible: true}.Parse("x", strings.NewReader(`[server]
+NAT=1
+MENU_TIMEOUT=soon
+[clients]
+NAT=1
+DEBUG_SHELL=yes
+HOSTNMAE=pc
+hostname=pc
+AUTOLOGIN=a
+AUTOLOGIN=b
+OWN=x
+POST_INIT_X="echo $OWN"
+POST_INTI_X="true"
+FSTAB_1="s:/d /d nfs defaults 0 0"
+PASSWORDS_1="a/YQo="
+DNS_SERVER=dns
+INCLUDE=one
+[one]
+INCLUDE=two
+[two]
+INCLUDE=one
+[00:11:25:84:ce:ba]
+KERNEL_PARAMETERS=quiet
+PASSWORDS_PC01="a/YQo="
+UDEV_SEAT_1_SOUND="*/sound/card1*"
+`))
+	require.NoError(t, err)
+	var got []string
+	for _, x := range f.Lint() {
+		got = append(got, x.String())
+	}
+	require.Equal(t, []string{
+		`x:3:1: MENU_TIMEOUT: "soon" is no number (type)`,
+		"x:5:1: NAT counts in [server] only (unused)",
+		`x:6:1: DEBUG_SHELL: "yes" must be 0 or 1 (type)`,
+		"x:7:1: LTSP does not know HOSTNMAE; is it HOSTNAME? (unknown)",
+		"x:8:1: LTSP does not know hostname; is it HOSTNAME? (unknown)",
+		"x:9:1: AUTOLOGIN is set again in line 10, which counts (duplicate-setting)",
+		"x:13:1: LTSP does not know POST_INTI_X; is it POST_INIT_X? (unknown)",
+		"x:14:1: FSTAB_1: without nofail among its options the boot stops when this cannot be mounted (fstab)",
+		"x:15:1: PASSWORDS_1 looks like a secret, and each client that [clients] applies to can read it (secret)",
+		`x:16:1: DNS_SERVER: "dns" is no IP address (type)`,
+		"x:21:1: INCLUDE in a circle: [one] runs already, and this does nothing (include)",
+	}, got)
+	seen := map[string]bool{}
+	for _, v := range LTSPVariables() {
+		require.False(t, seen[v.Name], v.Name)
+		seen[v.Name] = true
+		require.NotEmpty(t, v.Meaning, v.Name)
+		require.NotEmpty(t, v.Type, v.Name)
+		if !strings.ContainsAny(v.Name, "*<") && !strings.ContainsAny(v.Default, "$%") {
+			require.Empty(t, v.Check(v.Default), v.Name)
+		}
+	}
 }

@@ -261,6 +261,7 @@ func (ev *evaluator) section(by, name string, args []val) status {
 			step.Why = "INCLUDE in " + bracket(by)
 		}
 	}
+	ev.bytes -= ev.f.patterns.count
 	i, ok := ev.f.find(name)
 	id := ""
 	if ok {

@@ -7,10 +7,14 @@ import (
 )
 
 // Lint returns what is probably a mistake, in the order of the file; at most a
-// thousand findings: the [LTSPFile.Problems] (rule "syntax"), INCLUDE of a
-// section that is not there ("include"), and sections that run for no client
-// ("dead-section"). Names and types of settings are not checked: sections are
-// shell code, and may use any.
+// thousand findings: the [LTSPFile.Problems] (rule "syntax"); INCLUDE of a
+// section that is not there, or in a circle ("include"); sections that run for
+// no client ("dead-section"); names that LTSP does not know and the file does
+// not read ("unknown"), values of the wrong type ("type"), settings where they
+// do not count ("unused") or that a later one of the section replaces
+// ("duplicate-setting"), passwords for many clients ("secret"), fstab lines
+// that can stop the boot ("fstab"). Settings within conditions and loops are
+// the file's own business.
 func (f *LTSPFile) Lint() []Finding {
 	var out []Finding
 	for _, p := range f.problems {
@@ -66,6 +70,8 @@ func (f *LTSPFile) Lint() []Finding {
 			}
 		}
 	}
+	f.ltspSettings(add)
+	f.includeCircles(add)
 	slices.SortStableFunc(out, func(a, b Finding) int { return a.Line - b.Line })
 	return out
 }

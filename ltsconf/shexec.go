@@ -77,7 +77,7 @@ func (ev *evaluator) exec(n *node) status {
 	if ev.stopped() || n == nil {
 		return ev.last
 	}
-	if ev.budget--; ev.budget < 0 {
+	if ev.budget--; ev.budget < 0 || ev.bytes < 0 {
 		ev.halted = true
 		ev.note(n.off, "this takes too long to evaluate")
 		return unknown
@@ -154,7 +154,7 @@ func (ev *evaluator) chain(n *node) status {
 		next := n.list[i+1]
 		switch {
 		case st == unknown:
-			if sets(next) {
+			if ev.sets(next) {
 				ev.note(next.off, "only the client can tell whether this is done")
 			}
 		case or == (st != 0):
@@ -195,6 +195,7 @@ func (ev *evaluator) caseCommand(n *node) status {
 	}
 	for _, a := range n.arms {
 		for _, p := range a.patterns {
+			ev.bytes -= 8
 			pat, ok := ev.pattern(p)
 			if ev.stopped() {
 				return unknown
@@ -375,6 +376,7 @@ func (ev *evaluator) assign(off int, name string, v val) {
 		ev.die(off, "%s is readonly", clip(name))
 		return
 	}
+	ev.bytes -= 8
 	set := &variable{val: v, set: true, off: off}
 	if old == nil || !old.set {
 		ev.order = append(ev.order, name)
@@ -408,9 +410,10 @@ func (ev *evaluator) die(off int, format string, args ...any) {
 }
 
 // sets reports whether n does more than test or run something.
-func sets(n *node) bool {
+func (ev *evaluator) sets(n *node) bool {
 	found := false
 	walk(n, func(n *node) {
+		ev.budget--
 		if len(n.assigns) > 0 && len(n.words) == 0 || n.kind == forNode || n.kind == funcNode {
 			found = true
 		}

@@ -45,7 +45,7 @@ func (ev *evaluator) frags(w []part, out []fragment) []fragment {
 			out = ev.param(t, out)
 		}
 		for _, f := range out[n:] {
-			if ev.bytes -= len(f.s); ev.bytes < 0 {
+			if ev.bytes -= len(f.s) + 1; ev.bytes < 0 {
 				if !ev.halted {
 					ev.halted = true
 					ev.note(ev.pos, "the values are too large")
@@ -60,6 +60,7 @@ func (ev *evaluator) frags(w []part, out []fragment) []fragment {
 // join expands a word to one text, as in an assignment.
 func (ev *evaluator) join(w []part) val {
 	if len(w) == 1 && w[0].kind == textPart {
+		ev.bytes -= len(w[0].text)
 		return val{s: w[0].text}
 	}
 	return joinFrags(ev.frags(w, nil))
@@ -97,8 +98,10 @@ func (ev *evaluator) fields(words [][]part) (out []string, ok bool) {
 		}
 	}
 	var fs []fragment
+	ev.budget -= len(words) / 8
 	for _, w := range words {
 		if len(w) == 1 && w[0].kind == textPart && (w[0].quoted || !strings.ContainsAny(w[0].text, "~*?[")) {
+			ev.bytes -= len(w[0].text)
 			out = append(out, w[0].text)
 			continue
 		}
@@ -380,13 +383,11 @@ func (ev *evaluator) strip(op, s, pat string) string {
 		case "##":
 			head, tail = s[n-i:], s[:n-i]
 		}
-		if ev.bytes -= len(tail); ev.bytes < 0 {
-			ev.halted = true
-			ev.note(ev.pos, "the values are too large")
-			return s
-		}
-		if shellMatch(pat, tail) {
+		if ev.matches(pat, tail) {
 			return head
+		}
+		if ev.halted {
+			return s
 		}
 	}
 	return s
@@ -394,11 +395,7 @@ func (ev *evaluator) strip(op, s, pat string) string {
 
 // matches is shellMatch within the bounds of an evaluation.
 func (ev *evaluator) matches(pat, s string) bool {
-	cost := len(s)
-	if strings.IndexByte(pat, '*') >= 0 {
-		cost = len(s) * (1 + len(pat)/16)
-	}
-	if ev.bytes -= cost / 16; ev.bytes < 0 {
+	if ev.bytes -= len(s) * (1 + len(pat)/16); ev.bytes < 0 {
 		if !ev.halted {
 			ev.halted = true
 			ev.note(ev.pos, "this takes too long to evaluate")
