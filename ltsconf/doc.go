@@ -72,15 +72,21 @@
 // LTSP 19 and later turn each section into a shell function and run those
 // that apply, one after the other, so that later settings replace earlier ones:
 // the other way round than in an lts.conf. [ParseLTSP] reads such a file, and
-// [LTSPFile.Resolve] evaluates it without a shell: assignments, quoting,
-// expansions, if, case, for, && and ||, test, export, unset and INCLUDE do what
-// they do in a POSIX shell. Commands are not run. What depends on one, on files
-// or on loops over them, is told by [LTSPFile.Undecided] and counts as not set;
-// a value with a $(command) is kept as it is written. Variables are empty
-// unless a section sets them or [LTSPClient].Env has them.
+// [LTSPFile.Resolve] evaluates it without a shell, as dash would: all of a
+// POSIX shell's language, functions, loops, arithmetic and here-documents
+// included, with the builtins that set, test or print. No command is run, no file
+// read. What depends on one is told by [LTSPFile.Undecided], with its place, and
+// counts as not set; a value with a $(command) is kept as it is written.
+// Variables are empty unless a section sets them or [LTSPClient].Env has them.
+// echo is LTSP's own, which knows neither options nor escapes.
 //
-// A quote that one section opens and another closes, which a shell reads over
-// the sections' borders, counts as a file that no client can read.
+// [LTSPFile.Stops] tells where a client would stop its boot: LTSP does when a
+// section ends in a command that fails. A line that starts with [ is a header,
+// also where a test was meant. Quotes, braces and here-documents do not end
+// where a section does; the strict reader refuses those that cross its border,
+// and a compatible one reads on as the shell does (what LTSP writes between two
+// sections is not in such a value letter by letter). A file without any section
+// does not boot. [LTSPVariables] lists the settings that LTSP knows.
 //
 // # Limits
 //
@@ -89,5 +95,5 @@
 // no input makes it panic. A [File] does not change after parsing and may be
 // used by any number of goroutines. Substitutions in values are checked to be
 // closed; what runs inside them is the client's business. The evaluation of an
-// ltsp.conf ends after 131072 commands or 4 MiB of values.
+// ltsp.conf ends after 131072 commands or 4 MiB of values and comparisons.
 package ltsconf

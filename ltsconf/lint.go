@@ -299,7 +299,9 @@ func checkFstab(line string) string {
 }
 
 // suggest offers the known name that was probably meant.
-func suggest(name string) string {
+func suggest(name string) string { return suggestFrom(variables[:], name) }
+
+func suggestFrom(variables []Variable, name string) string {
 	best, at := max(2, min(4, len(name)/4+1)), ""
 	try := func(s string) {
 		if d := distance(name, s, best); d < best {

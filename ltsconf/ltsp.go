@@ -16,8 +16,8 @@ import (
 //
 // Such a file looks like an lts.conf and is another language: each section is
 // the body of a shell function, and several of them run one after the other.
-// What they set with assignments, conditions, case and for is known here
-// without a shell; see [LTSPFile.Undecided] for what is not.
+// What they set is known here without a shell; see [LTSPFile.Undecided] for
+// what is not.
 type LTSPFile struct {
 	src      []byte
 	name     string
@@ -27,14 +27,26 @@ type LTSPFile struct {
 	patterns patterns
 	problems []*SyntaxError
 	broken   bool
+
+	code  strings.Builder // the shell code that clients make of the file
+	lines []codeLine
+	names map[string]bool // functions of the file's own
+	top   *node           // all of it, when a section does not end where it seems to
 }
 
 type ltspSection struct {
-	label string // what remains of the header
-	id    string // name of the shell function
-	line  int    // of the header
-	lines []int  // offsets of the body's lines
-	body  *node
+	label      string // what remains of the header
+	id         string // name of the shell function
+	line       int    // of the header
+	start, end int    // of the body, in the code
+	body       *node
+}
+
+// codeLine is where a line of the code comes from.
+type codeLine struct {
+	off     int
+	line    int32 // in the file
+	section int32
 }
 
 // WriteTo writes the file byte for byte as it was read.
@@ -85,7 +97,9 @@ func ParseLTSPFile(name string) (*LTSPFile, error) {
 // and what does not mean what it looks like: a header that loses characters,
 // two sections of one name, or of names that differ only in punctuation (the
 // later one counts), an indented INCLUDE, carriage returns, and commands
-// other than those that only set, test or print ("A=x y" runs y).
+// other than those that only set, test or print ("A=x y" runs y), settings in
+// a subshell, a pipeline or the background, which are lost, and quotes and
+// braces that cross a section's border.
 func (o LTSPParser) Parse(name string, r io.Reader) (*LTSPFile, error) {
 	limit := o.MaxSize
 	if limit == 0 {
@@ -121,16 +135,10 @@ func (f *LTSPFile) refuse(line, col int, format string, args ...any) {
 const unnamed = "unnamed" // the lines above all sections
 
 func (f *LTSPFile) read() {
-	f.sections = append(f.sections, ltspSection{label: unnamed, id: unnamed})
-	f.byID[unnamed] = 0
+	f.begin(ltspSection{label: unnamed, id: unnamed})
 	f.exact[unnamed] = 0
-	var body strings.Builder
-	finish := func() {
-		f.body(&f.sections[len(f.sections)-1], body.String())
-		body.Reset()
-	}
-	cr := false
-	for n, rest := 1, f.src; len(rest) > 0; n++ {
+	cr, n := false, 1
+	for rest := f.src; len(rest) > 0; n++ {
 		line, more, _ := bytes.Cut(rest, []byte("\n"))
 		rest = more
 		if i := bytes.IndexByte(line, '\r'); i >= 0 && !cr {
@@ -142,17 +150,113 @@ func (f *LTSPFile) read() {
 			line = bytes.ReplaceAll(line, []byte{0}, nil)
 		}
 		if isHeader(line) {
-			finish()
+			f.finish(n)
 			f.header(n, string(line))
 			continue
 		}
-		cur := &f.sections[len(f.sections)-1]
-		cur.lines = append(cur.lines, body.Len())
-		body.WriteString(shellLine(string(line)))
-		body.WriteByte('\n')
+		f.write(n, shellLine(string(line)))
 	}
-	finish()
+	f.finish(n)
+	f.parse()
 	slices.SortStableFunc(f.problems, func(a, b *SyntaxError) int { return a.Line - b.Line })
+}
+
+// write adds a line to the code.
+func (f *LTSPFile) write(line int, text string) {
+	f.lines = append(f.lines, codeLine{f.code.Len(), int32(line), int32(len(f.sections) - 1)})
+	f.code.WriteString(text)
+	f.code.WriteByte('\n')
+}
+
+// begin starts the function of a section.
+func (f *LTSPFile) begin(s ltspSection) {
+	f.byID[s.id] = int32(len(f.sections))
+	f.sections = append(f.sections, s)
+	f.write(max(s.line, 1), sectionPrefix+s.id+"() {")
+	f.write(max(s.line, 1), ":")
+	f.sections[len(f.sections)-1].start = f.code.Len()
+}
+
+func (f *LTSPFile) finish(line int) {
+	f.sections[len(f.sections)-1].end = f.code.Len()
+	f.write(line, "}")
+}
+
+// at returns where an offset in the code comes from.
+func (f *LTSPFile) at(off int) (section int32, line, col int) {
+	i, found := slices.BinarySearchFunc(f.lines, off, func(l codeLine, off int) int { return l.off - off })
+	if !found {
+		i--
+	}
+	l := f.lines[max(i, 0)]
+	return l.section, int(l.line), off - l.off + 1
+}
+
+// parse reads the code: each section by itself, for that is how it is meant,
+// and all at once when one of them does not end where its text does. Quotes
+// and braces do not care for headers.
+func (f *LTSPFile) parse() {
+	code, whole := f.code.String(), false
+	var first *shellError
+	for i := range f.sections {
+		s := &f.sections[i]
+		n, open, err := parseShell(code[:s.end], s.start)
+		if err != nil {
+			whole = true
+			if e := (*shellError)(nil); first == nil && errors.As(err, &e) {
+				first = e
+				if e.off >= s.end && s.end > s.start {
+					e.off = s.end - 1
+				}
+			}
+			continue
+		}
+		if s.body = n; open {
+			whole = true
+			if first == nil {
+				first = &shellError{max(s.end-1, 0), "the section's last command goes on behind its end"}
+			}
+		}
+	}
+	if len(f.sections) == 1 {
+		// The list of no sections is a string that does not end.
+		whole = true
+		if first == nil {
+			first = &shellError{0, "a file without sections; put [clients] above the settings"}
+		}
+	}
+	if whole {
+		f.functions(&f.code)
+		n, open, err := parseShell(f.code.String(), 0)
+		_, line, col := f.at(first.off)
+		if err != nil || open {
+			f.refuse(line, col, "%s; clients do not boot with it", first.msg)
+		} else {
+			f.complain(line, col, "%s; it takes in what follows", first.msg)
+			f.top = n
+		}
+	}
+	for i := range f.sections {
+		if body := f.sections[i].body; body != nil {
+			f.check(body)
+		}
+	}
+	if f.top == nil {
+		f.code = strings.Builder{}
+	}
+}
+
+// functions adds the functions that LTSP writes behind the sections.
+func (f *LTSPFile) functions(code *strings.Builder) {
+	code.WriteString("section_list() {\necho \"\\")
+	for _, s := range f.sections[1:] {
+		code.WriteString("\n" + sectionPrefix + s.id)
+	}
+	code.WriteString("\"\n}\n# \"\"\nsection_call() {\nfor section in \"$@\"; do\ncase \"$section\" in\nunnamed) section_unnamed \"$@\" ;;")
+	for _, s := range f.sections[1:] {
+		code.WriteString("\n" + s.label + ") " + sectionPrefix + s.id + " \"$@\" ;;")
+	}
+	code.WriteString("\nesac\ndone\n}\n")
 }
 
 // isHeader reports whether the line is a section's header: spaces, but no tabs,
@@ -191,7 +295,11 @@ func (f *LTSPFile) header(n int, line string) {
 	written, _, _ := strings.Cut(line, "#")
 	written = strings.Trim(written, " \t\r")
 	if w := strings.TrimSuffix(strings.TrimPrefix(written, "["), "]"); fold(strings.Trim(w, " ")) != s.label {
-		f.complain(n, col, "the section is called %q; letters, digits and -*./:?@_| only, and nothing behind the ]", clip(s.label))
+		if strings.HasPrefix(written, "[ ") {
+			f.complain(n, col, "a line that starts with [ is a section's header, here of %q; write test in place of [", clip(s.label))
+		} else {
+			f.complain(n, col, "the section is called %q; letters, digits and -*./:?@_| only, and nothing behind the ]", clip(s.label))
+		}
 	}
 	alternatives := strings.Split(s.label, "|")
 	switch {
@@ -205,7 +313,7 @@ func (f *LTSPFile) header(n int, line string) {
 	if first, ok := f.byID[s.id]; ok {
 		switch old := f.sections[first]; {
 		case s.id == unnamed && old.line == 0:
-			if old.body != nil && len(old.body.list) > 0 {
+			if strings.TrimSpace(f.code.String()[old.start:old.end]) != "" {
 				f.complain(n, col, "[unnamed] replaces the lines above the first section")
 			}
 		case old.label == s.label:
@@ -214,7 +322,6 @@ func (f *LTSPFile) header(n int, line string) {
 			f.complain(n, col, "section [%s] replaces [%s] of line %d: punctuation does not tell them apart", clip(s.label), clip(old.label), old.line)
 		}
 	}
-	f.byID[s.id] = i
 	for _, a := range alternatives {
 		if strings.ContainsAny(a, "*?") {
 			f.patterns.add(a, i)
@@ -222,7 +329,7 @@ func (f *LTSPFile) header(n int, line string) {
 			f.exact[a] = i
 		}
 	}
-	f.sections = append(f.sections, s)
+	f.begin(s)
 }
 
 // shellLine is the shell code that a line stands for.
@@ -247,66 +354,66 @@ func nameBytes(line string) int {
 	return n
 }
 
-const includeCommand = "section_call"
-
-// body reads the code of a section.
-func (f *LTSPFile) body(s *ltspSection, code string) {
-	n, err := parseShell(code)
-	if err != nil {
-		var e *shellError
-		if errors.As(err, &e) {
-			line, col := s.at(e.off)
-			f.refuse(line, col, "%s; clients do not boot with it", e.msg)
-		}
-		return
-	}
-	s.body = n
-	f.check(s, n)
-}
-
-// at returns line and column of an offset in the body.
-func (s *ltspSection) at(off int) (line, col int) {
-	if len(s.lines) == 0 {
-		return s.line, 1
-	}
-	i, found := slices.BinarySearch(s.lines, off)
-	if !found {
-		i--
-	}
-	return s.line + 1 + i, off - s.lines[i] + 1
-}
-
 // check complains about what is not settings, or only looks like them.
-func (f *LTSPFile) check(s *ltspSection, n *node) {
+func (f *LTSPFile) check(n *node) {
 	complain := func(off int, format string, args ...any) {
-		line, col := s.at(off)
+		_, line, col := f.at(off)
 		f.complain(line, col, format, args...)
 	}
-	switch n.kind {
-	case opaqueNode:
-		complain(n.off, "%s: what it sets is known on the client only", n.name)
-	case simpleNode:
-		for _, a := range n.assigns {
-			if upper(a.name) == "INCLUDE" {
-				complain(a.off, "INCLUDE counts in the first column only")
+	walk(n, func(n *node) {
+		switch n.kind {
+		case subNode, pipeNode:
+			for _, c := range n.list {
+				if c.kind == listNode && len(c.list) > 0 {
+					c = c.list[0]
+				}
+				switch {
+				case c.kind != simpleNode || len(c.assigns) == 0 || len(c.words) > 0:
+				case n.async:
+					complain(n.off, "this sets nothing: & runs it in the background; put the value in quotes")
+				case n.kind == pipeNode:
+					complain(n.off, "what is set in a pipeline is lost; put the value in quotes")
+				default:
+					complain(n.off, "what a subshell sets is lost; use { } in place of ( )")
+				}
+			}
+		case simpleNode:
+			for _, a := range n.assigns {
+				if upper(a.name) == "INCLUDE" {
+					complain(a.off, "INCLUDE counts in the first column only")
+				}
+			}
+			if len(n.words) > 0 {
+				switch cmd := plainText(n.words[0]); {
+				case len(n.words[0]) == 1 && (isKnownCommand(cmd) || f.defines(cmd)):
+				case len(n.assigns) > 0:
+					complain(n.off, "this runs the command %s; put the value in quotes", clip(cmd))
+				default:
+					complain(n.off, "this runs the command %s on the client", clip(cmd))
+				}
 			}
 		}
-		if len(n.words) > 0 {
-			switch cmd := plainText(n.words[0]); {
-			case len(n.words[0]) == 1 && isKnownCommand(cmd):
-			case len(n.assigns) > 0:
-				complain(n.off, "this runs the command %s; put the value in quotes", clip(cmd))
-			default:
-				complain(n.off, "this runs the command %s on the client", clip(cmd))
-			}
+	})
+}
+
+// defines reports whether the file has a function of that name.
+func (f *LTSPFile) defines(cmd string) bool {
+	if id, ok := strings.CutPrefix(cmd, sectionPrefix); ok {
+		if _, ok := f.byID[id]; ok {
+			return true
 		}
 	}
-	for _, c := range n.list {
-		f.check(s, c)
+	if f.names == nil {
+		f.names = make(map[string]bool)
+		for i := range f.sections {
+			walk(f.sections[i].body, func(n *node) {
+				if n.kind == funcNode {
+					f.names[n.name] = true
+				}
+			})
+		}
 	}
-	for _, a := range n.arms {
-		f.check(s, a.body)
-	}
+	return f.names[cmd]
 }
 
 // WriteLTSP writes an ltsp.conf with one section, clients, from which a client

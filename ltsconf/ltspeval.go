@@ -3,9 +3,7 @@ package ltsconf
 import (
 	"fmt"
 	"iter"
-	"slices"
 	"strconv"
-	"strings"
 )
 
 // LTSPClient is what a client of LTSP 19 and later is known by, and what it
@@ -48,14 +46,18 @@ const (
 // when it stands first it runs in their place. Section names are in lower
 // case, so a host name with capitals matches only where * or ? cover them.
 //
-// Values are as [Literal] has them. One with a $(command) in it is returned as
-// written, for the client to run.
+// Values are as [Literal] has them. One that needs a $(command) of the client
+// is returned as written, for the client to run. A client that stops its boot
+// while it reads the sections has no settings: see [LTSPFile.Stops].
 func (f *LTSPFile) Resolve(c LTSPClient) iter.Seq2[string, Value] {
 	return func(yield func(string, Value) bool) {
 		ev := f.run(c, false)
+		if ev.fatal != nil {
+			return
+		}
 		for i, name := range ev.order {
 			if v := ev.vars[name]; v != nil && v.set && v.pos == i {
-				if !yield(name, v.value) {
+				if !yield(name, ev.value(v)) {
 					return
 				}
 			}
@@ -64,9 +66,22 @@ func (f *LTSPFile) Resolve(c LTSPClient) iter.Seq2[string, Value] {
 }
 
 // Undecided returns where the settings of a client depend on what only a shell
-// on the client can tell: commands in conditions, files, loops. What is below
-// such a condition counts as not set.
+// on the client can tell: what a command answers, files, what is read from
+// them. What is below such a condition counts as not set.
 func (f *LTSPFile) Undecided(c LTSPClient) []*SyntaxError { return f.run(c, false).notes }
+
+// Stops returns where a client stops its boot while it reads the sections; nil
+// when it does not. A shell stops at an error, such as ${A:?}, a setting that
+// is readonly, arithmetic that is none, or exit. LTSP stops when the last
+// section that it runs of a group ends in a command that fails: a section that
+// ends in "test x = y && A=1" does where x is not y, and wants an if instead.
+func (f *LTSPFile) Stops(c LTSPClient) *SyntaxError {
+	ev := f.run(c, false)
+	if ev.fatal != nil {
+		return ev.fatal
+	}
+	return ev.failed
+}
 
 // Explain returns the sections that were looked for, in the order in which
 // they run, and what became of each setting there.
@@ -75,103 +90,116 @@ func (f *LTSPFile) Explain(c LTSPClient) []Step {
 	for i := range ev.steps {
 		for j := range ev.steps[i].Settings {
 			s := &ev.steps[i].Settings[j]
-			switch v := ev.vars[s.Name]; {
-			case v == nil || !v.set:
+			v := ev.vars[s.Name]
+			if v == nil || !v.set || ev.fatal != nil {
 				s.Why = "unset later"
-			case v.value == s.Value:
+				continue
+			}
+			if now := ev.value(v); now == s.Value {
 				s.Used = true
-			default:
-				s.Why = fmt.Sprintf("overridden by [%s], line %d", clip(v.value.Section), v.value.Line)
+			} else {
+				s.Why = fmt.Sprintf("overridden by [%s], line %d", clip(now.Section), now.Line)
 			}
 		}
 	}
 	return ev.steps
 }
 
+// variable is one of the shell's. It is replaced, never changed, so that a
+// shell of its own can be left by putting the old ones back.
 type variable struct {
-	raw   string // as inside of double quotes
-	set   bool   // by the file
-	pos   int    // in order
-	value Value
+	val      val
+	set      bool // by the file
+	pos      int  // in order
+	off      int  // where it was set
+	readonly bool
+	unset    bool // readonly without a value
 }
 
-type status byte
-
-const (
-	success status = iota
-	failure
-	unknown
-)
-
-type evaluator struct {
-	f       *LTSPFile
-	vars    map[string]*variable
-	order   []string
-	ran     map[string]bool // by function
-	notes   []*SyntaxError
-	steps   []Step
-	cur     *ltspSection
-	step    int // of the current section
-	explain bool
-	budget  int
-	bytes   int
-	stop    bool // return from the section
-	depth   int
-	halted  bool
+func (ev *evaluator) value(v *variable) Value {
+	section, line, col := ev.f.at(v.off)
+	return Value{Raw: v.val.raw(), Section: ev.f.sections[section].label, File: ev.f.name, Line: line, Col: col}
 }
+
+// The variables of LTSP that are local while the sections run: what a section
+// sets them to is lost.
+var ltspLocals = [...]string{"config", "applet", "clients_section", "server_section", "sub_dir", "want", "got"}
 
 func (f *LTSPFile) run(c LTSPClient, explain bool) *evaluator {
 	ev := &evaluator{f: f, explain: explain, vars: make(map[string]*variable), ran: make(map[string]bool), budget: maxSteps, bytes: maxExpand}
 	if f.broken {
 		return ev
 	}
-	seed := func(name, value string) {
-		if value != "" {
-			ev.vars[name] = &variable{raw: Literal(value).Raw}
-		}
-	}
 	for name, v := range c.Env {
-		seed(name, v)
+		ev.seed(name, v)
 	}
 	mac, ip := c.MAC.String(), ""
 	if a := c.IP.Unmap(); a.IsValid() {
 		ip = a.String()
 	}
-	seed("HOSTNAME", c.Hostname)
-	seed("IP_ADDRESS", ip)
-	seed("MAC_ADDRESS", mac)
-	if c.Server {
-		ev.call("", unnamed, "common", "server", mac, ip)
-	} else {
-		ev.call("", unnamed, "clients", "common", mac, ip)
+	ev.seed("HOSTNAME", c.Hostname)
+	ev.seed("IP_ADDRESS", ip)
+	ev.seed("MAC_ADDRESS", mac)
+	var locals [len(ltspLocals)]*variable
+	for i, name := range ltspLocals {
+		locals[i] = ev.vars[name]
 	}
-	ev.call("", ev.text("HOSTNAME"))
-	if c.Applet != "" && c.Applet != "ltsp" {
-		p := c.Applet + "/"
-		ev.call("", p, p+ev.text("MAC_ADDRESS"), p+ev.text("IP_ADDRESS"), p+ev.text("HOSTNAME"))
+	ev.vars["applet"] = &variable{val: val{s: c.Applet}}
+	defer func() {
+		for i, name := range ltspLocals {
+			ev.restore(name, locals[i])
+		}
+	}()
+	if f.top != nil {
+		ev.cur = &f.sections[0]
+		ev.steps = append(ev.steps, Step{Why: "outside of the sections", Section: unnamed, File: f.name, Line: 1, Applies: true})
+		ev.exec(f.top)
+		ev.ctl = ctlNone
+	}
+	if c.Server {
+		ev.group(unnamed, "common", "server", mac, ip)
+	} else {
+		ev.group(unnamed, "clients", "common", mac, ip)
+	}
+	ev.group(ev.text("HOSTNAME"))
+	if applet := ev.text("applet"); applet != "" && applet != "ltsp" {
+		p := applet + "/"
+		ev.group(p, p+ev.text("MAC_ADDRESS"), p+ev.text("IP_ADDRESS"), p+ev.text("HOSTNAME"))
 	}
 	return ev
 }
 
+func (ev *evaluator) seed(name, value string) {
+	if value != "" {
+		ev.vars[name] = &variable{val: val{s: value}}
+	}
+}
+
+func (ev *evaluator) restore(name string, v *variable) {
+	if v == nil {
+		delete(ev.vars, name)
+	} else {
+		ev.vars[name] = v
+	}
+}
+
 // text is the value of a variable that a section's name is made from.
 func (ev *evaluator) text(name string) string {
-	v := ev.vars[name]
-	if v == nil {
-		return ""
+	if v := ev.vars[name]; v != nil && !v.val.dyn {
+		return v.val.s
 	}
-	s, _ := Value{Raw: v.raw}.Literal()
-	return s
+	return ""
+}
+
+func (ev *evaluator) problem(off int, format string, args ...any) *SyntaxError {
+	_, line, col := ev.f.at(off)
+	return &SyntaxError{File: ev.f.name, Line: line, Col: col, Msg: fmt.Sprintf(format, args...)}
 }
 
 func (ev *evaluator) note(off int, format string, args ...any) {
-	if len(ev.notes) >= maxProblems {
-		return
+	if len(ev.notes) < maxProblems {
+		ev.notes = append(ev.notes, ev.problem(off, format, args...))
 	}
-	line, col := 1, 1
-	if ev.cur != nil {
-		line, col = ev.cur.at(off)
-	}
-	ev.notes = append(ev.notes, &SyntaxError{File: ev.f.name, Line: line, Col: col, Msg: fmt.Sprintf(format, args...)})
 }
 
 // find returns the section that a name leads to.
@@ -187,329 +215,103 @@ func (f *LTSPFile) find(name string) (int32, bool) {
 	return i, ok
 }
 
+// group runs the sections of these names as LTSP does, which stops when the
+// last one fails.
+func (ev *evaluator) group(names ...string) {
+	args := make([]val, len(names))
+	for i, n := range names {
+		args[i] = val{s: n}
+	}
+	st := ev.call("", args)
+	if st > 0 && ev.failed == nil && ev.fatal == nil && !ev.halted {
+		ev.failed = ev.problem(ev.lastFail, "the section ends in a command that fails, and the client stops its boot; use an if, or put true behind it")
+	}
+}
+
 // call runs the sections of these names; by is the section that includes them.
-func (ev *evaluator) call(by string, names ...string) status {
-	st := success
+func (ev *evaluator) call(by string, names []val) status {
+	outer := ev.vars["section"]
+	ev.depth++ // it is a function too
+	defer func() {
+		ev.depth--
+		ev.restore("section", outer)
+	}()
+	st := status(0)
 	for _, name := range names {
-		st = success
-		step := Step{}
-		if ev.explain {
-			step.Why = strconv.Quote(name)
-			if by != "" {
-				step.Why = "INCLUDE in " + bracket(by)
-			}
+		if ev.ctl != ctlNone || ev.halted {
+			break
 		}
-		i, ok := ev.f.find(name)
-		id, s := "", (*ltspSection)(nil)
-		if ok {
-			id = ev.f.sections[i].id
-			s = &ev.f.sections[ev.f.byID[id]]
-			step.Section, step.File, step.Line = s.label, ev.f.name, s.line
-		}
-		switch {
-		case !ok:
-			step.Why += ": no section"
-		case id == "call" || id == "list":
-			step.Why += ": LTSP has a function of that name"
-		case ev.ran[id]:
-			step.Why += ": has run already"
-		case ev.depth >= maxDepth*16:
-			step.Why += ": nested too deeply"
-			ev.note(0, "INCLUDE is nested too deeply")
-		default:
-			step.Applies = true
-		}
-		if ev.explain {
-			ev.steps = append(ev.steps, step)
-		}
-		if !step.Applies {
+		ev.vars["section"] = &variable{val: name}
+		if name.dyn {
+			ev.note(ev.pos, "only the client can tell which section this includes")
+			st = unknown
 			continue
 		}
-		ev.ran[id] = true
-		cur, at := ev.cur, ev.step
-		ev.cur, ev.step = s, len(ev.steps)-1
-		ev.depth++
-		st = ev.exec(s.body)
-		ev.depth--
-		ev.stop = false
-		ev.cur, ev.step = cur, at
+		st = ev.section(by, name.s, names)
 	}
 	return st
 }
 
-// exec runs a command.
-func (ev *evaluator) exec(n *node) status {
-	if ev.stop || ev.halted || n == nil {
-		return success
+// section runs the section that a name leads to, unless it has run.
+func (ev *evaluator) section(by, name string, args []val) status {
+	step := Step{}
+	if ev.explain {
+		step.Why = strconv.Quote(name)
+		if by != "" {
+			step.Why = "INCLUDE in " + bracket(by)
+		}
 	}
-	if ev.budget--; ev.budget < 0 {
-		ev.halted = true
-		ev.note(n.off, "this takes too long to evaluate")
-		return unknown
+	ev.bytes -= ev.f.patterns.count
+	i, ok := ev.f.find(name)
+	id := ""
+	if ok {
+		id = ev.f.sections[i].id
+		s := &ev.f.sections[ev.f.byID[id]]
+		step.Section, step.File, step.Line = s.label, ev.f.name, s.line
 	}
-	switch n.kind {
-	case listNode:
-		st := success
-		for _, c := range n.list {
-			if ev.stop || ev.halted {
-				break
-			}
-			st = ev.exec(c)
-		}
-		return st
-	case groupNode:
-		return ev.exec(n.list[0])
-	case chainNode:
-		st := ev.exec(n.list[0])
-		for i, or := range n.ors {
-			next := n.list[i+1]
-			switch {
-			case st == unknown:
-				if sets(next) {
-					ev.note(next.off, "only the client can tell whether this is done")
-				}
-			case or == (st == failure):
-				st = ev.exec(next)
-			}
-		}
-		return st
-	case notNode:
-		switch ev.exec(n.list[0]) {
-		case success:
-			return failure
-		case failure:
-			return success
-		}
-		return unknown
-	case ifNode:
-		for i := 0; i+1 < len(n.list); i += 2 {
-			switch ev.exec(n.list[i]) {
-			case success:
-				return ev.exec(n.list[i+1])
-			case unknown:
-				ev.note(n.list[i].off, "only the client can tell this condition")
-				return unknown
-			}
-		}
-		if len(n.list)%2 == 1 {
-			return ev.exec(n.list[len(n.list)-1])
-		}
-		return success
-	case caseNode:
-		return ev.execCase(n)
-	case forNode:
-		st := success
-		fields, ok := ev.fields(n.words)
-		if !ok || !isName(n.name) {
-			ev.note(n.off, "only the client can tell what this loops over")
-			return unknown
-		}
-		for _, w := range fields {
-			ev.assign(n.off, n.name, Literal(w).Raw)
-			if st = ev.exec(n.list[0]); ev.stop || ev.halted {
-				break
-			}
-		}
-		return st
-	case simpleNode:
-		return ev.simple(n)
+	switch {
+	case !ok:
+		step.Why += ": no section"
+	case id == "call" || id == "list":
+		step.Why += ": LTSP has a function of that name"
+	case ev.hasRun(id):
+		step.Why += ": has run already"
+	default:
+		step.Applies = true
 	}
-	ev.note(n.off, "%s: only the client can tell what it sets", n.name)
-	return unknown
+	if ev.explain {
+		ev.steps = append(ev.steps, step)
+	}
+	if !step.Applies {
+		return 0
+	}
+	return ev.enter(id, args)
 }
 
-// sets reports whether n does more than test or run something.
-func sets(n *node) bool {
-	if n.kind == opaqueNode || len(n.assigns) > 0 || len(n.list)+len(n.arms) > 0 {
-		return true
+// hasRun knows a section that ran by the variable that LTSP sets then.
+func (ev *evaluator) hasRun(id string) bool {
+	if v := ev.vars[sectionPrefix+id]; v != nil {
+		return v.val == val{s: "1"}
 	}
-	return len(n.words) > 0 && slices.Contains([]string{"export", "readonly", "unset", "return", includeCommand}, plainText(n.words[0]))
+	return ev.ran[id]
 }
 
-func (ev *evaluator) execCase(n *node) status {
-	raw, dynamic := ev.expand(n.words[0])
-	subject, ok := Value{Raw: raw}.Literal()
-	if dynamic || !ok {
-		ev.note(n.off, "only the client can tell which of these cases applies")
-		return unknown
+// enter runs a section's function.
+func (ev *evaluator) enter(id string, args []val) status {
+	ev.ran[id] = true
+	delete(ev.vars, sectionPrefix+id)
+	s := &ev.f.sections[ev.f.byID[id]]
+	body := s.body
+	if ev.f.top != nil {
+		fn := ev.funcs[sectionPrefix+id]
+		if fn == nil {
+			return 127
+		}
+		body = fn.list[0]
 	}
-	for _, a := range n.arms {
-		for _, p := range a.patterns {
-			pat, ok := ev.pattern(p)
-			if !ok {
-				ev.note(a.body.off, "only the client can tell which of these cases applies")
-				return unknown
-			}
-			if shellMatch(pat, subject) {
-				return ev.exec(a.body)
-			}
-		}
-	}
-	return success
-}
-
-func isKnownCommand(name string) bool {
-	switch name {
-	case ":", "true", "false", "test", "[", "echo", "printf", "export", "readonly", "unset", "return", includeCommand:
-		return true
-	}
-	return false
-}
-
-func (ev *evaluator) simple(n *node) status {
-	if len(n.words) == 0 {
-		for _, a := range n.assigns {
-			raw, _ := ev.expand(ev.tilde(a.val))
-			ev.assign(a.off, a.name, raw)
-		}
-		return success
-	}
-	args, ok := ev.fields(n.words)
-	if !ok || len(args) == 0 {
-		if name := plainText(n.words[0]); name != "test" && name != "[" && name != "echo" {
-			ev.note(n.off, "only the client can tell what this command is given")
-		}
-		return unknown
-	}
-	switch args[0] {
-	case ":", "export", "readonly", "unset", "return":
-		// Special: what is set in front of them stays set.
-		for _, a := range n.assigns {
-			raw, _ := ev.expand(ev.tilde(a.val))
-			ev.assign(a.off, a.name, raw)
-		}
-	}
-	switch args[0] {
-	case ":", "true", "echo", "printf":
-		return success
-	case "false":
-		return failure
-	case "test":
-		return test(args[1:])
-	case "[":
-		if args[len(args)-1] != "]" {
-			return failure
-		}
-		return test(args[1 : len(args)-1])
-	case "export", "readonly":
-		for _, a := range args[1:] {
-			if name, v, ok := strings.Cut(a, "="); ok && isName(name) {
-				ev.assign(n.off, name, Literal(v).Raw)
-			}
-		}
-		return success
-	case "unset":
-		for _, a := range args[1:] {
-			delete(ev.vars, a)
-		}
-		return success
-	case "return":
-		ev.stop = true
-		if len(args) > 1 && args[1] != "0" {
-			return failure
-		}
-		return success
-	case includeCommand:
-		return ev.call(ev.cur.label, args[1:]...)
-	}
-	return unknown
-}
-
-// assign sets a variable.
-func (ev *evaluator) assign(off int, name, raw string) {
-	line, col := ev.cur.at(off)
-	v := Value{Raw: raw, Section: ev.cur.label, File: ev.f.name, Line: line, Col: col}
-	old := ev.vars[name]
-	if old == nil || !old.set {
-		ev.order = append(ev.order, name)
-		old = &variable{pos: len(ev.order) - 1}
-	}
-	ev.vars[name] = &variable{raw: raw, set: true, pos: old.pos, value: v}
-	if !ev.explain {
-		return
-	}
-	st := &ev.steps[ev.step]
-	st.Settings = append(st.Settings, StepSetting{Name: name, Value: v})
-}
-
-// test is test(1); what it needs the client for is unknown.
-func test(args []string) status {
-	is := func(b bool) status {
-		if b {
-			return success
-		}
-		return failure
-	}
-	switch len(args) {
-	case 0:
-		return failure
-	case 1:
-		return is(args[0] != "")
-	case 2:
-		switch args[0] {
-		case "!":
-			return is(args[1] == "")
-		case "-n":
-			return is(args[1] != "")
-		case "-z":
-			return is(args[1] == "")
-		}
-		return unknown
-	case 3:
-		a, b := args[0], args[2]
-		switch args[1] {
-		case "=":
-			return is(a == b)
-		case "!=":
-			return is(a != b)
-		case "==": // an error in the shells that run this
-			return failure
-		case "-eq", "-ne", "-lt", "-le", "-gt", "-ge":
-			x, err := strconv.ParseInt(strings.TrimSpace(a), 10, 64)
-			y, err2 := strconv.ParseInt(strings.TrimSpace(b), 10, 64)
-			if err != nil || err2 != nil {
-				return failure
-			}
-			switch args[1] {
-			case "-eq":
-				return is(x == y)
-			case "-ne":
-				return is(x != y)
-			case "-lt":
-				return is(x < y)
-			case "-le":
-				return is(x <= y)
-			case "-gt":
-				return is(x > y)
-			}
-			return is(x >= y)
-		}
-	}
-	for _, op := range []string{"-o", "-a"} {
-		i := slices.Index(args[1:len(args)-1], op) + 1
-		if i == 0 {
-			continue
-		}
-		x, y := test(args[:i]), test(args[i+1:])
-		decides := success // for -o
-		if op == "-a" {
-			decides = failure
-		}
-		switch {
-		case x == decides || y == decides:
-			return decides
-		case x == unknown || y == unknown:
-			return unknown
-		}
-		return x
-	}
-	if args[0] == "!" {
-		switch test(args[1:]) {
-		case success:
-			return failure
-		case failure:
-			return success
-		}
-	}
-	return unknown
+	cur, at := ev.cur, ev.step
+	ev.cur, ev.step = s, len(ev.steps)-1
+	st := ev.function(body, args)
+	ev.cur, ev.step = cur, at
+	return st
 }

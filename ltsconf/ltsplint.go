@@ -7,10 +7,14 @@ import (
 )
 
 // Lint returns what is probably a mistake, in the order of the file; at most a
-// thousand findings: the [LTSPFile.Problems] (rule "syntax"), INCLUDE of a
-// section that is not there ("include"), and sections that run for no client
-// ("dead-section"). Names and types of settings are not checked: sections are
-// shell code, and may use any.
+// thousand findings: the [LTSPFile.Problems] (rule "syntax"); INCLUDE of a
+// section that is not there, or in a circle ("include"); sections that run for
+// no client ("dead-section"); names that LTSP does not know and the file does
+// not read ("unknown"), values of the wrong type ("type"), settings where they
+// do not count ("unused") or that a later one of the section replaces
+// ("duplicate-setting"), passwords for many clients ("secret"), fstab lines
+// that can stop the boot ("fstab"). Settings within conditions and loops are
+// the file's own business.
 func (f *LTSPFile) Lint() []Finding {
 	var out []Finding
 	for _, p := range f.problems {
@@ -31,7 +35,7 @@ func (f *LTSPFile) Lint() []Finding {
 			name := plainText(n.words[1])
 			included[name] = true
 			if _, ok := f.find(name); !ok && len(out) < maxFindings {
-				line, col := s.at(n.off)
+				_, line, col := f.at(n.off)
 				add("include", line, col, "INCLUDE of %s: no section matches, and clients ignore it%s", clip(name), f.meant(name))
 			}
 		})
@@ -66,6 +70,8 @@ func (f *LTSPFile) Lint() []Finding {
 			}
 		}
 	}
+	f.ltspSettings(add)
+	f.includeCircles(add)
 	slices.SortStableFunc(out, func(a, b Finding) int { return a.Line - b.Line })
 	return out
 }
@@ -82,18 +88,4 @@ func (f *LTSPFile) meant(name string) string {
 		return ""
 	}
 	return "; is it " + clip(at) + "?"
-}
-
-// walk calls do for a node and all below it.
-func walk(n *node, do func(*node)) {
-	if n == nil {
-		return
-	}
-	do(n)
-	for _, c := range n.list {
-		walk(c, do)
-	}
-	for _, a := range n.arms {
-		walk(a.body, do)
-	}
 }

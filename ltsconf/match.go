@@ -15,6 +15,7 @@ const maxAffix = 16
 type patterns struct {
 	byAffix map[affix][]pattern
 	lengths [][2]int // of prefix and suffix, each pair once
+	count   int
 }
 
 type affix struct{ prefix, suffix string }
@@ -29,6 +30,7 @@ func isPattern(name string) bool { return strings.ContainsAny(name, `*?[\`) }
 // add adds the pattern name, which is folded; sections come in the order of
 // the file.
 func (ps *patterns) add(name string, section int32) {
+	ps.count++
 	if ps.byAffix == nil {
 		ps.byAffix = make(map[affix][]pattern)
 	}

@@ -96,13 +96,19 @@ func randomValue(r *rand.Rand) string {
 // A shell evaluates what a client prints from the file, both ways in which
 // clients do it: as it is, and as unquoted words.
 func TestRenderedValuesThroughShell(t *testing.T) {
-	need(t, "sh")
+	need(t, "dash", "bash", "busybox")
 	r := rand.New(rand.NewPCG(1, 2))
 	var s Settings
 	var values, print strings.Builder
 	squeeze := regexp.MustCompile(`[ \t]+`)
-	for i := range 400 {
-		v := randomValue(r)
+	hostile := []string{"$(touch x)", "`touch x`", "\"; touch x; \"", "'; touch x; '", "\\\"; touch x; \\\"", "${A:=$(touch x)}", "$((1))", "a & touch x", "a|touch x", "a>x", "!!", "~", "*", "\\", "\\\\", "#", "a #b", "{a,b}", "$'x'"}
+	for i := range 400 + len(hostile) {
+		v := ""
+		if i < len(hostile) {
+			v = hostile[i]
+		} else {
+			v = randomValue(r)
+		}
 		name := fmt.Sprintf("V%d", i)
 		s = append(s, Setting{name, Literal(v)})
 		fmt.Fprintf(&values, "%s\x00", v)
@@ -114,13 +120,20 @@ func TestRenderedValuesThroughShell(t *testing.T) {
 	env := filepath.Join(dir, "env")
 	require.NoError(t, os.WriteFile(env, []byte(output(f, pc01)), 0o600))
 
-	run := func(first string) string {
-		out, err := exec.Command("sh", "-c", first+"\n"+print.String(), "sh", env).Output()
-		require.NoError(t, err)
-		return string(out)
+	for _, shell := range [][]string{{"dash"}, {"bash", "--posix"}, {"busybox", "sh"}} {
+		run := func(first string) string {
+			cmd := exec.Command(shell[0], append(shell[1:], "-c", first+"\n"+print.String(), "sh", env)...)
+			cmd.Dir, cmd.Env = dir, append(os.Environ(), "LC_ALL=C")
+			out, err := cmd.Output()
+			require.NoError(t, err, shell)
+			return string(out)
+		}
+		require.Equal(t, values.String(), run(`. "$1"`), shell)
+		require.Equal(t, squeeze.ReplaceAllString(values.String(), " "), run(`set -f; eval $(cat "$1")`), shell)
 	}
-	require.Equal(t, values.String(), run(`. "$1"`))
-	require.Equal(t, squeeze.ReplaceAllString(values.String(), " "), run(`set -f; eval $(cat "$1")`))
+	left, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Len(t, left, 1, "a value ran as a command")
 }
 
 // What the check lets through a shell can parse, and what it calls literal

@@ -166,3 +166,17 @@ func TestPatternsBehindLongPrefix(t *testing.T) {
 		require.Equal(t, "A=\""+want+"\"\nexport A\n", output(f, Client{Hostname: host}))
 	}
 }
+
+// Each section of a chain of LIKEs is looked at once, however long it is.
+func TestLikeChainIsLinear(t *testing.T) {
+	const n = 10000
+	var b strings.Builder
+	for i := range n {
+		b.WriteString("[s" + itoa(i) + "]\nLIKE=s" + itoa(i+1) + "\nLIKE=s" + itoa(i/2) + "x\nLIKE=s" + itoa(n-1) + "\nA" + itoa(i) + "=1\n")
+	}
+	f := parseCompatible(t, b.String())
+	ch := f.chain(Client{Hostname: "s0"})
+	require.Len(t, ch.queue, n)
+	require.Len(t, ch.by, n)
+	require.Len(t, Collect(f.Resolve(Client{Hostname: "s0"})), n)
+}

@@ -1,236 +1,438 @@
 package ltsconf
 
 import (
-	"fmt"
+	"strconv"
 	"strings"
 )
+
+// val is a value. When dyn is set its text is only known on the client, and s
+// is the shell text for it, as between double quotes.
+type val struct {
+	s   string
+	dyn bool
+}
+
+func (v val) raw() string {
+	if v.dyn {
+		return v.s
+	}
+	return Literal(v.s).Raw
+}
+
+// fragment is what a part of a word expands to.
+type fragment struct {
+	val
+	quoted bool // not a pattern
+	split  bool // falls apart at white space
+	brk    bool // the next one is another field, as in "$@"
+}
+
+// frags expands a word.
+func (ev *evaluator) frags(w []part, out []fragment) []fragment {
+	for _, t := range w {
+		if ev.stopped() {
+			break
+		}
+		n := len(out)
+		switch t.kind {
+		case textPart:
+			out = append(out, fragment{val: val{s: t.text}, quoted: t.quoted})
+		case commandPart:
+			out = append(out, fragment{val: ev.substitute(t), quoted: t.quoted, split: !t.quoted})
+		case arithPart:
+			out = append(out, fragment{val: ev.arithmetic(t), quoted: t.quoted, split: !t.quoted})
+		default:
+			out = ev.param(t, out)
+		}
+		for _, f := range out[n:] {
+			if ev.bytes -= len(f.s) + 1; ev.bytes < 0 {
+				if !ev.halted {
+					ev.halted = true
+					ev.note(ev.pos, "the values are too large")
+				}
+				return out[:n]
+			}
+		}
+	}
+	return out
+}
+
+// join expands a word to one text, as in an assignment.
+func (ev *evaluator) join(w []part) val {
+	if len(w) == 1 && w[0].kind == textPart {
+		ev.bytes -= len(w[0].text)
+		return val{s: w[0].text}
+	}
+	return joinFrags(ev.frags(w, nil))
+}
+
+func joinFrags(fs []fragment) val {
+	if len(fs) == 1 {
+		return fs[0].val
+	}
+	dyn := false
+	for _, f := range fs {
+		dyn = dyn || f.dyn
+	}
+	var b strings.Builder
+	for i, f := range fs {
+		if dyn {
+			b.WriteString(f.raw())
+		} else {
+			b.WriteString(f.s)
+		}
+		if f.brk && i+1 < len(fs) {
+			b.WriteByte(' ')
+		}
+	}
+	return val{b.String(), dyn}
+}
 
 // fields expands words as the arguments of a command. ok is false when that
 // needs the client.
 func (ev *evaluator) fields(words [][]part) (out []string, ok bool) {
-	for _, w := range words {
-		var field strings.Builder
-		have := false
-		for _, t := range w {
-			raw, dynamic := ev.expand([]part{t})
-			s, lit := Value{Raw: raw}.Literal()
-			if dynamic || !lit {
-				return nil, false
-			}
-			if t.quoted || t.kind == textPart {
-				field.WriteString(s)
-				have = true
-				continue
-			}
-			// An unquoted substitution falls apart at white space.
-			for i := 0; i < len(s); i++ {
-				if s[i] != ' ' && s[i] != '\t' && s[i] != '\n' {
-					field.WriteByte(s[i])
-					have = true
-				} else if have {
-					out = append(out, field.String())
-					field.Reset()
-					have = false
-				}
-			}
+	ifs := " \t\n"
+	if v := ev.vars["IFS"]; v != nil && !v.unset {
+		if ifs = v.val.s; v.val.dyn {
+			return nil, false
 		}
-		if have {
-			out = append(out, field.String())
+	}
+	var fs []fragment
+	ev.budget -= len(words) / 8
+	for _, w := range words {
+		if len(w) == 1 && w[0].kind == textPart && (w[0].quoted || !strings.ContainsAny(w[0].text, "~*?[")) {
+			ev.bytes -= len(w[0].text)
+			out = append(out, w[0].text)
+			continue
+		}
+		if len(w) > 0 && w[0].kind == textPart && !w[0].quoted && strings.HasPrefix(w[0].text, "~") {
+			return nil, false
+		}
+		fs = ev.frags(w, fs[:0])
+		if ev.stopped() {
+			return nil, false
+		}
+		if out, ok = split(out, fs, ifs); !ok {
+			return nil, false
 		}
 	}
 	return out, true
 }
 
-// expand returns the text of a word as it is inside of double quotes. dynamic
-// tells that it could not be found: a value with a command is none of these.
-func (ev *evaluator) expand(w []part) (raw string, dynamic bool) {
-	var b strings.Builder
-	for _, t := range w {
-		var s string
-		switch t.kind {
-		case textPart:
-			s = Literal(t.text).Raw
-		case opaquePart:
-			s = t.text
-		default:
-			var d bool
-			s, d = ev.param(t)
-			dynamic = dynamic || d
+// split cuts what a word expanded to into fields. ok is false for what is not
+// known, and for names of files.
+func split(out []string, fs []fragment, ifs string) ([]string, bool) {
+	var field strings.Builder
+	have, glob, bracket, soft := false, false, false, false
+	flush := func() bool {
+		if have {
+			out = append(out, field.String())
 		}
-		if ev.bytes -= len(s); ev.bytes < 0 {
-			if !ev.halted {
-				ev.halted = true
-				ev.note(0, "the values are too large")
-			}
-			return b.String(), true
-		}
-		b.WriteString(s)
+		files := glob
+		field.Reset()
+		have, glob, bracket = false, false, false
+		return !files
 	}
-	return b.String(), dynamic
+	for _, f := range fs {
+		if f.dyn {
+			return nil, false
+		}
+		if !f.quoted {
+			for i := range len(f.s) {
+				switch f.s[i] {
+				case '*', '?':
+					glob = true
+				case '[':
+					bracket = true
+				case ']':
+					glob = glob || bracket
+				}
+			}
+		}
+		if !f.split {
+			if f.quoted || f.s != "" {
+				have, soft = true, false
+			}
+			field.WriteString(f.s)
+			if f.brk {
+				if !flush() {
+					return nil, false
+				}
+			}
+			continue
+		}
+		for i := range len(f.s) {
+			c := f.s[i]
+			if strings.IndexByte(ifs, c) < 0 {
+				field.WriteByte(c)
+				have, soft = true, false
+				continue
+			}
+			white := c == ' ' || c == '\t' || c == '\n'
+			if !white {
+				if !soft {
+					have = true // the field is there, though it may be empty
+				}
+				soft = false
+				if !flush() {
+					return nil, false
+				}
+			} else if have {
+				if !flush() {
+					return nil, false
+				}
+				soft = true // white space, which another separator may follow
+			}
+		}
+		if f.brk && !flush() {
+			return nil, false
+		}
+	}
+	if !flush() {
+		return nil, false
+	}
+	return out, true
 }
 
-func (ev *evaluator) param(t part) (raw string, dynamic bool) {
-	v := ev.vars[t.text]
-	if v != nil {
-		raw = v.raw
+// substitute runs a $(...), as far as its output is known.
+func (ev *evaluator) substitute(t part) val {
+	out, in, note := ev.out, ev.in, len(ev.notes)
+	ev.out = &capture{known: true}
+	st := ev.subshell(func() status { return ev.exec(t.body) })
+	got := ev.out
+	ev.out, ev.in = out, in
+	ev.last, ev.inner = st, st
+	if !got.known || len(ev.notes) > note {
+		ev.notes = ev.notes[:note] // the value tells
+		ev.last, ev.inner = unknown, unknown
+		return val{t.source, true}
 	}
-	lit, known := Value{Raw: raw}.Literal()
-	switch op := strings.TrimPrefix(t.op, ":"); op {
-	case "":
-		return raw, false
-	case "-", "=", "+", "?":
-		present := v != nil
-		if t.op != op { // with the colon: empty counts as unset
-			if present = present && lit != ""; !known {
-				return raw, true
+	return val{s: strings.ReplaceAll(strings.TrimRight(string(got.text), "\n"), "\x00", "")}
+}
+
+// lookup returns a parameter's value; ok is false when it is not set.
+func (ev *evaluator) lookup(name string) (v val, ok bool) {
+	switch c := name[0]; {
+	case c >= '0' && c <= '9':
+		n, err := strconv.Atoi(name)
+		if n == 0 {
+			return val{"$0", true}, true
+		}
+		if err != nil || n > len(ev.args) {
+			return val{}, false
+		}
+		return ev.args[n-1], true
+	case name == "#":
+		return val{s: strconv.Itoa(len(ev.args))}, true
+	case name == "?":
+		if ev.last == unknown {
+			return val{"$?", true}, true
+		}
+		return val{s: strconv.Itoa(int(ev.last))}, true
+	case name == "!":
+		return val{}, false
+	case name == "$" || name == "-":
+		return val{"$" + name, true}, true
+	}
+	if v := ev.vars[name]; v != nil {
+		return v.val, !v.unset
+	}
+	switch name {
+	case "IFS":
+		return val{s: " \t\n"}, true
+	case "PATH", "HOME", "PWD", "PPID", "LINENO", "OPTIND", "PS1", "PS2", "PS4":
+		return val{"$" + name, true}, true
+	}
+	return val{}, false
+}
+
+// param expands a parameter.
+func (ev *evaluator) param(t part, out []fragment) []fragment {
+	one := func(v val) []fragment {
+		return append(out, fragment{val: v, quoted: t.quoted, split: !t.quoted})
+	}
+	if t.op == "bad" {
+		ev.die(ev.pos, "%s is no substitution", clip(t.source))
+		return out
+	}
+	op := strings.TrimPrefix(t.op, ":")
+	var v val
+	ok := false
+	if t.text == "@" || t.text == "*" {
+		if op == "" {
+			return ev.positional(t, out)
+		}
+		sep := " "
+		for i, a := range ev.args {
+			if i == 0 {
+				v = a
+				continue
 			}
+			v = joinFrags([]fragment{{val: v}, {val: val{s: sep}}, {val: a}})
+		}
+		ok = len(ev.args) > 0
+	} else {
+		v, ok = ev.lookup(t.text)
+	}
+	switch op {
+	case "":
+		return one(v)
+	case "len":
+		if v.dyn {
+			return one(val{t.source, true})
+		}
+		return one(val{s: strconv.Itoa(len(v.s))})
+	case "-", "=", "+", "?":
+		if t.op != op { // with the colon: empty counts as unset
+			if v.dyn {
+				return one(ev.shrug(t))
+			}
+			ok = ok && v.s != ""
 		}
 		switch {
-		case op == "+" && !present, op == "?" && !present:
-			return "", op == "?"
-		case op == "+", !present:
-			raw, dynamic = ev.expand(t.arg)
-			if op == "=" {
-				ev.assign(0, t.text, raw)
+		case op == "+" && !ok:
+			return one(val{})
+		case op == "+" || op == "-" && !ok:
+			return ev.defaultFrags(t, out)
+		case ok:
+			return one(v)
+		case op == "?":
+			ev.die(ev.pos, "%s is not set", clip(t.text))
+			return out
+		}
+		if nameLen(t.text) == 0 {
+			ev.die(ev.pos, "%s cannot be set", clip(t.source))
+			return out
+		}
+		v = ev.join(t.arg)
+		if !ev.stopped() {
+			ev.assign(ev.pos, t.text, v)
+		}
+		return one(v)
+	}
+	pat, known := ev.pattern(t.arg)
+	if ev.stopped() {
+		return out
+	}
+	if v.dyn || !known || len(v.s) > maxPattern || len(pat) > maxPattern {
+		return one(ev.shrug(t))
+	}
+	return one(val{s: ev.strip(t.op, v.s, pat)})
+}
+
+// shrug is the value of a substitution that only the client can make.
+func (ev *evaluator) shrug(t part) val {
+	ev.note(ev.pos, "only the client can tell what %s is", clip(t.source))
+	if _, err := checkQuoted(t.source); err != nil {
+		return val{"", true}
+	}
+	return val{t.source, true}
+}
+
+// defaultFrags expands the word of ${A-word}: outside of quotes it falls apart too.
+func (ev *evaluator) defaultFrags(t part, out []fragment) []fragment {
+	if len(t.arg) == 0 {
+		return append(out, fragment{quoted: t.quoted, split: !t.quoted})
+	}
+	n := len(out)
+	out = ev.frags(t.arg, out)
+	for i := range out[n:] {
+		if f := &out[n+i]; !f.quoted {
+			f.split = true
+		}
+	}
+	return out
+}
+
+// positional expands $@ and $*.
+func (ev *evaluator) positional(t part, out []fragment) []fragment {
+	sep := ' '
+	if t.text == "*" && t.quoted {
+		if v := ev.vars["IFS"]; v != nil && !v.unset {
+			if sep = -1; v.val.s != "" {
+				sep = rune(v.val.s[0])
 			}
 		}
-		return raw, dynamic
-	case "len":
-		return fmt.Sprint(len(lit)), !known
 	}
-	pat, ok := ev.pattern(t.arg)
-	if !ok || !known || len(lit) > maxPattern || len(pat) > maxPattern {
-		return raw, true
+	for i, a := range ev.args {
+		last := i == len(ev.args)-1
+		f := fragment{val: a, quoted: t.quoted, split: !t.quoted, brk: !last && !(t.text == "*" && t.quoted)}
+		out = append(out, f)
+		if t.text == "*" && t.quoted && !last && sep >= 0 {
+			out = append(out, fragment{val: val{s: string(byte(sep))}, quoted: true})
+		}
 	}
-	n := len(lit)
+	if len(ev.args) == 0 && t.text == "*" && t.quoted {
+		out = append(out, fragment{quoted: true})
+	}
+	return out
+}
+
+// strip takes what a pattern matches off an end of s.
+func (ev *evaluator) strip(op, s, pat string) string {
+	n := len(s)
 	for i := range n + 1 {
 		var head, tail string
-		switch t.op {
+		switch op {
 		case "%":
-			head, tail = lit[:n-i], lit[n-i:]
+			head, tail = s[:n-i], s[n-i:]
 		case "%%":
-			head, tail = lit[:i], lit[i:]
+			head, tail = s[:i], s[i:]
 		case "#":
-			head, tail = lit[i:], lit[:i]
+			head, tail = s[i:], s[:i]
 		case "##":
-			head, tail = lit[n-i:], lit[:n-i]
+			head, tail = s[n-i:], s[:n-i]
 		}
-		if ev.bytes -= len(tail); ev.bytes < 0 {
-			ev.halted = true
-			return raw, true
+		if ev.matches(pat, tail) {
+			return head
 		}
-		if shellMatch(pat, tail) {
-			return Literal(head).Raw, false
+		if ev.halted {
+			return s
 		}
 	}
-	return raw, false
+	return s
+}
+
+// matches is shellMatch within the bounds of an evaluation.
+func (ev *evaluator) matches(pat, s string) bool {
+	if ev.bytes -= len(s) * (1 + len(pat)/16); ev.bytes < 0 {
+		if !ev.halted {
+			ev.halted = true
+			ev.note(ev.pos, "this takes too long to evaluate")
+		}
+		return false
+	}
+	return shellMatch(pat, s)
 }
 
 // pattern expands a word as a pattern: what is quoted matches itself.
 func (ev *evaluator) pattern(w []part) (string, bool) {
 	var b strings.Builder
-	for _, t := range w {
-		raw, dynamic := ev.expand([]part{t})
-		s, ok := Value{Raw: raw}.Literal()
-		if dynamic || !ok {
+	for _, f := range ev.frags(w, nil) {
+		if f.dyn {
 			return "", false
 		}
-		for i := range len(s) {
-			if t.quoted && strings.IndexByte(`*?[]\`, s[i]) >= 0 {
+		for i := range len(f.s) {
+			if f.quoted && strings.IndexByte(`*?[]\!^-`, f.s[i]) >= 0 {
 				b.WriteByte('\\')
 			}
-			b.WriteByte(s[i])
+			b.WriteByte(f.s[i])
+		}
+		if f.brk {
+			b.WriteByte(' ')
 		}
 	}
 	return b.String(), true
 }
 
 // tilde replaces a ~ that stands for the home directory.
-func (ev *evaluator) tilde(w []part) []part {
+func tilde(w []part) []part {
 	if len(w) == 0 || w[0].quoted || w[0].kind != textPart || !strings.HasPrefix(w[0].text, "~") {
 		return w
 	}
 	rest := w[0].text[1:]
-	if rest != "" && rest[0] != '/' && rest[0] != ':' {
+	if rest != "" && rest[0] != '/' && rest[0] != ':' || rest == "" && len(w) > 1 {
 		return w
 	}
-	return append([]part{{kind: opaquePart, text: "$HOME"}, {text: rest}}, w[1:]...)
-}
-
-// globMatch matches a pattern of * and ? only, letters in their own case.
-func globMatch(p, s string) bool {
-	i, j, star, resume := 0, 0, -1, 0
-	for j < len(s) {
-		switch {
-		case i < len(p) && p[i] == '*':
-			star, resume = i, j
-			i++
-		case i < len(p) && (p[i] == '?' || p[i] == s[j]):
-			i++
-			j++
-		case star >= 0:
-			resume++
-			i, j = star+1, resume
-		default:
-			return false
-		}
-	}
-	return strings.Trim(p[i:], "*") == ""
-}
-
-// shellMatch matches a pattern of case, which knows sets and backslashes too.
-func shellMatch(p, s string) bool {
-	i, j, star, resume := 0, 0, -1, 0
-	for j < len(s) {
-		if i < len(p) && p[i] == '*' {
-			star, resume = i, j
-			i++
-			continue
-		}
-		if n, ok := shellMatchOne(p[i:], s[j]); ok {
-			i += n
-			j++
-			continue
-		}
-		if star < 0 {
-			return false
-		}
-		resume++
-		i, j = star+1, resume
-	}
-	return strings.Trim(p[i:], "*") == ""
-}
-
-func shellMatchOne(p string, c byte) (int, bool) {
-	if p == "" {
-		return 0, false
-	}
-	switch p[0] {
-	case '?':
-		return 1, true
-	case '\\':
-		if len(p) > 1 {
-			return 2, p[1] == c
-		}
-	case '[':
-		end := strings.IndexByte(p[min(2, len(p)):], ']') + 2
-		if end < 2 || len(p) < 3 {
-			break
-		}
-		set, negated := p[1:end], false
-		if set[0] == '!' {
-			set, negated = set[1:], true
-		}
-		in := false
-		for i := 0; i < len(set); i++ {
-			if i+2 < len(set) && set[i+1] == '-' {
-				in = in || set[i] <= c && c <= set[i+2]
-				i += 2
-			} else {
-				in = in || set[i] == c
-			}
-		}
-		return end + 1, in != negated
-	}
-	return 1, p[0] == c
+	return append([]part{{kind: paramPart, quoted: true, text: "HOME"}, {text: rest}}, w[1:]...)
 }

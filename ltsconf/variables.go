@@ -24,9 +24,10 @@ const (
 	CommaList             // items with commas between them
 	Path                  // an absolute path
 	Time                  // HH:MM or HH:MM:SS
+	Switch                // 0 or 1
 )
 
-// Variable is a setting that LTSP 5 knows.
+// Variable is a setting that LTSP knows.
 type Variable struct {
 	// Name is the name, or that of a family of them: * stands for any text,
 	// <n> for a number, <0-8> for one in that range, <nn> for one of two
@@ -199,6 +200,10 @@ func (v Variable) Check(value string) string {
 		}
 		if v.Kind == Percent && (n < 0 || n > 100) {
 			return "is no percentage"
+		}
+	case Switch:
+		if value != "0" && value != "1" {
+			return "must be 0 or 1"
 		}
 	case Enum:
 		if !slices.ContainsFunc(v.Values, func(s string) bool { return s == value || s >= "A" && s <= "Z" && strings.EqualFold(s, value) }) {

@@ -48,6 +48,10 @@ type CacheOptions struct {
 // When all is kept the base is not needed any more. When the cache's disk is
 // full or fails, reads go to the base.
 //
+// A cache never gives up what it has kept: it grows to the size of its base, of
+// one content, and no further. Leave that much room on its disk; when a content
+// is not served any more, remove its directory.
+//
 // Its Features are those of a device that can be read and can be told what will
 // be; the base's other abilities are masked.
 type Cache struct {
@@ -96,7 +100,7 @@ func OpenCache(ctx context.Context, dir string, base CacheBase, opts *CacheOptio
 	if opts != nil {
 		c.opts = *opts
 	}
-	d, err := openOverlayDir(dir)
+	d, err := disk{}.openOverlayDir(dir)
 	if err == nil {
 		if err = c.openIn(ctx, d); err != nil {
 			err = errors.Join(err, d.close())

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -192,56 +194,74 @@ func (c *Cache) stop() {
 	c.wg.Wait()
 }
 
-// TestCacheSurvivesPowerLoss replays every prefix of what a cache does to its
-// disk, cut as a loss of power may: it opens, and serves no wrong byte. With
-// the sync of the data taken out, the test must notice.
-func TestCacheSurvivesPowerLoss(t *testing.T) {
+// crashCache replays every prefix of what a cache does to its disk, cut as a loss
+// of power may: it opens, serves no wrong byte, and has all that a Sync made last.
+func crashCache(t *testing.T, skip string, sites map[string]bool) error {
 	content := randomBytes(5, 8*testUnit+300)
 	for i := range content {
 		content[i] |= 1 // a hole is wrong
 	}
-	try := func(skip string) error {
-		for seed := range uint64(4) {
-			d := newCrashDir()
-			d.skip, d.phase = skip, "work"
-			base := &slowBase{bytesBase: content}
-			c, err := openCrashCache(d, base)
-			require.NoError(t, err)
-			rng := rand.New(rand.NewPCG(seed, 9))
-			for range 12 {
-				if rng.IntN(3) == 0 {
-					require.NoError(t, c.Sync())
-				}
-				readBack(t, c, content, rng.Int64N(9)*testUnit, 1)
+	for seed := range uint64(4) {
+		d := newCrashDir()
+		d.skip, d.phase = skip, "work"
+		base := &slowBase{bytesBase: content}
+		c, err := openCrashCache(d, base)
+		require.NoError(t, err)
+		rng := rand.New(rand.NewPCG(seed, 9))
+		for range 12 {
+			if rng.IntN(3) == 0 {
+				require.NoError(t, c.Sync())
+				d.record(crashOp{kind: "kept", off: c.Usage().Kept})
 			}
-			c.stop()
-			for n := range len(d.log) + 1 {
-				left := d.after(n, rng)
-				again, err := openCrashCache(left, base)
-				if err != nil {
-					return err
+			readBack(t, c, content, rng.Int64N(9)*testUnit, 1)
+		}
+		c.stop()
+		if sites != nil {
+			maps.Copy(sites, d.sites)
+		}
+		kept := int64(0)
+		for try := range 4 * (len(d.log) + 1) {
+			n := try / 4
+			if n > 0 && d.log[n-1].kind == "kept" {
+				kept = d.log[n-1].off
+			}
+			left := d.after(n, rng)
+			again, err := openCrashCache(left, base)
+			if err != nil {
+				return err
+			}
+			if got := again.Usage().Kept; got < kept {
+				err = fmt.Errorf("%d bytes are kept, %d were", got, kept)
+			}
+			p := make([]byte, testUnit)
+			for off := 0; off < len(content) && err == nil; off += testUnit {
+				// One unit each: the recorder is for one goroutine.
+				want := content[off:min(off+testUnit, len(content))]
+				_, err = again.ReadAt(p[:len(want)], int64(off))
+				if err == nil && !bytes.Equal(want, p[:len(want)]) {
+					err = errors.New("wrong data")
 				}
-				p := make([]byte, testUnit)
-				for off := 0; off < len(content) && err == nil; off += testUnit {
-					// One unit each: the recorder is for one goroutine.
-					want := content[off:min(off+testUnit, len(content))]
-					_, err = again.ReadAt(p[:len(want)], int64(off))
-					if err == nil && !bytes.Equal(want, p[:len(want)]) {
-						err = errors.New("wrong data")
-					}
-				}
-				again.stop()
-				if err != nil {
-					return err
-				}
+			}
+			again.stop()
+			if err != nil {
+				return err
 			}
 		}
-		return nil
 	}
-	require.NoError(t, try(""))
-	err := try("work data")
-	require.Error(t, err, "the sync of the data is not needed, or the test does not see it")
-	t.Log(err)
+	return nil
+}
+
+// TestCacheSurvivesPowerLoss proves the order of writes and syncs, and that each
+// sync is needed.
+func TestCacheSurvivesPowerLoss(t *testing.T) {
+	seen := make(map[string]bool)
+	require.NoError(t, crashCache(t, "", seen))
+	for _, at := range syncSites(t, "cache_store.go", "sync") {
+		require.True(t, seen[at], at)
+		err := crashCache(t, at, nil)
+		require.Error(t, err, "the sync at %s is not needed, or the test does not see it", at)
+		t.Log(at, err)
+	}
 }
 
 // TestCacheDiskFaults: a disk that is full or broken costs speed, not data.

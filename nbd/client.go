@@ -26,6 +26,7 @@ type Client struct {
 	nc         net.Conn
 	size       int64
 	flags      uint16
+	simple     bool // wants simple replies only
 	structured bool
 	metaID     uint32 // of base:allocation
 	meta       bool   // it was selected

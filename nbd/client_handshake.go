@@ -33,8 +33,10 @@ func (c *Client) open(ctx context.Context, export string, cfg *tls.Config) error
 		return err
 	}
 	if fixed {
-		if err := c.askForMore(export); err != nil {
-			return err
+		if !c.simple {
+			if err := c.askForMore(export); err != nil {
+				return err
+			}
 		}
 		data := be32(uint32(len(export)))
 		data = append(data, export...)

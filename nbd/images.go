@@ -14,9 +14,17 @@ import (
 // Images is a registry of read-only images that are published as generations:
 // the SHA-256 of its content names a generation, and the file that is at an
 // image's path now is the newest one. Publish a new generation by renaming a
-// new file over the old one; publish the former one again to go back. A
-// generation stays open as long as a connection or a root uses it, and the
-// last former one stays beyond that, for machines whose boot is under way.
+// new file over the old one, yourself or by [Images.Publish]; [Images.Revert]
+// goes back. A generation stays open as long as a connection or a root uses it,
+// and the last former one stays beyond that, for machines whose boot is under
+// way.
+//
+// With Dir set the newest generation and the last Keep former ones stay on disk
+// as hard links in Dir/generations, wherever the image's own file is: a machine
+// that comes back with its generation, when the server has been restarted or
+// after a week, gets the same bytes. The one that was replaced longest ago
+// goes first. A generation that a kept root is over stays for as long as the
+// root needs it, see [Roots].
 //
 // As a [Handler] it serves IMAGE (the newest) and IMAGE~GENERATION (exactly
 // that one, or [fs.ErrNotExist]), read-only, padded with zeroes to a multiple
@@ -28,9 +36,15 @@ import (
 //
 // The zero value is an empty registry. All methods may be called concurrently.
 type Images struct {
-	// Dir is a directory that images are published in by [Images.Publish], as
-	// Dir/NAME.img; "" is none. Load registers what is in it.
+	// Dir is a directory, made when it is needed, for the generations that
+	// stay, and for images that [Images.Publish] makes, as Dir/NAME.img; "" is
+	// none. Load registers what is in it. It must be in one file system with
+	// the images that are registered elsewhere, and they be owned by (or
+	// writable for) the server's user: a warning tells of one that is not.
 	Dir string
+	// Keep is how many former generations of each image stay on disk: 0 is 2;
+	// with -1 neither they nor the newest have links, and Revert finds none.
+	Keep int
 	// Cache is a file in which digests are remembered with device, inode,
 	// size and times of the file they belong to, so that a restart need not
 	// read every image again. "" remembers nothing beyond the process. Who
@@ -47,7 +61,10 @@ type Images struct {
 
 	digester digester
 
-	publishMu sync.Mutex // one change of the store at a time
+	disk      disk
+	publishMu sync.Mutex // one change of an image's file at a time
+	keepMu    sync.Mutex // one change of Dir/generations at a time
+	linkMu    sync.Mutex // one change of a ctime at a time
 
 	mu      sync.Mutex
 	entries map[string]*imageEntry
@@ -92,14 +109,17 @@ func (im *Images) Add(ctx context.Context, name, path string) error {
 		return fmt.Errorf("nbd: image %s: %w", name, err)
 	}
 	im.mu.Lock()
-	defer im.mu.Unlock()
 	if im.closed {
+		im.mu.Unlock()
 		file.release()
 		return errImagesClosed
 	}
 	e := im.entry(name)
 	e.path = path
-	e.install(file)
+	e.install(file.retain())
+	im.mu.Unlock()
+	defer file.release()
+	im.keepOrWarn(name, file)
 	return nil
 }
 
@@ -234,14 +254,19 @@ func (im *Images) current(ctx context.Context, name string) (*imageFile, error) 
 	newest.release()
 
 	im.mu.Lock()
-	defer im.mu.Unlock()
 	if im.closed {
+		im.mu.Unlock()
 		file.release()
 		return nil, errImagesClosed
 	}
 	// Another one may have been faster, or Add have moved the image.
-	if e.path == path && e.newest.seen() != file.seen() {
+	fresh := e.path == path && e.newest.seen() != file.seen()
+	if fresh {
 		e.install(file.retain())
+	}
+	im.mu.Unlock()
+	if fresh {
+		im.keepOrWarn(name, file)
 	}
 	return file, nil
 }

@@ -10,7 +10,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 )
@@ -202,27 +201,7 @@ func saveDigests(cache string, known map[fileID]string) {
 	}
 	text, err := json.MarshalIndent(rows, "", " ")
 	if err == nil {
-		err = writeFileAtomic(cache, append(text, '\n'), 0o600)
+		err = disk{}.writeFile(cache, append(text, '\n'), 0o600)
 	}
 	_ = err // the next start reads the images again
-}
-
-// writeFileAtomic puts a file in the place of another one, durably: after a
-// crash either is there, whole.
-func writeFileAtomic(path string, text []byte, mode fs.FileMode) error {
-	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, mode)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(text)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(path+".new", path); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
 }

@@ -26,6 +26,7 @@ func (id fileID) sameFile(other fileID) bool { return id.Dev == other.Dev && id.
 // imageFile is one generation of an image: an open file that is not to change.
 type imageFile struct {
 	f      *os.File
+	holes  *File // the same, to be asked for its extents
 	size   int64
 	digest string // 64 hexadecimal digits, set before it is shared
 
@@ -54,6 +55,8 @@ func openImageFile(path string) (*imageFile, error) {
 		return nil, errors.Join(err, f.Close())
 	}
 	file := &imageFile{f: f, size: info.Size(), id: statID(info)}
+	file.holes = &File{f: f, size: file.paddedSize()}
+	file.holes.length.Store(file.size)
 	file.refs.Store(1)
 	return file, nil
 }
@@ -144,7 +147,7 @@ type imageDevice struct {
 }
 
 func (d *imageDevice) Size() int64        { return d.paddedSize() }
-func (d *imageDevice) Features() Features { return Features{MultiConn: true} }
+func (d *imageDevice) Features() Features { return Features{MultiConn: true, Extents: fileExtents} }
 
 func (d *imageDevice) Close() error {
 	d.closed.Do(d.release)

@@ -41,7 +41,7 @@ func (im *Images) check(ctx context.Context, name string, file *imageFile) error
 }
 
 // acquire returns an exact generation, by its first digits, with a reference.
-// pinned is where a root has it linked, or "".
+// pinned is where a root has it linked, or ""; what Keep says is looked at, too.
 func (im *Images) acquire(ctx context.Context, name, generation, pinned string) (*imageFile, error) {
 	im.mu.Lock()
 	if im.closed {
@@ -67,6 +67,19 @@ func (im *Images) acquire(ctx context.Context, name, generation, pinned string) 
 			newest.release()
 		}
 	}
+	if file == nil && e != nil && e.path != "" {
+		links, err := im.kept(name)
+		if err != nil {
+			return nil, fmt.Errorf("nbd: image %s: %w", name, err)
+		}
+		for _, l := range links {
+			if strings.HasPrefix(l.generation, generation[:min(GenerationDigits, len(generation))]) {
+				if file, err := im.acquirePinned(ctx, name, generation, l.path); err == nil || pinned == "" {
+					return file, err
+				}
+			}
+		}
+	}
 	if file == nil && pinned != "" {
 		return im.acquirePinned(ctx, name, generation, pinned)
 	}
@@ -83,7 +96,7 @@ func (im *Images) acquire(ctx context.Context, name, generation, pinned string) 
 func (im *Images) acquirePinned(ctx context.Context, name, generation, path string) (*imageFile, error) {
 	file, err := im.load(ctx, path)
 	if err != nil {
-		return nil, fmt.Errorf("nbd: image %s has no generation %s here any more, and the link that a root keeps of it does not help: %w", name, generation, err)
+		return nil, fmt.Errorf("nbd: image %s has no generation %s here any more, and the link that is kept of it does not help: %w", name, generation, err)
 	}
 	if !strings.HasPrefix(file.digest, generation) {
 		file.release()

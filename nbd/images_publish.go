@@ -7,25 +7,27 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
 const imageSuffix = ".img"
 
-// storePath and formerPath are where the store has an image's generations.
+// storePath is where the store has an image.
 func (im *Images) storePath(name string) string { return filepath.Join(im.Dir, name+imageSuffix) }
-func (im *Images) formerPath(name string) string {
-	return filepath.Join(im.Dir, "former", name+imageSuffix)
-}
 
 // Load registers all images of the store Dir, as Add does, in order of their
-// names. Files whose names are no image's are passed over. When one image
-// cannot be read the others are there nevertheless, and the errors are joined.
+// names. Files whose names are no image's are passed over; a Dir that is not
+// there yet is empty. When one image cannot be read the others are there
+// nevertheless, and the errors are joined.
 func (im *Images) Load(ctx context.Context) error {
 	if err := im.needDir(); err != nil {
 		return err
 	}
 	entries, err := os.ReadDir(im.Dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("nbd: images: %w", err)
 	}
@@ -35,7 +37,7 @@ func (im *Images) Load(ctx context.Context) error {
 		if !ok || e.IsDir() || (Name{Image: name}).Valid() != nil {
 			continue
 		}
-		errs = append(errs, im.settleFormer(name), im.Add(ctx, name, im.storePath(name)))
+		errs = append(errs, im.Add(ctx, name, im.storePath(name)))
 	}
 	return errors.Join(errs...)
 }
@@ -47,17 +49,18 @@ func (im *Images) needDir() error {
 	return nil
 }
 
-// Publish moves the file at path into the store Dir as the newest generation
-// of an image, by one rename: whoever asks gets the former one or this one,
-// whole. The file is flushed to stable storage first, must be in the file
-// system of Dir, and must not be written to any more. The generation that was
-// the newest until now is kept as Dir/former/NAME.img, in the place of the one
-// there, for [Images.Revert]. Publishing what is the newest already only
-// removes path.
+// Publish makes the file at path the newest generation of an image, by one
+// rename over the image's own file: whoever asks gets the former one or this
+// one, whole. An image that is not registered yet is made in the store, as
+// Dir/NAME.img. The file at path is flushed to stable storage first, must be in
+// the file system of the image's, and must not be written to any more; it is
+// gone from path then. The generation that was the newest until now stays, as
+// Keep says, for [Images.Revert] and for the machines that run on it.
+// Publishing what is the newest already only removes path.
 //
-// Errors: [fs.ErrInvalid] for a name that cannot be, an image that Add
-// registered at a path outside the store (rename a new file over that path
-// instead), and without Dir; what the file system says; ctx's.
+// Errors: [fs.ErrInvalid] for a name that cannot be, and without Dir; what the
+// file system says, [syscall.EXDEV] from another one than Dir's included (Keep
+// -1 does without links); ctx's.
 func (im *Images) Publish(ctx context.Context, name, path string) (Generation, error) {
 	im.publishMu.Lock()
 	defer im.publishMu.Unlock()
@@ -69,13 +72,8 @@ func (im *Images) Publish(ctx context.Context, name, path string) (Generation, e
 }
 
 func (im *Images) publish(ctx context.Context, name, path string) (Generation, error) {
-	if err := (Name{Image: name}).Valid(); err != nil {
-		return Generation{}, err
-	}
-	if err := im.inStore(name); err != nil {
-		return Generation{}, err
-	}
-	if err := os.MkdirAll(filepath.Dir(im.formerPath(name)), 0o755); err != nil {
+	target, err := im.target(name)
+	if err != nil {
 		return Generation{}, err
 	}
 	file, err := im.load(ctx, path)
@@ -84,53 +82,51 @@ func (im *Images) publish(ctx context.Context, name, path string) (Generation, e
 	}
 	defer file.release()
 	gen := Generation{Image: name, Digest: file.digest, Size: file.size}
-	if err := file.f.Sync(); err != nil {
+	if err := im.disk.syncFile(file.f); err != nil {
 		return Generation{}, err
 	}
-	target := im.storePath(name)
 	newest, err := im.load(ctx, target)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
+		if err := im.disk.mkdirAll(filepath.Dir(target), 0o755); err != nil {
+			return Generation{}, err
+		}
 	case err != nil:
 		return Generation{}, err
 	default:
 		defer newest.release()
 		if newest.digest == file.digest {
-			return gen, errors.Join(im.Add(ctx, name, target), os.Remove(path))
+			return gen, errors.Join(im.Add(ctx, name, target), im.disk.remove(path))
 		}
-		if err := im.settleFormer(name); err != nil {
-			return Generation{}, err
-		}
-		former := im.formerPath(name)
-		if err := link(target, former+".new"); err != nil {
-			return Generation{}, err
-		}
-		if err := errors.Join(os.Rename(former+".new", former), syncDir(filepath.Dir(former))); err != nil {
+		if err := im.keep(name, newest); err != nil {
 			return Generation{}, err
 		}
 	}
-	if err := os.Rename(path, target); err != nil {
+	if err := im.disk.rename(path, target); err != nil {
 		return Generation{}, err
 	}
-	return gen, errors.Join(syncDir(im.Dir), im.Add(ctx, name, target))
+	return gen, errors.Join(im.disk.syncDir(filepath.Dir(target)), im.Add(ctx, name, target))
 }
 
-// inStore refuses an image that is registered elsewhere.
-func (im *Images) inStore(name string) error {
+// target is where an image's file is, or will be.
+func (im *Images) target(name string) (string, error) {
+	if err := (Name{Image: name}).Valid(); err != nil {
+		return "", err
+	}
 	if err := im.needDir(); err != nil {
-		return err
+		return "", err
 	}
 	im.mu.Lock()
 	defer im.mu.Unlock()
-	if e := im.entries[name]; e != nil && e.path != "" && e.path != im.storePath(name) {
-		return fmt.Errorf("it is not in the store but at %s: rename a new file over that: %w", e.path, fs.ErrInvalid)
+	if e := im.entries[name]; e != nil && e.path != "" {
+		return e.path, nil
 	}
-	return nil
+	return im.storePath(name), nil
 }
 
-// Revert makes the former generation of an image in the store the newest
-// again, and the newest the former: twice is as never. It is as atomic as
-// Publish. [fs.ErrNotExist] when there is no former one.
+// Revert makes the former generation of an image the newest again, and the
+// newest the former: twice is as never. It is as atomic as Publish.
+// [fs.ErrNotExist] when there is no former one; the other errors are Publish's.
 func (im *Images) Revert(ctx context.Context, name string) (Generation, error) {
 	im.publishMu.Lock()
 	defer im.publishMu.Unlock()
@@ -142,36 +138,39 @@ func (im *Images) Revert(ctx context.Context, name string) (Generation, error) {
 }
 
 func (im *Images) revert(ctx context.Context, name string) (Generation, error) {
-	if err := (Name{Image: name}).Valid(); err != nil {
+	target, err := im.target(name)
+	if err != nil {
 		return Generation{}, err
 	}
-	if err := im.inStore(name); err != nil {
+	newest, err := im.load(ctx, target)
+	if err != nil {
 		return Generation{}, err
 	}
-	if err := im.settleFormer(name); err != nil {
+	defer newest.release()
+	// It has to stay, and may have come by a rename a moment ago.
+	if err := im.keep(name, newest); err != nil {
 		return Generation{}, err
 	}
-	target, former := im.storePath(name), im.formerPath(name)
-	file, err := im.load(ctx, former)
+	links, err := im.kept(name)
+	if err != nil {
+		return Generation{}, err
+	}
+	links = slices.DeleteFunc(links, func(l keptLink) bool { return l.generation == newest.generation() })
+	if len(links) == 0 {
+		return Generation{}, fmt.Errorf("no former generation of it is kept: %w", fs.ErrNotExist)
+	}
+	former := links[len(links)-1]
+	file, err := im.acquirePinned(ctx, name, former.generation, former.path)
 	if err != nil {
 		return Generation{}, err
 	}
 	defer file.release()
-	// A crash after the first rename leaves former.new: settleFormer knows.
-	err = link(target, former+".new")
+	err = im.link(former.path, target+".new")
 	if err == nil {
-		err = link(former, target+".new")
+		err = im.disk.rename(target+".new", target)
 	}
-	for _, step := range []func() error{
-		func() error { return syncDir(filepath.Dir(former)) },
-		func() error { return os.Rename(target+".new", target) },
-		func() error { return syncDir(im.Dir) },
-		func() error { return os.Rename(former+".new", former) },
-		func() error { return syncDir(filepath.Dir(former)) },
-	} {
-		if err == nil {
-			err = step()
-		}
+	if err == nil {
+		err = im.disk.syncDir(filepath.Dir(target))
 	}
 	if err != nil {
 		return Generation{}, err
@@ -179,55 +178,37 @@ func (im *Images) revert(ctx context.Context, name string) (Generation, error) {
 	return Generation{Image: name, Digest: file.digest, Size: file.size}, im.Add(ctx, name, target)
 }
 
-// settleFormer finishes or takes back a Revert that was cut short: once the
-// former generation has the newest one's place, former.new is the former one.
-func (im *Images) settleFormer(name string) error {
-	target, former := im.storePath(name), im.formerPath(name)
-	if _, err := os.Stat(former + ".new"); err != nil {
-		return nil // as nearly always
-	}
-	now, err := os.Stat(target)
-	if err != nil {
+// link makes a hard link, in the place of one that a crash left behind.
+func (im *Images) link(from, to string) error {
+	if err := im.disk.remove(to); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if was, err := os.Stat(former); err == nil && os.SameFile(now, was) {
-		return os.Rename(former+".new", former)
-	}
-	return os.Remove(former + ".new")
-}
-
-// link makes a hard link, in the place of one that is there.
-func link(from, to string) error {
-	if err := os.Remove(to); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return os.Link(from, to)
+	return im.disk.link(from, to)
 }
 
 // commit makes what an overlay holds the newest generation of an image.
 func (im *Images) commit(ctx context.Context, name string, o *Overlay) (Generation, error) {
-	if err := (Name{Image: name}).Valid(); err != nil {
-		return Generation{}, err
-	}
 	im.mu.Lock()
 	path := ""
 	if e := im.entries[name]; e != nil {
 		path = e.path
 	}
 	im.mu.Unlock()
-	if path != "" && (im.Dir == "" || path != im.storePath(name)) {
+	if path != "" && im.Dir == "" {
 		if err := o.Commit(ctx, path); err != nil {
 			return Generation{}, err
 		}
 		return im.Current(ctx, name)
 	}
-	if err := im.needDir(); err != nil {
+	target, err := im.target(name)
+	if err != nil {
 		return Generation{}, err
 	}
-	if err := os.MkdirAll(im.Dir, 0o755); err != nil {
+	dir := filepath.Dir(target)
+	if err := im.disk.mkdirAll(dir, 0o755); err != nil {
 		return Generation{}, err
 	}
-	temp, err := os.CreateTemp(im.Dir, "."+name+".*.commit")
+	temp, err := os.CreateTemp(dir, "."+name+".*.commit")
 	if err != nil {
 		return Generation{}, err
 	}

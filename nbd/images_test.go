@@ -73,7 +73,7 @@ func TestImagesServeGenerations(t *testing.T) {
 
 	old, err := openName(t, im, "debian")
 	require.NoError(t, err)
-	require.Equal(t, Features{MultiConn: true}, old.Features())
+	require.Equal(t, Features{MultiConn: true, Extents: fileExtents}, old.Features())
 	require.EqualValues(t, 5120, old.Size(), "padded")
 	require.Equal(t, append(bytes.Clone(one), make([]byte, 120)...), content(t, old))
 	_, err = old.ReadAt(make([]byte, 1), 5120)
@@ -184,6 +184,14 @@ func TestImageCut(t *testing.T) {
 	require.NoError(t, os.Truncate(path, 1000))
 	_, err = d.ReadAt(make([]byte, 4096), 0)
 	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+	for _, dev := range []Device{d, NewOverlay(d)} {
+		if e, ok := dev.(Extenter); ok {
+			list := make([]Extent, 4)
+			n, err := e.Extents(0, 8192, list)
+			require.NoError(t, err)
+			require.Equal(t, []Extent{{Length: 8192}}, list[:n], "what is gone is no hole")
+		}
+	}
 	_, err = openName(t, im, "debian~"+digestOf(randomBytes(1, 8192))[:12])
 	require.ErrorIs(t, err, errImageChanged)
 }

@@ -393,19 +393,14 @@ func TestClientAgainstPeers(t *testing.T) {
 			require.Equal(t, "hello", string(p[1:6]))
 		}
 	}
-	start := func(t *testing.T, tool string, args ...string) {
-		cmd := exec.Command(needTool(t, tool), args...)
-		require.NoError(t, cmd.Start())
-		t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
-	}
 	t.Run("nbdkit", func(t *testing.T) {
 		sock := filepath.Join(t.TempDir(), "s")
-		start(t, "nbdkit", "-f", "-U", sock, "file", tempFile(t, content))
+		startTool(t, "nbdkit", "-f", "-U", sock, "file", tempFile(t, content))
 		test(t, "unix", sock, "")
 	})
 	t.Run("nbdkit oldstyle", func(t *testing.T) {
 		sock := filepath.Join(t.TempDir(), "s")
-		start(t, "nbdkit", "-f", "-o", "-U", sock, "file", tempFile(t, content))
+		startTool(t, "nbdkit", "-f", "-o", "-U", sock, "file", tempFile(t, content))
 		require.Eventually(t, func() bool {
 			_, err := nbd.Dial(t.Context(), "unix", sock, "")
 			return err != nil && strings.Contains(err.Error(), "newstyle")
@@ -413,19 +408,16 @@ func TestClientAgainstPeers(t *testing.T) {
 	})
 	t.Run("qemu-nbd", func(t *testing.T) {
 		sock := filepath.Join(t.TempDir(), "s")
-		start(t, "qemu-nbd", "-t", "-f", "raw", "-x", "disk", "-k", sock, tempFile(t, content))
+		startTool(t, "qemu-nbd", "-t", "-f", "raw", "-x", "disk", "-k", sock, tempFile(t, content))
 		test(t, "unix", sock, "disk")
 	})
 	t.Run("nbd-server", func(t *testing.T) {
 		conf := filepath.Join(t.TempDir(), "conf")
-		l := listen(t)
-		host, port, err := net.SplitHostPort(l.Addr().String())
-		require.NoError(t, err)
-		l.Close()
+		port := freePort(t)
 		require.NoError(t, os.WriteFile(conf, []byte(fmt.Sprintf(
-			"[generic]\nlistenaddr = %s\nport = %s\nallowlist = true\n[disk]\nexportname = %s\nflush = true\n", host, port, tempFile(t, content))), 0o600))
-		start(t, "nbd-server", "-d", "-C", conf)
-		test(t, "tcp", net.JoinHostPort(host, port), "disk")
+			"[generic]\nlistenaddr = 127.0.0.1\nport = %s\nallowlist = true\n[disk]\nexportname = %s\nflush = true\n", port, tempFile(t, content))), 0o600))
+		startTool(t, "nbd-server", "-d", "-C", conf)
+		test(t, "tcp", "127.0.0.1:"+port, "disk")
 	})
 	t.Run("go-nbd", func(t *testing.T) {
 		f, err := os.OpenFile(tempFile(t, content), os.O_RDWR, 0)

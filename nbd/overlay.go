@@ -38,6 +38,7 @@ type Overlay struct {
 	Quota int64
 
 	base  Device
+	disk  disk
 	layer *layer // Roots' own: what is the base, when that is a frozen overlay
 	size  int64
 	store overlayStore

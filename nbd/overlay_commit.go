@@ -59,12 +59,12 @@ func (o *Overlay) Commit(ctx context.Context, path string) (err error) {
 		}
 		off += int64(len(p))
 	}
-	if err := errors.Join(f.Truncate(o.size), f.Chmod(0o644), f.Sync()); err != nil {
+	if err := errors.Join(f.Truncate(o.size), f.Chmod(0o644), o.disk.syncFile(f)); err != nil {
 		return err
 	}
-	if err := os.Rename(f.Name(), path); err != nil {
+	if err := o.disk.rename(f.Name(), path); err != nil {
 		return err
 	}
 	renamed = true
-	return errors.Join(f.Close(), syncDir(filepath.Dir(path)))
+	return errors.Join(f.Close(), o.disk.syncDir(filepath.Dir(path)))
 }

@@ -80,15 +80,19 @@ type overlayFile interface {
 // What was flushed before a crash or a loss of power is there again. On Linux
 // an overlay that another process has open is refused.
 func OpenOverlay(base Device, dir, id string) (*Overlay, error) {
-	d, err := openOverlayDir(dir)
+	return disk{}.openOverlay(base, dir, id)
+}
+
+func (d disk) openOverlay(base Device, dir, id string) (*Overlay, error) {
+	files, err := d.openOverlayDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("nbd: overlay %s: %w", dir, err)
 	}
-	s, err := openFileStore(d, base.Size(), id)
+	s, err := openFileStore(files, base.Size(), id)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("nbd: overlay %s: %w", dir, err), d.close())
+		return nil, errors.Join(fmt.Errorf("nbd: overlay %s: %w", dir, err), files.close())
 	}
-	o := &Overlay{base: base, size: base.Size(), store: s}
+	o := &Overlay{base: base, size: base.Size(), store: s, disk: d}
 	o.used.Store(s.count())
 	return o, nil
 }

@@ -13,10 +13,10 @@ type osDir struct {
 	dir  *os.File // held open for its lock
 }
 
-func openOverlayDir(path string) (overlayDir, error) {
-	err := os.Mkdir(path, 0o700)
+func (d disk) openOverlayDir(path string) (overlayDir, error) {
+	err := d.mkdir(path, 0o700)
 	if err == nil {
-		err = syncDir(filepath.Dir(path))
+		err = d.syncDir(filepath.Dir(path))
 	} else if errors.Is(err, fs.ErrExist) {
 		err = nil
 	}
@@ -26,6 +26,9 @@ func openOverlayDir(path string) (overlayDir, error) {
 	dir, err := lockDir(path)
 	if err != nil {
 		return nil, err
+	}
+	if d.wrap != nil {
+		return d.wrap(path, &osDir{path: path, dir: dir}), nil
 	}
 	return &osDir{path: path, dir: dir}, nil
 }
@@ -41,15 +44,6 @@ func lockDir(path string) (*os.File, error) {
 		return nil, errors.Join(err, dir.Close())
 	}
 	return dir, nil
-}
-
-// syncDir makes what was created, renamed or removed in a directory durable.
-func syncDir(path string) error {
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }
 
 func (d *osDir) open(name string, create bool) (overlayFile, error) {

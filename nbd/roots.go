@@ -130,6 +130,8 @@ type Roots struct {
 	// Now is the clock of tokens and records. nil is time.Now.
 	Now func() time.Time
 
+	disk disk
+
 	loadMu sync.Mutex
 	loaded bool
 	closed bool

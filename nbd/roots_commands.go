@@ -169,20 +169,20 @@ func (rs *Roots) remove(r *root, newest int64) error {
 func (rs *Roots) removeFolder(name string) error {
 	dir := rs.rootDir(name)
 	doomed := filepath.Join(filepath.Dir(dir), deletedPrefix+name)
-	if err := os.RemoveAll(doomed); err != nil {
+	if err := rs.disk.removeAll(doomed); err != nil {
 		return err
 	}
-	err := os.Rename(dir, doomed)
+	err := rs.disk.rename(dir, doomed)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err == nil {
-		err = syncDir(filepath.Dir(dir))
+		err = rs.disk.syncDir(filepath.Dir(dir))
 	}
 	if err != nil {
 		return err
 	}
-	if err := os.RemoveAll(doomed); err != nil {
+	if err := rs.disk.removeAll(doomed); err != nil {
 		rs.logger().Warn("nbd: folder of a deleted root is left behind", "root", name, "err", err)
 	}
 	return nil
@@ -267,7 +267,7 @@ func (rs *Roots) sweepDeleted() error {
 	entries, err := os.ReadDir(dir)
 	for _, e := range entries {
 		if strings.HasPrefix(e.Name(), deletedPrefix) {
-			err = errors.Join(err, os.RemoveAll(filepath.Join(dir, e.Name())))
+			err = errors.Join(err, rs.disk.removeAll(filepath.Join(dir, e.Name())))
 		}
 	}
 	return err

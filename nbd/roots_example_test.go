@@ -191,3 +191,138 @@ func ExampleRoots_ephemeral() {
 	// the old connection is fenced: true
 	// the old token is refused: true
 }
+
+// exampleRoots are roots over an image of dots, with one that a machine has
+// written to and has shut down on.
+func exampleRoots() (roots *nbd.Roots, images *nbd.Images, done func()) {
+	dir, path := exampleImage()
+	ctx := context.Background()
+	images = &nbd.Images{Dir: filepath.Join(dir, "images")}
+	if err := images.Add(ctx, "debian12", path); err != nil {
+		log.Fatal(err)
+	}
+	roots = &nbd.Roots{Images: images, Dir: filepath.Join(dir, "roots")}
+	name, err := roots.Boot(ctx, "debian12", "master", nbd.Kept)
+	if err != nil {
+		log.Fatal(err)
+	}
+	put(roots, name, "setup")
+	return roots, images, func() { _, _, _ = roots.Close(), images.Close(), os.RemoveAll(dir) }
+}
+
+func put(h nbd.Handler, name nbd.Name, s string) {
+	d, err := open(h, name)
+	if err != nil {
+		log.Fatal(err)
+	}
+	_, _ = d.(io.WriterAt).WriteAt([]byte(s), 0)
+	_ = d.(nbd.Syncer).Sync()
+	_ = d.(io.Closer).Close()
+}
+
+// look opens a device, reads its first bytes and closes it.
+func look(h nbd.Handler, name nbd.Name) string {
+	d, err := open(h, name)
+	if err != nil {
+		return err.Error()
+	}
+	defer d.(io.Closer).Close()
+	return text(d)
+}
+
+// A machine that was set up once is the model of others, which share what it
+// has written, at no cost, and go their own ways from there.
+func ExampleRoots_Clone() {
+	roots, _, done := exampleRoots()
+	defer done()
+	ctx := context.Background()
+	for _, machine := range []string{"desk-01", "desk-02"} {
+		if err := roots.Clone(ctx, "master", machine); err != nil {
+			log.Fatal(err)
+		}
+	}
+	name, _ := roots.Boot(ctx, "debian12", "desk-02", nbd.Kept)
+	put(roots, name, "other")
+	list, _ := roots.List(ctx)
+	for _, r := range list {
+		fmt.Println(r.Name, look(roots, nbd.Name{Image: "debian12", Root: r.Name}), r.Usage, r.Shared)
+	}
+	// Output:
+	// desk-01 setup 0 4096
+	// desk-02 other 4096 4096
+	// master setup 0 4096
+}
+
+// A root is repaired while its machine is off; the machine's next boot has it
+// back.
+func ExampleRoots_Attach() {
+	roots, _, done := exampleRoots()
+	defer done()
+	ctx := context.Background()
+	running, _ := roots.Boot(ctx, "debian12", "master", nbd.Kept)
+	d, _ := open(roots, running)
+	_, err := roots.Attach(ctx, "master")
+	fmt.Println("while it runs:", errors.Is(err, fs.ErrPermission))
+	_ = d.(io.Closer).Close() // it shuts down
+
+	name, err := roots.Attach(ctx, "master")
+	if err != nil {
+		log.Fatal(err)
+	}
+	put(roots, name, "fixed") // nbd-client -N NAME SERVER /dev/nbd0, fsck, mount ...
+	_, err = open(roots, running)
+	fmt.Println("it was not off after all:", errors.Is(err, nbd.ErrFenced))
+
+	next, _ := roots.Boot(ctx, "debian12", "master", nbd.Kept)
+	fmt.Println(look(roots, next))
+	// Output:
+	// while it runs: true
+	// it was not off after all: true
+	// fixed
+}
+
+// What was installed on one root becomes the image of all.
+func ExampleRoots_Commit() {
+	roots, images, done := exampleRoots()
+	defer done()
+	ctx := context.Background()
+	former, _ := images.Current(ctx, "debian12")
+	gen, err := roots.Commit(ctx, "master", "debian12")
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(look(images, nbd.Name{Image: "debian12"}), gen.Digest != former.Digest)
+	fmt.Println("machines that run keep", look(images, former.Name()))
+	list, _ := roots.List(ctx)
+	fmt.Println(list[0].Name, "stores", list[0].Usage)
+	// Output:
+	// setup true
+	// machines that run keep .....
+	// master stores 0
+}
+
+// A new generation is published, turns out to be bad, and is taken back;
+// machines that booted it keep it.
+func ExampleImages_Publish() {
+	dir, path := exampleImage()
+	defer os.RemoveAll(dir)
+	ctx := context.Background()
+	images := &nbd.Images{Dir: filepath.Join(dir, "images")}
+	defer images.Close()
+	if _, err := images.Publish(ctx, "debian12", path); err != nil {
+		log.Fatal(err)
+	}
+	_ = os.WriteFile(path, bytes.Repeat([]byte("!"), 4096), 0o600)
+	bad, err := images.Publish(ctx, "debian12", path)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(look(images, nbd.Name{Image: "debian12"}))
+	if _, err := images.Revert(ctx, "debian12"); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(look(images, nbd.Name{Image: "debian12"}), look(images, bad.Name()))
+	// Output:
+	// !!!!!
+	// ..... !!!!!
+}

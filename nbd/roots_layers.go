@@ -62,7 +62,7 @@ func (rs *Roots) openOverLocked(dir string, base *imageFile, layers []string) (*
 	var err error
 	if dir == "" {
 		o = NewOverlay(dev)
-	} else if o, err = OpenOverlay(dev, dir, overlayID(base, layers)); err != nil {
+	} else if o, err = rs.disk.openOverlay(dev, dir, overlayID(base, layers)); err != nil {
 		rs.dropLayer(below)
 		return nil, err
 	}
@@ -136,7 +136,7 @@ func (rs *Roots) unrefLayers(ids []string) {
 		if !rs.stored() || rs.isBad() {
 			continue
 		}
-		if err := os.RemoveAll(rs.layerDir(id)); err != nil {
+		if err := rs.disk.removeAll(rs.layerDir(id)); err != nil {
 			rs.logger().Warn("nbd: layer is left behind", "layer", id, "err", err)
 		}
 	}
@@ -156,7 +156,7 @@ func (rs *Roots) sweepLayers() error {
 	entries, err := os.ReadDir(filepath.Join(rs.Dir, "layers"))
 	for _, e := range entries {
 		if id := e.Name(); len(id) == layerDigits && validGeneration(id) && rs.layerRefs[id] == 0 {
-			err = errors.Join(err, os.RemoveAll(rs.layerDir(id)))
+			err = errors.Join(err, rs.disk.removeAll(rs.layerDir(id)))
 		}
 	}
 	return err
@@ -201,7 +201,7 @@ func (rs *Roots) freeze(r *root) error {
 			return err
 		}
 		if err := rs.linkLayer(rs.overlayDir(r), id); err != nil {
-			return fmt.Errorf("nbd: root %s: its overlay cannot be linked: %w", r.name, errors.Join(err, os.RemoveAll(rs.layerDir(id))))
+			return fmt.Errorf("nbd: root %s: its overlay cannot be linked: %w", r.name, errors.Join(err, rs.disk.removeAll(rs.layerDir(id))))
 		}
 	} else {
 		rs.layerMu.Lock()
@@ -229,7 +229,7 @@ func (rs *Roots) freeze(r *root) error {
 		}
 	}
 	if rs.stored() {
-		if err := errors.Join(rs.closeOverlay(old), os.RemoveAll(filepath.Join(rs.rootDir(r.name), former.Overlay))); err != nil {
+		if err := errors.Join(rs.closeOverlay(old), rs.disk.removeAll(filepath.Join(rs.rootDir(r.name), former.Overlay))); err != nil {
 			rs.logger().Warn("nbd: overlay is left behind", "root", r.name, "err", err)
 		}
 	}
@@ -238,13 +238,16 @@ func (rs *Roots) freeze(r *root) error {
 
 func (rs *Roots) linkLayer(from, id string) error {
 	dir := rs.layerDir(id)
-	if err := os.Mkdir(dir, 0o700); err != nil {
+	if err := rs.disk.mkdir(dir, 0o700); err != nil {
 		return err
 	}
 	for _, name := range []string{overlayDataName, overlayMapName} {
-		if err := os.Link(filepath.Join(from, name), filepath.Join(dir, name)); err != nil {
+		if err := rs.disk.link(filepath.Join(from, name), filepath.Join(dir, name)); err != nil {
 			return err
 		}
 	}
-	return errors.Join(syncDir(dir), syncDir(filepath.Dir(dir)))
+	if err := rs.disk.syncDir(dir); err != nil {
+		return err
+	}
+	return rs.disk.syncDir(filepath.Dir(dir))
 }

@@ -43,10 +43,10 @@ func (rs *Roots) Rename(ctx context.Context, from, to string) error {
 	if rs.stored() {
 		err := rs.removeFolder(to) // a first boot that failed may have left it
 		if err == nil {
-			err = os.Rename(rs.rootDir(from), rs.rootDir(to))
+			err = rs.disk.rename(rs.rootDir(from), rs.rootDir(to))
 		}
 		if err == nil {
-			err = syncDir(filepath.Dir(rs.rootDir(to)))
+			err = rs.disk.syncDir(filepath.Dir(rs.rootDir(to)))
 		}
 		if err != nil {
 			return fmt.Errorf("nbd: root %s: %w", from, err)

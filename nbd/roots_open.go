@@ -130,17 +130,27 @@ func (rs *Roots) take(ctx context.Context, r *root, n Name, seq int64, kind Kind
 	if err != nil {
 		return cut, err // before anybody was harmed
 	}
-	cut = rs.fence(r, fmt.Errorf("nbd: root %s: boot %s opened it: %w", r.name, n.Boot, ErrFenced))
 	state := r.state
 	state.UsedAt = time.Time{}
 	state.Image, state.Kind, state.Opened, state.OpenedAt = n.Image, kind, formatSeq(seq), rs.now().UTC()
 	if state.Created.IsZero() {
 		state.Created = state.OpenedAt
 	}
+	// What can fail, as on a full disk, comes before the older boot is fenced.
+	var next freshRoot
 	if kept {
-		err = rs.takeKept(ctx, r, state, base)
+		err = rs.prepareKept(ctx, r, state, base)
 	} else {
-		err = rs.takeFresh(r, state, base)
+		next, err = rs.prepareFresh(r, state, base)
+	}
+	if err != nil {
+		return cut, err
+	}
+	cut = rs.fence(r, fmt.Errorf("nbd: root %s: boot %s opened it: %w", r.name, n.Boot, ErrFenced))
+	if kept {
+		err = rs.adoptKept(ctx, r, state, base)
+	} else {
+		err = rs.adoptFresh(r, next)
 	}
 	if err != nil {
 		return cut, err
@@ -153,48 +163,105 @@ func (rs *Roots) take(ctx context.Context, r *root, n Name, seq int64, kind Kind
 	return cut, nil
 }
 
-// takeKept goes on with the overlay that is there. It takes base's reference
-// over.
-func (rs *Roots) takeKept(ctx context.Context, r *root, state rootState, base *imageFile) error {
-	rs.rest(r)
-	if err := rs.save(r, state); err != nil {
-		base.release()
-		return err
-	}
-	if r.overlay != nil { // in memory, over the base it has
-		base.release()
-	} else {
+// prepareKept sees to it that the overlay that is there is open, and that state
+// can be saved. It releases base when it fails, and leaves all as it was.
+func (rs *Roots) prepareKept(ctx context.Context, r *root, state rootState, base *imageFile) error {
+	closed := r.overlay == nil
+	err := error(nil)
+	if closed {
 		if r.base != nil {
 			r.base.release()
 		}
-		r.base = base
+		r.base = base.retain()
+		err = rs.ensureOverlay(ctx, r)
 	}
+	if err == nil {
+		err = rs.prepare(r, state)
+	}
+	if err != nil {
+		base.release()
+		if closed {
+			rs.rest(r)
+		}
+	}
+	return err
+}
+
+// adoptKept goes on with the overlay. One whose disk or base had failed is
+// opened anew: in memory it stays over the base it has. It takes base's
+// reference over.
+func (rs *Roots) adoptKept(ctx context.Context, r *root, state rootState, base *imageFile) error {
+	if rs.stored() && (r.overlay.Sync() != nil || r.base.broken.Load()) {
+		rs.rest(r)
+	}
+	err := rs.adopt(r, state)
+	if err != nil || r.overlay != nil {
+		base.release()
+		return err
+	}
+	r.base.release()
+	r.base = base
 	return rs.ensureOverlay(ctx, r)
 }
 
-// takeFresh puts an empty overlay in the old one's place: it is whole on disk
-// before root.json names it, and the old one goes only then. It takes base's
-// reference over.
-func (rs *Roots) takeFresh(r *root, state rootState, base *imageFile) error {
+// freshRoot is an empty overlay on its way into a root: whole on disk before
+// root.json names it.
+type freshRoot struct {
+	state   rootState
+	overlay *Overlay
+	base    *imageFile // with a reference
+}
+
+// prepareFresh makes an empty overlay. It takes base's reference over, and
+// changes nothing that counts.
+func (rs *Roots) prepareFresh(r *root, state rootState, base *imageFile) (freshRoot, error) {
 	state.Generation, state.Overlay, state.Layers = base.digest, state.Opened, nil
 	overlay, err := rs.newOverlay(r, state, base)
 	if err != nil {
 		base.release()
-		return err
+		rs.removeOverlay(r, state.Overlay)
+		return freshRoot{}, err
 	}
 	if err := rs.pin(base); err != nil {
 		rs.warnUnpinned(r, state, err)
 	}
+	next := freshRoot{state, overlay, base}
+	if err := rs.prepare(r, state); err != nil {
+		return freshRoot{}, errors.Join(err, rs.dropFresh(r, next))
+	}
+	return next, nil
+}
+
+// dropFresh takes prepareFresh back.
+func (rs *Roots) dropFresh(r *root, next freshRoot) error {
+	err := rs.closeOverlay(next.overlay)
+	rs.removeOverlay(r, next.state.Overlay)
+	rs.unpin(next.base.digest)
+	next.base.release()
+	return err
+}
+
+// adoptFresh puts the empty overlay in the old one's place, which goes.
+func (rs *Roots) adoptFresh(r *root, next freshRoot) error {
 	old, oldOverlay, oldBase := r.state, r.overlay, r.base
-	if err := rs.save(r, state); err != nil {
-		err = errors.Join(err, rs.closeOverlay(overlay))
-		rs.unpin(base.digest)
-		base.release()
+	if err := rs.adopt(r, next.state); err != nil {
+		// root.json may name it already: the next load removes the other one.
+		err = errors.Join(err, rs.closeOverlay(next.overlay))
+		next.base.release()
 		return err
 	}
-	r.overlay, r.base = overlay, base
+	r.overlay, r.base = next.overlay, next.base
 	rs.discard(r, old, oldOverlay, oldBase)
 	return nil
+}
+
+// takeFresh does both, for a root that nobody has open.
+func (rs *Roots) takeFresh(r *root, state rootState, base *imageFile) error {
+	next, err := rs.prepareFresh(r, state, base)
+	if err != nil {
+		return err
+	}
+	return rs.adoptFresh(r, next)
 }
 
 func (rs *Roots) warnUnpinned(r *root, state rootState, err error) {
@@ -217,13 +284,18 @@ func (rs *Roots) discard(r *root, old rootState, overlay *Overlay, base *imageFi
 	if base != nil {
 		base.release()
 	}
-	if rs.stored() && old.Overlay != "" {
-		if err := os.RemoveAll(filepath.Join(rs.rootDir(r.name), old.Overlay)); err != nil {
-			rs.logger().Warn("nbd: overlay is left behind", "root", r.name, "err", err)
-		}
-	}
+	rs.removeOverlay(r, old.Overlay)
 	rs.unrefLayers(old.Layers)
 	rs.unpin(old.Generation)
+}
+
+func (rs *Roots) removeOverlay(r *root, name string) {
+	if !rs.stored() || name == "" {
+		return
+	}
+	if err := rs.disk.removeAll(filepath.Join(rs.rootDir(r.name), name)); err != nil {
+		rs.logger().Warn("nbd: overlay is left behind", "root", r.name, "err", err)
+	}
 }
 
 // resume goes on with the boot that has the root.
@@ -308,15 +380,15 @@ func (rs *Roots) newOverlay(r *root, state rootState, base *imageFile) (*Overlay
 	dir := ""
 	if rs.stored() {
 		dir = rs.rootDir(r.name)
-		err = os.Mkdir(dir, 0o700)
+		err = rs.disk.mkdir(dir, 0o700)
 		if err == nil {
-			err = syncDir(filepath.Dir(dir))
+			err = rs.disk.syncDir(filepath.Dir(dir))
 		} else if errors.Is(err, fs.ErrExist) {
 			err = nil
 		}
 		if err == nil {
 			// A former attempt may have stopped half-way.
-			err = os.RemoveAll(filepath.Join(dir, state.Overlay))
+			err = rs.disk.removeAll(filepath.Join(dir, state.Overlay))
 		}
 		dir = filepath.Join(dir, state.Overlay)
 	}

@@ -3,7 +3,6 @@ package nbd
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -22,26 +21,7 @@ func (rs *Roots) pin(file *imageFile) error {
 	if _, err := os.Stat(path); err == nil {
 		return nil
 	}
-	was, err := file.stat()
-	if err != nil {
-		return err
-	}
-	if err := os.Link(file.f.Name(), path); err != nil {
-		return err
-	}
-	info, err := os.Stat(path)
-	if err == nil && !statID(info).sameFile(was) {
-		err = fmt.Errorf("%s was replaced a moment ago", file.f.Name())
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(path))
-	}
-	// The link moved the ctime; the content need not be read again for that.
-	if now := statID(info); was == file.seen() && was.Mtime == now.Mtime && was.Size == now.Size {
-		file.setSeen(now)
-		rs.Images.digester.move(was, now, file.digest, rs.Images.Cache)
-	}
-	return syncDir(filepath.Dir(path))
+	return rs.Images.linkTo(rs.disk, file, path)
 }
 
 // unpin removes the link when nobody uses the generation any more.
@@ -60,7 +40,7 @@ func (rs *Roots) unpinLocked(digest string) {
 	}
 	delete(rs.pins, digest)
 	if rs.stored() && !rs.bad {
-		if err := os.Remove(rs.pinPath(digest)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := rs.disk.remove(rs.pinPath(digest)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			rs.logger().Warn("nbd: link to an image is left behind", "err", err)
 		}
 	}
@@ -83,7 +63,7 @@ func (rs *Roots) sweepPins() error {
 	for _, e := range entries {
 		generation, isLink := strings.CutSuffix(e.Name(), ".img")
 		if isLink && validGeneration(generation) && !used[e.Name()] {
-			err = errors.Join(err, os.Remove(filepath.Join(dir, e.Name())))
+			err = errors.Join(err, rs.disk.remove(filepath.Join(dir, e.Name())))
 		}
 	}
 	return err

@@ -2,15 +2,19 @@ package nbd_test
 
 import (
 	"bytes"
+	"encoding/json"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/seed-3ec230fa/diskless/nbd"
+	"github.com/seed-3ec230fa/diskless/nbd/nbdtest"
 )
 
 // rootServer serves roots over an image on loopback.
@@ -100,4 +104,55 @@ func TestFenceCutsConnections(t *testing.T) {
 	_, err = now.ReadAt(p, 0)
 	require.NoError(t, err)
 	require.Equal(t, "one", string(p))
+}
+
+// TestRootExtents: holes of the image, and what a machine has written and
+// trimmed, reach the tools through images, roots and clones.
+func TestRootExtents(t *testing.T) {
+	needTool(t, "nbdinfo", "qemu-io", "qemu-img", "nbdcopy")
+	image, _ := sparse(t)
+	images := &nbd.Images{Logger: quiet}
+	require.NoError(t, images.Add(t.Context(), "disk", image))
+	roots := &nbd.Roots{Images: images, Logger: quiet}
+	addr := nbdtest.ServeServer(t, &nbd.Server{Handler: roots, Logger: quiet})
+	t.Cleanup(func() {
+		require.NoError(t, roots.Close())
+		require.NoError(t, images.Close())
+	})
+	uri := func(name string) string { return "nbd://" + addr + "/" + name }
+	extents := func(name string) string {
+		var list []struct{ Offset, Length, Type int64 }
+		require.NoError(t, json.Unmarshal([]byte(run(t, "nbdinfo", "--json", "--map", uri(name))), &list))
+		var qemu []struct {
+			Start, Length int64
+			Zero          bool
+		}
+		require.NoError(t, json.Unmarshal([]byte(run(t, "qemu-img", "map", "--output=json", "-f", "raw", uri(name))), &qemu))
+		out, other := "", ""
+		for _, e := range list {
+			out += fmt.Sprintf("%d+%d:%d ", e.Offset>>10, e.Length>>10, e.Type)
+		}
+		for _, e := range qemu {
+			other += fmt.Sprintf("%d+%d:%d ", e.Start>>10, e.Length>>10, map[bool]int{true: 3}[e.Zero])
+		}
+		require.Equal(t, out, other)
+		return strings.TrimSpace(out)
+	}
+	const whole = "0+2048:0 2048+2048:3 4096+2048:0 6144+2048:3"
+	require.Equal(t, whole, extents("disk"))
+	n, err := roots.Boot(t.Context(), "disk", "node", nbd.Kept)
+	require.NoError(t, err)
+	require.Equal(t, whole, extents(n.String()))
+	run(t, "qemu-io", "-f", "raw", "-d", "unmap", "-c", "write -P 7 3M 64k", "-c", "discard 1M 128k", uri(n.String()))
+	const changed = "0+1024:0 1024+128:3 1152+896:0 2048+1024:3 3072+64:0 3136+960:3 4096+2048:0 6144+2048:3"
+	require.Equal(t, changed, extents(n.String()))
+	require.NoError(t, roots.Clone(t.Context(), "node", "other"))
+	require.Equal(t, changed, extents("disk@other"))
+	require.Equal(t, changed, extents(n.String()))
+
+	// A copy asks for no hole and makes none up.
+	copied := filepath.Join(t.TempDir(), "copy")
+	run(t, "nbdcopy", uri("disk@other"), copied)
+	run(t, "qemu-img", "compare", "-f", "raw", "-F", "raw", copied, uri(n.String()))
+	require.Less(t, allocated(t, copied), int64(5<<20))
 }

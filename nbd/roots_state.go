@@ -134,19 +134,16 @@ func (rs *Roots) load() error {
 }
 
 func (rs *Roots) loadDir() error {
-	for _, dir := range []string{"roots", "images", "layers"} {
-		if err := os.MkdirAll(filepath.Join(rs.Dir, dir), 0o700); err != nil {
+	for _, dir := range []string{"", "roots", "images", "layers"} {
+		if err := rs.disk.mkdirAll(filepath.Join(rs.Dir, dir), 0o700); err != nil {
 			return err
 		}
-	}
-	if err := errors.Join(syncDir(rs.Dir), syncDir(filepath.Dir(filepath.Clean(rs.Dir)))); err != nil {
-		return err
 	}
 	var err error
 	if rs.lock, err = lockDir(rs.Dir); err != nil {
 		return err
 	}
-	if rs.secret, err = loadSecret(filepath.Join(rs.Dir, "secret")); err != nil {
+	if rs.secret, err = rs.loadSecret(); err != nil {
 		return err
 	}
 	if rs.floor, err = loadFloor(rs.floorPath()); err != nil {
@@ -193,7 +190,7 @@ func (rs *Roots) loadRoot(r *root) (empty bool, err error) {
 		if err := rs.onlyEmptyOverlays(dir); err != nil {
 			return false, err
 		}
-		return true, os.RemoveAll(dir)
+		return true, rs.disk.removeAll(dir)
 	case err != nil:
 		return false, err
 	}
@@ -209,7 +206,7 @@ func (rs *Roots) loadRoot(r *root) (empty bool, err error) {
 	for _, e := range entries {
 		// Overlays are named like tokens; anything else is not ours to remove.
 		if _, ok := parseSeq(e.Name()); ok && e.IsDir() && e.Name() != state.Overlay {
-			err = errors.Join(err, os.RemoveAll(filepath.Join(dir, e.Name())))
+			err = errors.Join(err, rs.disk.removeAll(filepath.Join(dir, e.Name())))
 		}
 	}
 	return false, err
@@ -245,12 +242,13 @@ func overlayUsage(dir string) (int64, error) {
 	return blocks * overlayBlock, nil
 }
 
-func loadSecret(path string) ([]byte, error) {
+func (rs *Roots) loadSecret() ([]byte, error) {
+	path := filepath.Join(rs.Dir, "secret")
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		secret := make([]byte, 32)
 		rand.Read(secret)
-		return secret, writeFileAtomic(path, []byte(hex.EncodeToString(secret)+"\n"), 0o600)
+		return secret, rs.disk.writeFile(path, []byte(hex.EncodeToString(secret)+"\n"), 0o600)
 	}
 	if err != nil {
 		return nil, err
@@ -291,7 +289,11 @@ func (rs *Roots) raiseFloor(seq int64) error {
 		return nil
 	}
 	if rs.stored() {
-		if err := writeJSON(rs.floorPath(), floorState{formatSeq(seq)}); err != nil {
+		text, err := marshalJSON(floorState{formatSeq(seq)})
+		if err == nil {
+			err = rs.disk.writeFile(rs.floorPath(), text, 0o600)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -299,19 +301,41 @@ func (rs *Roots) raiseFloor(seq int64) error {
 	return nil
 }
 
-func writeJSON(path string, v any) error {
+func marshalJSON(v any) ([]byte, error) {
 	text, err := json.MarshalIndent(v, "", "  ")
-	if err != nil {
-		return err
-	}
-	return writeFileAtomic(path, append(text, '\n'), 0o600)
+	return append(text, '\n'), err
 }
 
 // save makes a root's new state durable, and then current.
 func (rs *Roots) save(r *root, state rootState) error {
+	if err := rs.prepare(r, state); err != nil {
+		return err
+	}
+	return rs.adopt(r, state)
+}
+
+// prepare is the part of save that a full disk can fail: nothing has changed
+// after it.
+func (rs *Roots) prepare(r *root, state rootState) error {
+	if !rs.stored() {
+		return nil
+	}
+	state.Version = rootStateVersion
+	text, err := marshalJSON(state)
+	if err == nil {
+		err = rs.disk.writeNew(rs.statePath(r.name), text, 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("nbd: root %s: %w", r.name, err)
+	}
+	return nil
+}
+
+// adopt is the rest of save.
+func (rs *Roots) adopt(r *root, state rootState) error {
 	state.Version = rootStateVersion
 	if rs.stored() {
-		if err := writeJSON(rs.statePath(r.name), state); err != nil {
+		if err := rs.disk.putNew(rs.statePath(r.name)); err != nil {
 			return fmt.Errorf("nbd: root %s: %w", r.name, err)
 		}
 	}

@@ -40,6 +40,10 @@ type Client struct {
 	// Platform is "pcbios" or "efi" as iPXE's ${platform} has it; empty when
 	// it is not known.
 	Platform string
+	// Loader is the program that asks; empty when it is not known. A [Tree]
+	// tells it from the name that is asked for; only that it is U-Boot Lookup
+	// has to say.
+	Loader Loader
 	// ConfigFile is the value of DHCP option 209 sent to the machine
 	// (RFC 5071 section 4). PXELINUX asks for it before any other name.
 	ConfigFile string
@@ -48,6 +52,22 @@ type Client struct {
 	// directory of its boot file, so it ends with a slash.
 	PathPrefix string
 }
+
+// Loader is a boot loader.
+type Loader string
+
+// The loaders.
+const (
+	LoaderPXELINUX Loader = "pxelinux"
+	LoaderIPXE     Loader = "ipxe"
+	LoaderGRUB     Loader = "grub"
+	// LoaderUBoot asks for PXELINUX's names: only who knows the machine, such
+	// as a DHCP server, can tell the two apart.
+	LoaderUBoot Loader = "u-boot"
+	// LoaderHTTP is firmware that boots over HTTP (the vendor class
+	// HTTPClient). It asks for a program, and no configuration of its own.
+	LoaderHTTP Loader = "http"
+)
 
 // String names the client in logs: by hardware address, host name and IP
 // address, or by UUID when there is nothing better.
@@ -83,6 +103,22 @@ func (c Client) hardwareType() uint8 {
 func (c Client) ip4() (netip.Addr, bool) {
 	ip := c.IP.Unmap()
 	return ip, ip.Is4()
+}
+
+// platform is Platform, or what the architecture says of it.
+func (c Client) platform() string {
+	switch {
+	case c.Platform != "" || !c.ArchKnown:
+		return c.Platform
+	case c.Arch == iana.INTEL_X86PC:
+		return "pcbios"
+	}
+	switch c.Arch {
+	case iana.EFI_ITANIUM, iana.EFI_IA32, iana.EFI_BC, iana.EFI_XSCALE, iana.EFI_X86_64, iana.EFI_ARM32, iana.EFI_ARM64,
+		iana.EFI_X86_HTTP, iana.EFI_X86_64_HTTP, iana.EFI_BC_HTTP, iana.EFI_ARM32_HTTP, iana.EFI_ARM64_HTTP:
+		return "efi"
+	}
+	return ""
 }
 
 // FormatUUID writes 16 bytes, in the order of DHCP option 97 (after its type

@@ -29,18 +29,30 @@ const retrySeconds = 10
 type Config struct {
 	// Title heads a menu. It may be empty.
 	Title string
-	// Default is the Label of the entry that boots when nobody chooses.
-	// Empty means the first.
+	// Default is the Label of the entry that the menu begins with, and that
+	// boots when nobody chooses. It may be in a submenu, which then is shown
+	// first (GRUB shows the main menu). Empty means the first that boots.
 	Default string
+	// OnTimeout is the Label of the entry that boots when the Timeout is over,
+	// if it is another than Default. iPXE and GRUB then wait before they show
+	// the menu. Empty means Default.
+	OnTimeout string
+	// OnError is the Label of the entry that boots when another one does not
+	// load; PXELINUX adds the command line that failed to its arguments. Empty
+	// means that the entry is tried again.
+	OnError string
 	// Timeout is how long a menu waits for somebody to choose. 0 means
 	// [DefaultTimeout]; a negative value waits for ever. Loaders count in
 	// seconds or tenths of seconds: it is rounded up.
 	Timeout time.Duration
+	// TotalTimeout is how long a menu waits although somebody presses keys.
+	// Only PXELINUX has it. 0 means for ever.
+	TotalTimeout time.Duration
 	// UI is PXELINUX's menu program, such as "menu.c32", as a path in the
 	// tree. Empty means PXELINUX's own boot prompt, which needs no further
 	// file. Other loaders bring their menus.
 	UI string
-	// Entries are in the order of the menu. There is at least one.
+	// Entries are in the order of the menu. There is at least one that boots.
 	Entries []Entry
 	// Fallback says that this is what any unknown machine gets rather than
 	// what this one is configured for. Where a machine is known only by the
@@ -61,13 +73,27 @@ func LocalDisk() *Config {
 	return &Config{Entries: []Entry{{Label: "local", Title: "Boot from the local disk", LocalBoot: true}}}
 }
 
-// Entry is one thing to boot: a kernel, the local disk, or another boot
-// program. Exactly one of Kernel, LocalBoot and Chain is set.
+// Entry is one line of a menu: a thing to boot (a kernel, the local disk, or
+// another boot program), a submenu, or a separator. Exactly one of Kernel,
+// LocalBoot, Chain, Entries and Separator is set.
 type Entry struct {
-	// Label names the entry within its Config: letters, digits and ._@~+-
+	// Label names the entry within its Config, submenus included: letters,
+	// digits and ._@~+- Separators need none.
 	Label string
 	// Title is what a menu shows. Empty means Label.
 	Title string
+	// Hotkey is the key that chooses the entry: an ASCII letter in lower case
+	// or a digit. PXELINUX can only mark one that is in the Title; GRUB keeps
+	// c and e to itself. 0 means none.
+	Hotkey byte
+	// Help are lines of explanation. PXELINUX's menu programs show them when
+	// the entry is selected, iPXE below the entry, and GRUB, which has no place
+	// for them in its menu, when it was chosen.
+	Help string
+	// Hidden keeps the entry out of the menu. PXELINUX boots it by its Label,
+	// typed at the prompt; otherwise it is there for Default, OnTimeout and
+	// OnError to name, of which GRUB cannot have the first.
+	Hidden bool
 
 	// Kernel and Initrd are paths in the boot tree ("debian12/vmlinuz"), or
 	// whole URLs where the loader has the protocol. Several initrds are
@@ -91,6 +117,13 @@ type Entry struct {
 	LocalBoot bool
 	// Chain starts another boot program: a path in the tree or a URL.
 	Chain string
+
+	// Entries are those of a submenu. They have no timeout of their own.
+	Entries []Entry
+	// Separator is a line that cannot be chosen: a heading if there is a
+	// Title, or an empty one. GRUB has only lines that can be chosen: this one
+	// then does nothing.
+	Separator bool
 }
 
 func (e *Entry) title() string {
@@ -100,9 +133,9 @@ func (e *Entry) title() string {
 	return e.Title
 }
 
-// args returns all kernel arguments, checked for what no loader can express.
-func (e *Entry) args() ([]string, error) {
-	var args []string
+// appendArgs appends all kernel arguments, checked for what no loader can
+// express.
+func (e *Entry) appendArgs(args []string) ([]string, error) {
 	if e.Root != nil {
 		a, err := e.Root.Args()
 		if err != nil {
@@ -171,65 +204,14 @@ func (c *Config) Validate() error {
 			return &RenderError{Field: "UI", Value: c.UI, Reason: reason}
 		}
 	}
-	labels := make(map[string]bool, len(c.Entries))
-	for i := range c.Entries {
-		e := &c.Entries[i]
-		if err := e.validate(); err != nil {
-			return err
-		}
-		if labels[e.Label] {
-			return e.errorf("", "label", e.Label, "another entry has it too")
-		}
-		labels[e.Label] = true
+	if c.TotalTimeout < 0 {
+		return &RenderError{Field: "total timeout", Value: c.TotalTimeout.String(), Reason: "it is negative"}
 	}
-	if c.Default != "" && !labels[c.Default] {
-		return &RenderError{Field: "default", Value: c.Default, Reason: "no entry has this label"}
-	}
-	return nil
+	return c.validateMenu()
 }
 
-func (e *Entry) validate() error {
-	if e.Label == "" || strings.Trim(e.Label, labelBytes) != "" || e.Label[0] == '-' || len(e.Label) > maxTitle {
-		return e.errorf("", "label", e.Label, "a label is made of up to 255 letters, digits and ._@~+- and does not begin with -")
-	}
-	if reason := checkText(e.Title); reason != "" {
-		return e.errorf("", "title", e.Title, reason)
-	}
-	n := 0
-	for _, set := range []bool{e.Kernel != "", e.LocalBoot, e.Chain != ""} {
-		if set {
-			n++
-		}
-	}
-	if n != 1 {
-		return e.errorf("", "entry", e.Label, "exactly one of Kernel, LocalBoot and Chain must be set")
-	}
-	if e.Kernel == "" && (len(e.Initrd) > 0 || e.Root != nil || len(e.Args) > 0 || e.SysAppend != 0) {
-		return e.errorf("", "entry", e.Label, "Initrd, Root, Args and SysAppend need a Kernel")
-	}
-	for _, p := range append([]string{e.Kernel, e.Chain}, e.Initrd...) {
-		if p == "" {
-			continue
-		}
-		if reason := checkPath(p); reason != "" {
-			return e.errorf("", "path", p, reason)
-		}
-	}
-	for _, p := range e.Initrd {
-		if p == "" {
-			return e.errorf("", "initrd", p, "it is empty")
-		}
-	}
-	return nil
-}
-
-// first returns the label that boots by default.
-func (c *Config) first() string {
-	if c.Default != "" {
-		return c.Default
-	}
-	return c.Entries[0].Label
-}
+// buffer is one that most menus fit into.
+func (c *Config) buffer() []byte { return make([]byte, 0, 256+512*len(c.Entries)) }
 
 // timeout returns whole units, rounded up, or -1 for ever.
 func (c *Config) timeout(unit time.Duration) int64 {
@@ -274,10 +256,19 @@ func joinURL(base, p string) string {
 // escapePath leaves only bytes that every loader's URL parser takes as they are.
 func escapePath(p string) string {
 	const hexDigits = "0123456789ABCDEF"
+	plain := func(c byte) bool { return isLabelByte(c) || c == '/' || c == ',' || c == '=' }
+	i := 0
+	for i < len(p) && plain(p[i]) {
+		i++
+	}
+	if i == len(p) {
+		return p
+	}
 	var b strings.Builder
-	for i := 0; i < len(p); i++ {
+	b.WriteString(p[:i])
+	for ; i < len(p); i++ {
 		c := p[i]
-		if strings.IndexByte(labelBytes+"/,=", c) >= 0 {
+		if plain(c) {
 			b.WriteByte(c)
 			continue
 		}

@@ -29,7 +29,9 @@ func (v *view) writeDispatcher(b *bytes.Buffer, r *request, cfg *Config, c Clien
 		b.WriteString("echo The boot server has nothing for this machine: MAC ${netX/mac} UUID ${uuid}\nexit\n")
 		return nil
 	}
-	return cfg.writeIPXE(b, v.target(r, c))
+	text, err := cfg.appendIPXE(nil, v.target(r, c))
+	b.Write(text)
+	return err
 }
 
 func (v *view) dispatchGRUB(b *bytes.Buffer, r *request, cfg *Config, c Client) error {
@@ -40,5 +42,7 @@ func (v *view) dispatchGRUB(b *bytes.Buffer, r *request, cfg *Config, c Client) 
 		b.WriteString("echo \"The boot server has nothing for this machine: MAC $net_default_mac\"\nsleep 5\nexit\n")
 		return nil
 	}
-	return cfg.writeGRUB(b, v.target(r, c))
+	text, err := cfg.appendGRUB(nil, v.target(r, c))
+	b.Write(text)
+	return err
 }

@@ -6,11 +6,13 @@
 // # Model
 //
 // A [Client] is what is known about a machine. A [Source] decides what it
-// boots, a [Config] of one or more [Entry] values; [Machines] is a source of
+// boots, a [Config] of one or more [Entry] values, which may be a menu with
+// submenus, separators, hot keys and help; [Machines] is a source of
 // machines known by hardware address, UUID or IP address, with a rule for all
-// others; [Rules] go by vendor, network, host name and architecture too, and
-// what machines have in common is in a [Profile]. [First] asks several sources,
-// [Once] lets a machine boot something one time. A [Root] writes the kernel
+// others; [Rules] go by vendor, network, host name, architecture, platform and
+// loader too, and what machines have in common is in a [Profile]. [First] asks several sources,
+// [Once] lets a machine boot something one time, and [BootDir] keeps on disk
+// who has had that. A [Root] writes the kernel
 // arguments that an initramfs needs to find its root file system. A [Tree] puts
 // it together: an [io/fs.FS] for each client, to be served over TFTP, and the
 // same over HTTP.

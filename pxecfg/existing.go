@@ -117,18 +117,21 @@ func (v *verbatim) write(w io.Writer, t Target) (done bool, err error) {
 }
 
 // Config returns what a machine is offered, for loaders that do not read
-// PXELINUX's files: menus become one list, and commands files in the tree.
-// prefix is what PXELINUX puts before names.
+// PXELINUX's files: commands become files in the tree, and of the entries with
+// MENU HIDE those are kept that something leads to. Passwords, colours,
+// TOTALTIMEOUT, MENU GOTO, EXIT and QUIT are passed over, as are texts and hot
+// keys that not every loader can have.
 //
-// left has a [*RenderError] for each entry that only PXELINUX can boot (its own
-// modules, disk images, another configuration file), which is left out; the
-// Config is nil if the entry that boots by default is one of them, or nothing
-// remains.
+// prefix is what PXELINUX puts before names. left has a [*RenderError] for each
+// entry that only PXELINUX can boot (its own modules, disk images, another
+// configuration file), which is left out; the Config is nil if the entry that
+// boots by default is one of them, or nothing remains.
 func (p *PXELINUX) Config(prefix string) (cfg *Config, left []error) {
 	cv := converter{prefix: prefix, labels: make(map[string]bool), count: make(map[string]int), of: make(map[*MenuEntry]string)}
 	cfg = &Config{Timeout: p.Timeout}
-	first, extra := p.first()
-	menu := p.UI || p.Prompt != 0 || p.Command == ""
+	prompt := p.UI || p.Prompt != 0
+	waits := prompt && p.Timeout > 0 && p.OnTimeout != ""
+	menu := prompt || p.Command == ""
 	if menu {
 		cfg.Title = cleanText(p.Top.Title)
 		if p.UI {
@@ -136,24 +139,42 @@ func (p *PXELINUX) Config(prefix string) (cfg *Config, left []error) {
 				cfg.UI = ui
 			}
 		}
-		if p.Timeout <= 0 || p.Command == "" {
+		if p.Timeout <= 0 || p.Command == "" && !waits {
 			cfg.Timeout = -1
 		}
-		cv.menu(p.Top, 0)
+		cfg.Entries = cv.menu(p.Top, 0)
 	}
-	label, known := cv.of[first]
-	if first != nil && (!known || extra != "") {
-		// Not in a menu, or another thing than the menu's entry.
-		e, err := cv.entry(first, extra)
-		if err != nil {
-			return nil, append(cv.left, err)
+	var err error
+	// What is not in a menu comes before it.
+	switch {
+	case p.UI:
+		if m := p.Start; m.Default < len(m.Entries) && m.Entries[m.Default].Action == ActionCommand {
+			cfg.Default = cv.of[m.Entries[m.Default]]
+			if cfg.Default == "" && !waits {
+				_, err = cv.entry(m.Entries[m.Default], "") // says why
+			}
 		}
-		cv.entries, label = append([]Entry{e}, cv.entries...), e.Label
+	case p.Command != "":
+		cfg.Default, err = cv.command(cfg, p, p.Command, false)
 	}
-	if len(cv.entries) == 0 {
+	if waits {
+		var label string
+		label, err = cv.command(cfg, p, p.OnTimeout, cfg.Default != "")
+		if cfg.Default == "" {
+			cfg.Default = label
+		} else if label != cfg.Default {
+			cfg.OnTimeout = label
+		}
+	}
+	if err != nil {
+		return nil, append(cv.left, err)
+	}
+	if cfg.OnError, err = cv.command(cfg, p, p.OnError, true); err != nil {
+		cv.left = append(cv.left, err)
+	}
+	if len(cfg.Entries) == 0 {
 		return nil, append(cv.left, fmt.Errorf("there is no entry to boot: %w", fs.ErrInvalid))
 	}
-	cfg.Entries, cfg.Default = cv.entries, label
 	if !menu {
 		cfg.Timeout = 0
 	}
@@ -163,25 +184,37 @@ func (p *PXELINUX) Config(prefix string) (cfg *Config, left []error) {
 	return cfg, cv.left
 }
 
-// first returns the entry that boots when nobody does anything, and arguments
-// that are added to it. A command that is no label becomes an entry.
-func (p *PXELINUX) first() (e *MenuEntry, extra string) {
-	command := p.Command
-	switch {
-	case (p.UI || p.Prompt != 0) && p.Timeout > 0 && p.OnTimeout != "":
-		command = p.OnTimeout
-	case p.UI:
-		m := p.Start
-		if m.Default < len(m.Entries) && m.Entries[m.Default].Action == ActionCommand {
-			return m.Entries[m.Default], ""
+// command returns the label of what a command boots, which becomes an entry if
+// it is none yet, or another thing than the menu's entry. hidden ones come last.
+func (cv *converter) command(cfg *Config, p *PXELINUX, command string, hidden bool) (string, error) {
+	if command == "" {
+		return "", nil
+	}
+	_, extra := cutWord(command)
+	e := p.Lookup(command)
+	if e == nil {
+		file := p.Resolve(command, SysStrings{})
+		if file == "" {
+			return "", fmt.Errorf("%q is no label, and IMPLICIT 0 lets nothing else boot: %w", cutShort(command), fs.ErrInvalid)
 		}
-		return nil, ""
-	case command == "":
-		return nil, ""
+		e, extra = &MenuEntry{Action: ActionCommand, Label: strings.TrimLeft(command, "-"), Type: "kernel", Kernel: file, SysAppend: p.sysAppend}, ""
 	}
-	_, extra = firstWord(command)
-	if e = p.Lookup(command); e != nil {
-		return e, skipSpace(extra)
+	if label, ok := cv.of[e]; ok && extra == "" {
+		return label, nil
 	}
-	return &MenuEntry{Action: ActionCommand, Label: strings.TrimLeft(command, "-"), Type: "kernel", Kernel: command}, ""
+	out, err := cv.entry(e, extra)
+	if err != nil {
+		return "", err
+	}
+	if extra == "" {
+		cv.of[e] = out.Label
+	}
+	if hidden {
+		out.Hidden, out.Hotkey = true, 0
+		cfg.Entries = append(cfg.Entries, out)
+	} else {
+		out.Hotkey = 0
+		cfg.Entries = append([]Entry{out}, cfg.Entries...)
+	}
+	return out.Label, nil
 }

@@ -92,11 +92,13 @@ func TestPXELINUXConfig(t *testing.T) {
 	require.Equal(t, &Config{
 		Title: "Hello there", Default: "local", Timeout: 20 * time.Second, UI: "ltsp/menu.c32",
 		Entries: []Entry{
-			{Label: "local", Title: "(local)", LocalBoot: true},
+			{Label: "local", Title: "(local)", Hotkey: 'l', LocalBoot: true},
 			{Label: "deb", Kernel: "ltsp/deb/vmlinuz-6.1", Initrd: []string{"ltsp/deb/initrd.img", "ltsp/x/more.img"},
 				Args: []string{"quiet", "ro", "a=b c"}, SysAppend: 2},
-			{Label: "other", Kernel: "other/linux", Initrd: []string{"http://192.0.2.1/i"}},
-			{Label: "undi", Chain: "ltsp/undionly.kpxe"},
+			{Label: "more", Entries: []Entry{
+				{Label: "other", Kernel: "other/linux", Initrd: []string{"http://192.0.2.1/i"}},
+				{Label: "undi", Chain: "ltsp/undionly.kpxe"},
+			}},
 		},
 	}, cfg)
 	require.Len(t, left, 1)
@@ -188,4 +190,17 @@ func TestCompareVersions(t *testing.T) {
 		require.Positive(t, compareVersions(pair[1], pair[0]), pair)
 	}
 	require.Zero(t, compareVersions("6.01", "6.1"))
+}
+
+// A DEFAULT that is no label boots as PXELINUX boots it.
+func TestExistingFileCommand(t *testing.T) {
+	cfg, left := loadString(t, "SYSAPPEND 2\nDEFAULT vmlinuz ro initrd=i\n").Config("")
+	require.Empty(t, left)
+	require.Equal(t, []Entry{{Label: cfg.Default, Kernel: "vmlinuz", Initrd: []string{"i"}, Args: []string{"ro"}, SysAppend: 2}}, cfg.Entries)
+	cfg, left = loadString(t, "ALLOWOPTIONS 0\nDEFAULT vmlinuz ro\n").Config("")
+	require.Empty(t, left)
+	require.Empty(t, cfg.Entries[0].Args)
+	cfg, left = loadString(t, "IMPLICIT 0\nDEFAULT vmlinuz ro\nLABEL a\nLINUX k\n").Config("")
+	require.Nil(t, cfg)
+	require.ErrorContains(t, left[0], "IMPLICIT 0")
 }

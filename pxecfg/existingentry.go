@@ -7,40 +7,61 @@ import (
 
 // converter makes entries for any loader of PXELINUX's.
 type converter struct {
-	prefix  string
-	labels  map[string]bool
-	count   map[string]int        // of equal labels
-	of      map[*MenuEntry]string // the label given
-	entries []Entry
-	left    []error
-	size    int // of all command lines: a long global APPEND is in each
+	prefix string
+	labels map[string]bool
+	count  map[string]int        // of equal labels
+	of     map[*MenuEntry]string // the label given
+	left   []error
+	size   int // of all command lines: a long global APPEND is in each
 }
 
-// menu adds the entries of a menu and the menus in it.
-func (cv *converter) menu(m *Menu, depth int) {
-	if depth > 100 {
-		return // no loader shows that, and nobody writes it
-	}
+// menu converts the entries of a menu and the menus in it.
+func (cv *converter) menu(m *Menu, depth int) (list []Entry) {
+	var keys [256]bool
 	for _, e := range m.Entries {
+		var entry Entry
 		switch e.Action {
 		case ActionSubmenu:
-			cv.menu(e.Target, depth+1)
+			if depth == maxMenuDepth {
+				continue // no loader shows that, and nobody writes it
+			}
+			entry = Entry{Label: cv.label(e.Target.Tag), Entries: cv.menu(e.Target, depth+1)}
+			if title := cleanTitle(e.Display); title != entry.Label {
+				entry.Title = title
+			}
+			if len(entry.Entries) == 0 || checkText(entry.Title) != "" {
+				list = append(list, entry.Entries...)
+				continue
+			}
+			cv.labels[entry.Label] = true
+		case ActionDisabled:
+			entry = Entry{Separator: true, Title: cleanTitle(e.Display)}
+			if checkText(entry.Title) != "" {
+				continue
+			}
 		case ActionCommand:
-			entry, err := cv.entry(e, "")
-			if err != nil {
+			var err error
+			if entry, err = cv.entry(e, ""); err != nil {
 				cv.left = append(cv.left, err)
 				continue
 			}
 			cv.of[e] = entry.Label
-			cv.entries = append(cv.entries, entry)
+		default:
+			continue
 		}
+		// GRUB has the keys c and e for itself.
+		if key := e.Hotkey | 0x20; e.Hotkey != 0 && key != 'c' && key != 'e' && !keys[key] && key >= 'a' && key <= 'z' {
+			keys[key], entry.Hotkey = true, key
+		}
+		list = append(list, entry)
 	}
+	return list
 }
 
 // entry converts one entry, with further arguments. What it returns is valid.
 func (cv *converter) entry(e *MenuEntry, extra string) (Entry, error) {
-	out := Entry{Label: cv.label(e.Label)}
-	if title := cleanText(strings.ReplaceAll(e.Display, "^", "")); title != e.Label {
+	out := Entry{Label: cv.label(e.Label), Help: cleanHelp(e.Help)}
+	if title := cleanTitle(e.Display); title != e.Label {
 		out.Title = title
 	}
 	file, _ := firstWord(e.Kernel)
@@ -170,4 +191,23 @@ func (cv *converter) label(s string) string {
 // cleanText makes text that every menu can show of what PXELINUX shows.
 func cleanText(s string) string {
 	return strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r <= ' ' || r == 0x7f }), " ")
+}
+
+// cleanTitle is cleanText for what has hot keys in it.
+func cleanTitle(s string) string { return cleanText(strings.ReplaceAll(s, "^", "")) }
+
+// cleanHelp makes help of what PXELINUX shows, or none if others cannot have it.
+func cleanHelp(s string) string {
+	if s == "" {
+		return ""
+	}
+	lines := strings.Split(strings.TrimRight(s, "\r\n"), "\n")
+	for i, line := range lines {
+		lines[i] = cleanText(line)
+	}
+	s = strings.TrimRight(strings.Join(lines, "\n"), "\n")
+	if checkHelp(s) != "" {
+		return ""
+	}
+	return s
 }

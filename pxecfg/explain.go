@@ -11,7 +11,8 @@ import (
 
 // Step is one name that a machine asks for.
 type Step struct {
-	// Name is the file, as [Client.Names] has it.
+	// Name is the file, as [Client.Names] has it, or its equivalent for the
+	// client's loader.
 	Name string
 	// Hit says that there is such a file for the machine.
 	Hit bool
@@ -28,8 +29,10 @@ type Step struct {
 type Value struct {
 	// Entry is the label of the entry, empty for the Config itself.
 	Entry string
-	// Field is what it is: "title", "default", "timeout", "ui", "kernel",
-	// "initrd", "root", "arg", "sysappend", "localboot" or "chain".
+	// Field is what it is: "title", "default", "timeout", "on-timeout",
+	// "on-error", "total-timeout", "ui", "kernel", "initrd", "root", "arg",
+	// "sysappend", "localboot", "chain", "hotkey", "help", "hidden", "submenu"
+	// or "separator".
 	Field string
 	// Value is its text.
 	Value string
@@ -43,11 +46,15 @@ type Value struct {
 // Where the machine has a lease, all its names give the same, so the first one
 // that has an identity the source knows tells what it boots.
 //
+// For a client whose Loader is GRUB or iPXE the names are [Client.GRUBNames] or
+// [Client.IPXENames]. The source is told the client's architecture, platform and
+// loader with each name.
+//
 // A look changes nothing: [Machines] and [Rules] do not count it as a sighting,
 // and [Once] not as a boot.
 func Explain(ctx context.Context, src Source, c Client) []Step {
 	var steps []Step
-	for _, name := range c.Names() {
+	for _, name := range c.loaderNames() {
 		step := Step{Name: name}
 		l := &look{}
 		cfg, err := explainName(context.WithValue(ctx, lookKey{}, l), src, c, name)
@@ -84,11 +91,24 @@ func explainName(ctx context.Context, src Source, c Client, name string) (*Confi
 	if r.ladder != "" {
 		return nil, errShortened
 	}
-	cfg, err := ask(ctx, src, r.client(c.IP))
+	asks := r.client(c.IP)
+	asks.Arch, asks.ArchKnown, asks.Platform = c.Arch, c.ArchKnown, c.Platform
+	asks.Loader = r.format.loader(c.Loader)
+	cfg, err := ask(ctx, src, asks)
 	if err == nil && cfg.Fallback && r.specific() {
 		return nil, errFallback
 	}
 	return cfg, err
+}
+
+func (c Client) loaderNames() []string {
+	switch c.Loader {
+	case LoaderGRUB:
+		return c.GRUBNames()
+	case LoaderIPXE:
+		return c.IPXENames()
+	}
+	return c.Names()
 }
 
 // summary says in one line what a Config boots.
@@ -100,11 +120,7 @@ func (c *Config) summary() string {
 	if c.Fallback {
 		b.WriteString("fallback for unknown machines: ")
 	}
-	for i := range c.Entries {
-		e := &c.Entries[i]
-		if e.Label != c.first() {
-			continue
-		}
+	if e := c.first(); e != nil {
 		switch {
 		case e.LocalBoot:
 			fmt.Fprintf(&b, "entry %q: the local disk", e.Label)
@@ -113,7 +129,6 @@ func (c *Config) summary() string {
 		default:
 			fmt.Fprintf(&b, "entry %q: kernel %s", e.Label, e.Kernel)
 		}
-		break
 	}
 	if n := len(c.Entries); n > 1 {
 		fmt.Fprintf(&b, " (menu of %d)", n)
@@ -186,13 +201,18 @@ func (l *look) values(c *Config) []Value {
 
 // values yields what is set for the whole menu.
 func (c *Config) values(yield func(Value) bool) {
-	for _, v := range []Value{{Field: "title", Value: c.Title}, {Field: "default", Value: c.Default}, {Field: "ui", Value: c.UI}} {
+	list := []Value{{Field: "title", Value: c.Title}, {Field: "default", Value: c.Default}, {Field: "ui", Value: c.UI},
+		{Field: "on-timeout", Value: c.OnTimeout}, {Field: "on-error", Value: c.OnError}}
+	if c.Timeout != 0 {
+		list = append(list, Value{Field: "timeout", Value: c.Timeout.String()})
+	}
+	if c.TotalTimeout != 0 {
+		list = append(list, Value{Field: "total-timeout", Value: c.TotalTimeout.String()})
+	}
+	for _, v := range list {
 		if v.Value != "" && !yield(v) {
 			return
 		}
-	}
-	if c.Timeout != 0 {
-		yield(Value{Field: "timeout", Value: c.Timeout.String()})
 	}
 }
 
@@ -200,11 +220,14 @@ func (c *Config) allValues(yield func(Value) bool) {
 	goOn := true
 	pass := func(v Value) bool { goOn = goOn && yield(v); return goOn }
 	c.values(pass)
-	for i := range c.Entries {
-		if !goOn {
-			return
-		}
-		c.Entries[i].values(pass)
+	entryValues(c.Entries, pass)
+}
+
+// entryValues yields those of entries and of the menus in them.
+func entryValues(list []Entry, yield func(Value) bool) {
+	for i := range list {
+		list[i].values(yield)
+		entryValues(list[i].Entries, yield)
 	}
 }
 
@@ -238,6 +261,19 @@ func (e *Entry) values(yield func(Value) bool) {
 		add("localboot", "true")
 	}
 	add("chain", e.Chain)
+	if e.Hotkey != 0 {
+		add("hotkey", string(e.Hotkey))
+	}
+	add("help", e.Help)
+	if e.Hidden {
+		add("hidden", "true")
+	}
+	if n := len(e.Entries); n > 0 {
+		add("submenu", fmt.Sprintf("%d entries", n))
+	}
+	if e.Separator {
+		add("separator", "true")
+	}
 	for _, v := range list {
 		if !yield(v) {
 			return

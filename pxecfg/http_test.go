@@ -95,7 +95,7 @@ func TestHTTPQueryClient(t *testing.T) {
 	tree := &Tree{Logger: quiet, Source: SourceFunc(func(_ context.Context, c Client) (*Config, error) { got = c; return LocalDisk(), nil })}
 	query := "/boot.ipxe?mac=02-00-00-00-00-01&uuid=" + dmiUUID + "&hostname=n1&arch=x86_64&platform=efi"
 	require.Equal(t, 200, get(t, tree, 5, query).Code)
-	require.Equal(t, Client{MAC: mac(1), UUID: wireUUID, IP: ip(5), Hostname: "n1", Arch: iana.EFI_X86_64, ArchKnown: true, Platform: "efi"}, got)
+	require.Equal(t, Client{MAC: mac(1), UUID: wireUUID, IP: ip(5), Hostname: "n1", Arch: iana.EFI_X86_64, ArchKnown: true, Platform: "efi", Loader: LoaderIPXE}, got)
 	tree.TrustQuery = true
 	require.Equal(t, 200, get(t, tree, 5, query).Code)
 	require.Equal(t, ip(5), got.Peer)

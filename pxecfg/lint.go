@@ -50,17 +50,24 @@ func (f Finding) String() string {
 //	uboot-...        U-Boot only
 //
 // fsys is the TFTP root, prefix what PXELINUX puts before names. If fsys is nil
-// no file is looked for. Included files are read for their labels; they are not
-// checked themselves.
+// no file is looked for. Included files are checked too, each once, where they
+// are pasted; their findings follow those of the first file, in the order in
+// which they are included.
 func Lint(f *File, fsys fs.FS, prefix string) []Finding {
-	l := &linter{f: f, fsys: fsys, prefix: prefix}
+	l := &linter{fsys: fsys, prefix: prefix, rank: map[string]int{f.Name: 0}}
 	if len(f.lines) == 0 {
-		l.add(1, 1, "empty-file", "PXELINUX takes an empty file for a missing one, and asks for its next name")
+		l.add(f.Name, 1, 1, "empty-file", "PXELINUX takes an empty file for a missing one, and asks for its next name")
 		return l.found
 	}
-	l.lines()
-	l.uboot()
-	p, err := f.Load(fsys, prefix)
+	p, files, err := f.load(fsys, prefix)
+	for _, inc := range files {
+		l.rank[inc.Name] = len(l.rank)
+	}
+	l.files = append([]*File{f}, files...)
+	l.lines(f)
+	for _, file := range l.files {
+		l.uboot(file)
+	}
 	var syntax *SyntaxError
 	switch {
 	case errors.As(err, &syntax):
@@ -69,20 +76,38 @@ func Lint(f *File, fsys fs.FS, prefix string) []Finding {
 		l.loaded(p)
 	}
 	slices.SortStableFunc(l.found, func(a, b Finding) int {
-		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Col, b.Col))
+		return cmp.Or(cmp.Compare(l.rank[a.File], l.rank[b.File]), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Col, b.Col),
+			cmp.Compare(a.Code, b.Code), cmp.Compare(a.Msg, b.Msg))
 	})
-	return l.found
+	return slices.Compact(l.found) // what is included twice is said once
 }
 
 type linter struct {
-	f      *File
-	fsys   fs.FS
-	prefix string
-	found  []Finding
+	files    []*File // the first, and what it includes, each once
+	rank     map[string]int
+	fsys     fs.FS
+	prefix   string
+	found    []Finding
+	labelled bool // a LABEL was seen, in whatever file
+	seen     map[*File]bool
 }
 
-func (l *linter) add(line, col int, code, format string, args ...any) {
-	finding := Finding{File: l.f.Name, Line: line, Col: col, Code: code, Msg: fmt.Sprintf(format, args...)}
+// included returns the file that a line includes, if it is to be checked.
+func (l *linter) included(name string) *File {
+	p, ok := treeName(l.prefix, name)
+	if !ok {
+		return nil
+	}
+	for _, f := range l.files[1:] {
+		if f.Name == p && !l.seen[f] {
+			return f
+		}
+	}
+	return nil
+}
+
+func (l *linter) add(file string, line, col int, code, format string, args ...any) {
+	finding := Finding{File: file, Line: line, Col: col, Code: code, Msg: fmt.Sprintf(format, args...)}
 	if strings.HasPrefix(code, "uboot-") {
 		finding.Loader = "U-Boot"
 	}
@@ -95,13 +120,17 @@ var numberKeywords = wordSet("timeout totaltimeout prompt allowoptions implicit 
 var dataKeywords = wordSet("label kernel linux initrd append default ui ontimeout onerror include com32 pxe boot bss fdimage comboot config localboot")
 
 // lines checks what can be seen in a line by itself.
-func (l *linter) lines() {
-	inText, labelled, textLine := false, false, 0
-	for i := range l.f.lines {
-		line := &l.f.lines[i]
+func (l *linter) lines(f *File) {
+	if l.seen == nil {
+		l.seen = make(map[*File]bool)
+	}
+	l.seen[f] = true
+	inText, textLine := false, 0
+	for i := range f.lines {
+		line := &f.lines[i]
 		kw, v := line.Keyword, line.Value
 		if line.Col > 1 {
-			l.add(line.Number, line.Col, "long-line", "PXELINUX reads %d bytes at once: here begins a line of its own", maxLine)
+			l.add(f.Name, line.Number, line.Col, "long-line", "PXELINUX reads %d bytes at once: here begins a line of its own", maxLine)
 		}
 		if inText {
 			inText = kw != "endtext"
@@ -110,33 +139,39 @@ func (l *linter) lines() {
 		text := line.text()
 		col := line.Col + len(chomp(line.raw)) - len(text)
 		switch {
+		case kw == "include" || kw == "menu include":
+			if name, _ := firstWord(v); name != "" {
+				if inc := l.included(name); inc != nil {
+					l.lines(inc)
+				}
+			}
 		case strings.HasPrefix(kw, "text"):
 			inText, textLine = true, i
 		case kw == "" && text != "" && text[0] != '#' && !knownElsewhere(text):
 			word, _ := firstWord(text)
-			l.add(line.Number, col, "unknown-word", "%q is no directive: the line is ignored", cutShort(word))
+			l.add(f.Name, line.Number, col, "unknown-word", "%q is no directive: the line is ignored", cutShort(word))
 		case kw == "label":
-			labelled = true
-		case !labelled && (kw == "initrd" || kernelTypes[kw]):
-			l.add(line.Number, col, "misplaced", "%s has no effect before the first LABEL", strings.ToUpper(kw))
+			l.labelled = true
+		case !l.labelled && (kw == "initrd" || kernelTypes[kw]):
+			l.add(f.Name, line.Number, col, "misplaced", "%s has no effect before the first LABEL", strings.ToUpper(kw))
 		case numberKeywords[kw]:
 			base := uint64(10)
 			if kw == "sysappend" {
 				base = 0
 			}
 			if _, rest, ok := parseNumber(v, base); !ok || skipSpace(rest) != "" {
-				l.add(line.Number, line.valueCol(), "number", "%q is not a whole number: PXELINUX reads what digits it begins with, or 0", cutShort(v))
+				l.add(f.Name, line.Number, line.valueCol(), "number", "%q is not a whole number: PXELINUX reads what digits it begins with, or 0", cutShort(v))
 			}
 		}
 		if i := strings.IndexByte(v, '#'); dataKeywords[kw] && i > 0 && isSpace(v[i-1]) {
-			l.add(line.Number, line.valueCol()+i, "trailing-comment", "# begins a comment only at the beginning of a line: this is part of the value")
+			l.add(f.Name, line.Number, line.valueCol()+i, "trailing-comment", "# begins a comment only at the beginning of a line: this is part of the value")
 		}
 		if kw == "append" && v != "-" && strings.TrimRight(v, " \t") == "-" {
-			l.add(line.Number, line.valueCol(), "trailing-comment", "APPEND - empties the arguments only without anything after it, spaces too")
+			l.add(f.Name, line.Number, line.valueCol(), "trailing-comment", "APPEND - empties the arguments only without anything after it, spaces too")
 		}
 	}
 	if inText {
-		l.add(l.f.lines[textLine].Number, 1, "open-text", "TEXT without ENDTEXT: all that follows is text")
+		l.add(f.Name, f.lines[textLine].Number, 1, "open-text", "TEXT without ENDTEXT: all that follows is text")
 	}
 }
 
@@ -154,37 +189,37 @@ func knownElsewhere(text string) bool {
 // loaded checks what takes the whole configuration.
 func (l *linter) loaded(p *PXELINUX) {
 	for _, inc := range p.Missing {
-		if l.fsys != nil && inc.Pos.File == l.f.Name {
-			l.add(inc.Pos.Line, inc.Pos.Col, "no-such-file", "%s is not there: PXELINUX goes on without it", cutShort(inc.Name))
+		if l.fsys != nil {
+			l.add(inc.Pos.File, inc.Pos.Line, inc.Pos.Col, "no-such-file", "%s is not there: PXELINUX goes on without it", cutShort(inc.Name))
 		}
 	}
 	labels := make(map[string]bool)
 	folded := make(map[string]string)
 	for _, e := range p.entries {
-		if e.labelled && labels[e.Label] && e.Pos.File == l.f.Name {
-			l.add(e.Pos.Line, e.Pos.Col, "duplicate-label", "label %q is there already: the name means the first one", cutShort(e.Label))
+		if e.labelled && labels[e.Label] {
+			l.add(e.Pos.File, e.Pos.Line, e.Pos.Col, "duplicate-label", "label %q is there already: the name means the first one", cutShort(e.Label))
 		}
 		if e.labelled {
 			labels[e.Label] = true
 			folded[strings.ToLower(e.Label)] = e.Label
 		}
-		if e.Pos.File == l.f.Name {
-			l.entry(e)
-		}
+		l.entry(e)
 	}
-	for i := range l.f.lines {
-		line := &l.f.lines[i]
-		switch line.Keyword {
-		case "default", "ontimeout", "onerror", "menu onerror":
-			name, _ := firstWord(line.Value)
-			if labels[name] || l.isFile(name) {
-				continue
+	for _, f := range l.files {
+		for i := range f.lines {
+			line := &f.lines[i]
+			switch line.Keyword {
+			case "default", "ontimeout", "onerror", "menu onerror":
+				name, _ := firstWord(line.Value)
+				if labels[name] || l.isFile(name) {
+					continue
+				}
+				msg := "no label is " + fmt.Sprintf("%q", cutShort(name)) + ": PXELINUX takes it for a file"
+				if other, ok := folded[strings.ToLower(name)]; ok {
+					msg += fmt.Sprintf("; labels are case-sensitive, and there is %q", cutShort(other))
+				}
+				l.add(f.Name, line.Number, line.valueCol(), "no-such-label", "%s", msg)
 			}
-			msg := "no label is " + fmt.Sprintf("%q", cutShort(name)) + ": PXELINUX takes it for a file"
-			if other, ok := folded[strings.ToLower(name)]; ok {
-				msg += fmt.Sprintf("; labels are case-sensitive, and there is %q", cutShort(other))
-			}
-			l.add(line.Number, line.valueCol(), "no-such-label", "%s", msg)
 		}
 	}
 }
@@ -203,7 +238,7 @@ func (l *linter) isFile(name string) bool {
 func (l *linter) entry(e *MenuEntry) {
 	at := e.Pos
 	if e.Action == ActionDisabled && e.target != "" {
-		l.add(at.Line, at.Col, "no-such-menu", "no menu has the tag %q: the entry is disabled", cutShort(e.target))
+		l.add(at.File, at.Line, at.Col, "no-such-menu", "no menu has the tag %q: the entry is disabled", cutShort(e.target))
 	}
 	if e.Action != ActionCommand {
 		return
@@ -212,7 +247,7 @@ func (l *linter) entry(e *MenuEntry) {
 	typ := e.ImageType()
 	if base := file[strings.LastIndexByte(file, '/')+1:]; e.Type == "kernel" && typ != "linux" && typ != "com32" &&
 		(e.Append != "" || e.Initrd != "" || strings.HasPrefix(base, "vmlinu") || strings.HasPrefix(base, "linux") || strings.HasPrefix(base, "bzImage")) {
-		l.add(at.Line, at.Col, "kernel-type", "KERNEL %s boots as type %s because of the end of its name: write LINUX", cutShort(file), strings.ToUpper(typ))
+		l.add(at.File, at.Line, at.Col, "kernel-type", "KERNEL %s boots as type %s because of the end of its name: write LINUX", cutShort(file), strings.ToUpper(typ))
 	}
 	if typ == "localboot" {
 		return
@@ -223,17 +258,17 @@ func (l *linter) entry(e *MenuEntry) {
 		return
 	}
 	if n := len(line) + sysAppendLen(e.SysAppend); n > MaxCommandLine {
-		l.add(at.Line, at.Col, "command-line", "the kernel's command line is up to %d bytes long, and only %d are taken", n, MaxCommandLine)
+		l.add(at.File, at.Line, at.Col, "command-line", "the kernel's command line is up to %d bytes long, and only %d are taken", n, MaxCommandLine)
 	}
 	before, after, found := strings.Cut(line, "initrd=")
 	if !found {
 		return
 	}
 	if !isSpace(before[len(before)-1]) {
-		l.add(at.Line, at.Col, "initrd", "PXELINUX takes initrd= even from within a word, and loads what follows")
+		l.add(at.File, at.Line, at.Col, "initrd", "PXELINUX takes initrd= even from within a word, and loads what follows")
 	}
 	if strings.Contains(after, " initrd=") {
-		l.add(at.Line, at.Col, "initrd", "PXELINUX loads the files of the first initrd= only, and there are several; separate files by commas")
+		l.add(at.File, at.Line, at.Col, "initrd", "PXELINUX loads the files of the first initrd= only, and there are several; separate files by commas")
 	}
 	for _, name := range e.Initrds() {
 		l.file(at, "initrd", name)
@@ -241,9 +276,8 @@ func (l *linter) entry(e *MenuEntry) {
 }
 
 func (l *linter) file(at Position, what, name string) {
-	full := RequestName(l.prefix, name)
-	if limit := maxName; len(strings.TrimPrefix(full, "::")) == limit {
-		l.add(at.Line, at.Col, "long-name", "the %s's name is cut off after %d bytes, its prefix included", what, limit)
+	if len(name) > maxName {
+		l.add(at.File, at.Line, at.Col, "long-name", "the %s's name is cut off after %d bytes", what, maxName)
 		return
 	}
 	p, ok := treeName(l.prefix, name)
@@ -251,7 +285,7 @@ func (l *linter) file(at Position, what, name string) {
 		return
 	}
 	if _, err := fs.Stat(l.fsys, p); errors.Is(err, fs.ErrNotExist) {
-		l.add(at.Line, at.Col, "no-such-file", "%s %s is not there", what, cutShort(p))
+		l.add(at.File, at.Line, at.Col, "no-such-file", "%s %s is not there", what, cutShort(p))
 	}
 }
 

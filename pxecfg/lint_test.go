@@ -68,4 +68,49 @@ func TestLintOwnRenderings(t *testing.T) {
 	var b strings.Builder
 	require.NoError(t, cfg.WritePXELINUX(&b, Target{}))
 	require.Empty(t, Lint(parseString(t, b.String()), nil, ""))
+	for _, ui := range []string{"", "menu.c32"} {
+		b.Reset()
+		cfg = wholeMenu()
+		cfg.UI = ui
+		require.NoError(t, cfg.WritePXELINUX(&b, Target{}))
+		require.Empty(t, Lint(parseString(t, b.String()), nil, ""), b.String())
+	}
+}
+
+// TestLintIncluded: each file is checked once, at its own lines and in the
+// place where it is pasted.
+func TestLintIncluded(t *testing.T) {
+	tree := fstest.MapFS{
+		"cfg/vmlinuz": {},
+		"cfg/a":       {Data: []byte("LABEL a\n LINUX vmlinuz\nBOGUS\nINCLUDE b\n")},
+		"cfg/b":       {Data: []byte(" APPEND ro # x\nLABEL B\n LINUX gone\n SYSAPPEND 2\n INITRD i\nDEFAULT bb\n")},
+	}
+	var got []string
+	for _, f := range Lint(parseString(t, "PROMPT yes\nINCLUDE a\nINCLUDE b\nMENU INCLUDE gone.cfg tag\nTIMEOUT x\n"), tree, "cfg/") {
+		got = append(got, strings.SplitN(f.String(), ": ", 2)[0]+" "+f.Code)
+	}
+	require.Equal(t, []string{
+		"pxelinux.cfg/default:1:8 number", "pxelinux.cfg/default:4:14 no-such-file", "pxelinux.cfg/default:5:9 number",
+		"cfg/a:3:1 unknown-word",
+	}, got[:4])
+	all := strings.Join(got, "\n")
+	for _, want := range []string{"cfg/b:1:12 trailing-comment", "cfg/b:2:1 no-such-file", "cfg/b:2:1 duplicate-label",
+		"cfg/b:4:1 uboot-ends-label", "cfg/b:6:9 no-such-label"} {
+		require.Contains(t, all, want)
+	}
+	require.Equal(t, 1, strings.Count(all, "cfg/b:2:1 duplicate-label"))
+	require.Equal(t, 2, strings.Count(all, "cfg/b:2:1 no-such-file"), "the kernel and the initrd, once each")
+	require.NotContains(t, all, "misplaced", "the label of the file before goes on")
+	require.Equal(t, 1, strings.Count(all, "cfg/b:1:12 "), "a file that is included twice is checked once")
+
+	// Files that include each other: the findings up to there, and the error.
+	loop := fstest.MapFS{"x": {Data: []byte("BOGUS\nINCLUDE y\n")}, "y": {Data: []byte("BOGUS\nINCLUDE x\n")}}
+	found := Lint(parseString(t, "INCLUDE x\n"), loop, "")
+	require.Len(t, found, 3)
+	require.Equal(t, "x:1:1", found[0].String()[:5])
+	var codes []string
+	for _, f := range found {
+		codes = append(codes, f.Code)
+	}
+	require.ElementsMatch(t, []string{"unknown-word", "unknown-word", "syntax"}, codes)
 }

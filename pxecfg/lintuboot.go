@@ -15,7 +15,7 @@ var (
 )
 
 // uboot reads the file as U-Boot does, to see what is lost.
-func (l *linter) uboot() {
+func (l *linter) uboot(f *File) {
 	var (
 		inLabel   bool
 		ended     *Line // what ended the last label too soon
@@ -23,15 +23,15 @@ func (l *linter) uboot() {
 		hasInitrd bool
 		cr        bool
 	)
-	for i := range l.f.lines {
-		line := &l.f.lines[i]
+	for i := range f.lines {
+		line := &f.lines[i]
 		if line.Col > 1 {
 			continue
 		}
 		text := strings.TrimRight(strings.TrimLeft(strings.TrimSuffix(line.raw, "\n"), " \t"), "\r")
 		if strings.HasSuffix(line.raw, "\r\n") && !cr && text != "" && text[0] != '#' {
 			cr = true
-			l.add(line.Number, line.Col+len(line.raw)-2, "uboot-cr", "a carriage return at the end of a line is part of the value: use plain line ends")
+			l.add(f.Name, line.Number, line.Col+len(line.raw)-2, "uboot-cr", "a carriage return at the end of a line is part of the value: use plain line ends")
 		}
 		if text == "" || text[0] == '#' {
 			continue
@@ -43,7 +43,7 @@ func (l *linter) uboot() {
 		known := ubootLabelWords[w]
 		if known && inLabel || !inLabel && ubootTopWords[w] || w == "label" {
 			if (v == "" || v[0] == '#') && !ubootBare[w] {
-				l.add(line.Number, col, "uboot-no-value", "%s without a value makes U-Boot refuse the whole file", strings.ToUpper(w))
+				l.add(f.Name, line.Number, col, "uboot-no-value", "%s without a value makes U-Boot refuse the whole file", strings.ToUpper(w))
 			}
 		}
 		switch {
@@ -54,34 +54,34 @@ func (l *linter) uboot() {
 		case !inLabel && ended != nil && ubootLoads[w] && !reported:
 			reported = true
 			first, _ := firstWord(ended.text())
-			l.add(ended.Number, ended.Col, "uboot-ends-label", "%q ends the entry, and %s in line %d is lost: move it to the end of the entry",
+			l.add(f.Name, ended.Number, ended.Col, "uboot-ends-label", "%q ends the entry, and %s in line %d is lost: move it to the end of the entry",
 				cutShort(first), strings.ToUpper(w), line.Number)
 		case inLabel && w == "append":
 			_, after, found := strings.Cut(v, "initrd=")
 			if found && !hasInitrd {
 				if !strings.Contains(after, " ") {
-					l.add(line.Number, col, "uboot-initrd-last", "initrd= at the end of APPEND is misread: use an INITRD line")
+					l.add(f.Name, line.Number, col, "uboot-initrd-last", "initrd= at the end of APPEND is misread: use an INITRD line")
 				}
-				l.ubootInitrd(line.Number, col, strings.SplitN(after, " ", 2)[0])
+				l.ubootInitrd(f.Name, line.Number, col, strings.SplitN(after, " ", 2)[0])
 				hasInitrd = true
 			}
 		case inLabel && w == "initrd":
 			if hasInitrd {
-				l.add(line.Number, col, "uboot-initrd-twice", "there is an initrd already: this INITRD ends the entry")
+				l.add(f.Name, line.Number, col, "uboot-initrd-twice", "there is an initrd already: this INITRD ends the entry")
 				inLabel, ended = false, line
 			}
-			l.ubootInitrd(line.Number, col, v)
+			l.ubootInitrd(f.Name, line.Number, col, v)
 			hasInitrd = true
 		case inLabel && w == "ipappend":
 			if n, rest, ok := parseNumber(v, 10); !ok || strings.TrimSpace(rest) != "" || n > 3 {
-				l.add(line.Number, col, "uboot-ipappend", "only 1, 2 and 3, as decimal numbers, have an effect")
+				l.add(f.Name, line.Number, col, "uboot-ipappend", "only 1, 2 and 3, as decimal numbers, have an effect")
 			}
 		}
 	}
 }
 
-func (l *linter) ubootInitrd(line, col int, list string) {
+func (l *linter) ubootInitrd(file string, line, col int, list string) {
 	if strings.Contains(list, ",") {
-		l.add(line, col, "uboot-one-initrd", "U-Boot takes one initrd, and looks for a file with a comma in its name")
+		l.add(file, line, col, "uboot-one-initrd", "U-Boot takes one initrd, and looks for a file with a comma in its name")
 	}
 }

@@ -29,8 +29,40 @@ func randomMenu(rnd *rand.Rand) *Config {
 		return strings.Join(strings.Fields(b.String()), " ")
 	}
 	c := &Config{Title: text(4), Timeout: time.Duration(rnd.IntN(4)-1) * time.Second}
-	for i := range 1 + rnd.IntN(5) {
-		e := Entry{Label: fmt.Sprintf("%s%d", []string{"e", "1", "@", "0x", "_"}[rnd.IntN(5)], i), Title: text(6)}
+	if rnd.IntN(2) == 0 {
+		c.UI = "menu.c32"
+	}
+	n := 0
+	var boots []string
+	var entry func(depth int) Entry
+	entries := func(count, depth int) (list []Entry) {
+		for range count {
+			list = append(list, entry(depth))
+		}
+		return list
+	}
+	entry = func(depth int) Entry {
+		n++
+		e := Entry{Label: fmt.Sprintf("%s%d", []string{"e", "1", "@", "0x", "_"}[rnd.IntN(5)], n), Title: text(6)}
+		kind := rnd.IntN(8)
+		if kind == 4 && depth < 3 {
+			e.Entries = entries(1+rnd.IntN(3), depth+1)
+		} else if kind == 5 {
+			e.Label, e.Separator = "", true
+			return e
+		} else {
+			boots = append(boots, e.Label)
+			e.Help, e.Hidden = text(3), rnd.IntN(12) == 0
+			if e.Help != "" && rnd.IntN(2) == 0 {
+				e.Help += "\n\nline " + text(2)
+			}
+		}
+		if rnd.IntN(3) == 0 {
+			e.Hotkey = "abcdefghij0123"[rnd.IntN(14)]
+		}
+		if len(e.Entries) > 0 {
+			return e
+		}
 		switch rnd.IntN(4) {
 		case 0:
 			e.LocalBoot = true
@@ -46,10 +78,13 @@ func randomMenu(rnd *rand.Rand) *Config {
 			}
 			e.SysAppend = uint32(rnd.IntN(3))
 		}
-		c.Entries = append(c.Entries, e)
+		return e
 	}
-	if rnd.IntN(2) == 0 {
-		c.Default = c.Entries[rnd.IntN(len(c.Entries))].Label
+	c.Entries = entries(1+rnd.IntN(4), 0)
+	for _, label := range []*string{&c.Default, &c.OnTimeout, &c.OnError} {
+		if len(boots) > 0 && rnd.IntN(2) == 0 {
+			*label = boots[rnd.IntN(len(boots))]
+		}
 	}
 	return c
 }
@@ -103,7 +138,7 @@ func menuConfigFor(title string) *Config {
 
 func TestGRUBDefault(t *testing.T) {
 	c := &Config{Entries: []Entry{{Label: "12.04", Kernel: "k"}, {Label: "1", LocalBoot: true}, {Label: "x1", LocalBoot: true}}}
-	for label, want := range map[string]string{"": "0", "12.04": "0", "1": "1", "x1": "'x1'"} {
+	for label, want := range map[string]string{"": "'0'", "12.04": "'0'", "1": "'1'", "x1": "'x1'"} {
 		c.Default = label
 		text, err := renderAll(c, Target{})["GRUB"]()
 		require.NoError(t, err)

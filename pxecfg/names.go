@@ -29,7 +29,8 @@ func (c Client) Names() []string {
 
 // GRUBNames returns the configuration files that GRUB 2.06 and later asks for
 // when it was started over TFTP, in its order and relative to $prefix. Unlike
-// PXELINUX it asks for any UUID. See [Client.GRUBAliases] for loaders that do
+// PXELINUX it asks for any UUID, and it writes hardware type 01 whatever the type
+// is. See [Client.GRUBAliases] for loaders that do
 // not search by themselves.
 func (c Client) GRUBNames() []string {
 	const base = "grub.cfg"
@@ -38,7 +39,7 @@ func (c Client) GRUBNames() []string {
 		names = append(names, base+"-"+FormatUUID(b))
 	}
 	if len(c.MAC) > 0 {
-		names = append(names, string(c.appendTypedMAC(append(make([]byte, 0, 40), "grub.cfg-"...))))
+		names = append(names, string(c.ethernet().appendTypedMAC(append(make([]byte, 0, 40), "grub.cfg-"...))))
 	}
 	names = c.appendLadder(names, base+"-")
 	if ip := c.IP.Unmap(); ip.Is6() {
@@ -66,6 +67,12 @@ func (c Client) GRUBAliases() []string {
 		"grub.cfg-" + colons,
 		"grub.cfg-" + strings.ReplaceAll(colons, ":", "-"),
 	}
+}
+
+// ethernet is the client for loaders that take any network for an Ethernet.
+func (c Client) ethernet() Client {
+	c.HardwareType = 1
+	return c
 }
 
 func (c Client) appendTypedMAC(b []byte) []byte {
@@ -122,28 +129,26 @@ func (c Client) Requests(bootFile string) []string {
 	return names
 }
 
-// maxName is the longest name that PXELINUX asks for.
+// maxName is the longest name in a configuration that PXELINUX reads whole.
 const maxName = 255
 
 // RequestName returns the file that PXELINUX means by a name in its
 // configuration, or option 209: URLs and host::path as they are, anything else
-// behind the prefix, even with a slash in front. White space ends a name, and
-// what is beyond 255 bytes is cut off. A result on the TFTP server that
-// PXELINUX came from begins with "::", its root.
+// behind the prefix, even with a slash in front. White space ends a name. What
+// is beyond 255 bytes is cut off, of the name and, its "::" counted, of the
+// prefix. A result on the TFTP server that PXELINUX came from begins with "::",
+// its root.
 func RequestName(prefix, name string) string {
-	name, _ = firstWord(skipSpace(name))
-	if remote(name) {
-		return name[:min(len(name), maxName)]
+	if i := strings.IndexFunc(name, func(r rune) bool { return r <= ' ' }); i >= 0 {
+		name = name[:i]
+	}
+	if name = name[:min(len(name), maxName)]; remote(name) {
+		return name
 	}
 	if !remote(prefix) {
 		prefix = "::" + prefix
 	}
-	name = prefix + name
-	limit := maxName
-	if strings.HasPrefix(name, "::") {
-		limit += 2 // PXELINUX's own mark, which is not asked for
-	}
-	return name[:min(len(name), limit)]
+	return prefix[:min(len(prefix), maxName)] + name
 }
 
 // remote tells whether PXELINUX takes a name for a URL (scheme://) or its older
@@ -172,7 +177,13 @@ func (c Client) IPXENames() []string {
 // byte that is not a letter, a digit, '-' or '.'. That is mostly the directory,
 // but "ltsp/my_pxelinux.0" gives "ltsp/my_".
 func Prefix(bootFile string) string {
-	return bootFile[:strings.LastIndexFunc(bootFile, func(r rune) bool {
-		return !(r >= '0' && r <= '9' || r >= 'A' && r <= 'Z' || r >= 'a' && r <= 'z' || r == '.' || r == '-')
-	})+1]
+	n := len(bootFile)
+	for n > 0 {
+		c := bootFile[n-1] // bytes, not letters of UTF-8
+		if !(c >= '0' && c <= '9' || c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z' || c == '.' || c == '-') {
+			break
+		}
+		n--
+	}
+	return bootFile[:n]
 }

@@ -101,8 +101,11 @@ func TestRequests(t *testing.T) {
 	c.ConfigFile = "::abs"
 	require.Equal(t, "abs", c.Requests("")[0])
 
+	require.Equal(t, "ltsp/ä", Prefix("ltsp/ä.0"), "bytes, not letters")
 	long := strings.Repeat("n", 300)
-	require.Equal(t, "::ltsp/"+long[:250], RequestName("ltsp/", long))
+	require.Equal(t, "::ltsp/"+long[:255], RequestName("ltsp/", long), "name and prefix are cut by themselves")
+	require.Equal(t, "::"+long[:253]+"x", RequestName(long, "x\x01y"))
+	require.Equal(t, "http://h/x", RequestName("http://h/", "x y"))
 	require.Equal(t, "::ltsp//vmlinuz", RequestName("ltsp/", "/vmlinuz"), "there are no absolute paths")
 	require.Equal(t, "::vmlinuz", RequestName("ltsp/", "::vmlinuz"))
 	require.Equal(t, "192.0.2.9::vmlinuz", RequestName("ltsp/", "192.0.2.9::vmlinuz"))
@@ -221,4 +224,20 @@ func TestClientString(t *testing.T) {
 	c := Client{MAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}, Hostname: "node01", IP: netip.MustParseAddr("192.0.2.1")}
 	require.Equal(t, "02:00:00:00:00:01 node01 192.0.2.1", c.String())
 	require.True(t, strings.HasSuffix(Client{UUID: "u", Peer: netip.MustParseAddr("192.0.2.9")}.String(), "from 192.0.2.9"))
+}
+
+// PXELINUX writes the hardware type that its network card has; GRUB and U-Boot
+// write 01.
+func TestNamesOfOtherNetworks(t *testing.T) {
+	c := Client{HardwareType: 32, MAC: net.HardwareAddr{0, 0x25, 0x90, 0xaa, 0xbb, 0xcc, 0xdd, 0xee}}
+	require.Equal(t, "pxelinux.cfg/20-00-25-90-aa-bb-cc-dd-ee", c.Names()[0])
+	require.Equal(t, []string{"grub.cfg-01-00-25-90-aa-bb-cc-dd-ee", "grub.cfg"}, c.GRUBNames())
+	require.Equal(t, []string{"pxelinux.cfg/default"}, c.UBootNames(UBoot{}))
+	c.MAC = c.MAC[:6]
+	require.Equal(t, "pxelinux.cfg/01-00-25-90-aa-bb-cc", c.UBootNames(UBoot{})[0])
+	for _, name := range append(c.Names(), c.GRUBNames()...) {
+		if back, ok := ParseName(name); ok {
+			require.Equal(t, c.MAC, back.MAC)
+		}
+	}
 }

@@ -140,12 +140,16 @@ func (f *File) String() string {
 	return b.String()
 }
 
-// isSpace is PXELINUX's: every control character is white space.
-func isSpace(c byte) bool { return c <= ' ' }
+// PXELINUX has two ideas of white space. Any control character ends a word...
+func isSpace(c byte) bool { return c <= ' ' || c == 0x7f }
+
+// ...but only what its C library calls a space, of which backspace and Latin-1's
+// no-break space are two, is passed over before one.
+func isBlank(c byte) bool { return c == ' ' || c >= '\b' && c <= '\r' || c == 0xa0 }
 
 func skipSpace(s string) string {
 	i := 0
-	for i < len(s) && isSpace(s[i]) {
+	for i < len(s) && isBlank(s[i]) {
 		i++
 	}
 	return s[i:]
@@ -158,6 +162,16 @@ func firstWord(s string) (word, rest string) {
 		i++
 	}
 	return s[:i], s[i:]
+}
+
+// cutWord is firstWord for commands: all that ends words is passed over behind
+// the first one.
+func cutWord(s string) (word, rest string) {
+	word, rest = firstWord(s)
+	for rest != "" && isSpace(rest[0]) {
+		rest = rest[1:]
+	}
+	return word, rest
 }
 
 func untilNUL(s string) string {
@@ -257,26 +271,23 @@ func keyword(p string) (kw, value string) {
 	return "", ""
 }
 
-// functionKey reads the number after F, white space before it included, as C's
-// strtoul does. F0, and F alone, is F11.
+// functionKey reads the number after F. F0, and F alone, is F11.
 func functionKey(s string) (n int, rest string, ok bool) {
-	v, rest, found := parseNumber(s, 10)
-	if !found {
-		v, rest = 0, s
-	}
-	if rest != "" && !isSpace(rest[0]) || v > 12 {
+	v, rest, _ := parseNumber(s, 10)
+	if n = int(int32(v)); n < 0 || n > 12 || rest != "" && !isSpace(rest[0]) {
 		return 0, "", false
 	}
-	if v == 0 {
-		v = 11
+	if n == 0 {
+		n = 11
 	}
-	return int(v), rest, true
+	return n, rest, true
 }
 
-// parseNumber reads a number as C's strtoul does; base 0 is C's notation. It
-// wraps at 64 bits.
+// parseNumber reads a number as the strtoul of PXELINUX's C library does; base
+// 0 is C's notation. It wraps at 64 bits. Without a digit, for which ok is
+// false, rest still is what follows white space, a sign and 0x.
 func parseNumber(s string, base uint64) (v uint64, rest string, ok bool) {
-	t := strings.TrimLeft(s, " \t\n\v\f\r")
+	t := skipSpace(s)
 	minus := false
 	if t != "" && (t[0] == '-' || t[0] == '+') {
 		minus = t[0] == '-'
@@ -284,13 +295,11 @@ func parseNumber(s string, base uint64) (v uint64, rest string, ok bool) {
 	}
 	if base == 0 {
 		base = 10
-		if strings.HasPrefix(t, "0") {
+		switch {
+		case len(t) > 1 && t[0] == '0' && t[1]|0x20 == 'x':
+			base, t = 16, t[2:]
+		case t != "" && t[0] == '0':
 			base = 8
-			if len(t) > 2 && t[1]|0x20 == 'x' {
-				if _, hex := unhex(t[2]); hex {
-					base, t = 16, t[2:]
-				}
-			}
 		}
 	}
 	for t != "" {
@@ -300,16 +309,13 @@ func parseNumber(s string, base uint64) (v uint64, rest string, ok bool) {
 		}
 		v, t, ok = v*base+uint64(d), t[1:], true
 	}
-	if !ok {
-		return 0, s, false
-	}
 	if minus {
 		v = -v
 	}
-	return v, t, true
+	return v, t, ok
 }
 
-// atoi is C's: no number is 0.
+// atoi is C's but for wrapping: no number is 0.
 func atoi(s string) int {
 	v, _, _ := parseNumber(s, 10)
 	return int(int32(v))

@@ -148,12 +148,33 @@ func TestLoadRules(t *testing.T) {
 	require.Equal(t, "a BOOTIF=01-00-11-25-84-ce-ba", line("SYSAPPEND 2\nLABEL a\nSYSAPPEND 0x2"), "a default for later labels")
 	require.Equal(t, "a", line("SYSAPPEND 2\nLABEL a\nIPAPPEND 0\n"))
 	require.Equal(t, ".none k", line("LABEL a\nNONE k\n"))
-	require.Equal(t, "k x", line("LABEL a\n\x01KERNEL\x02k\n APPEND x\x00 y\n"), "control characters are white space, and NUL ends a line")
+	require.Equal(t, "\x02k x", line("LABEL a\n\bKERNEL\x02k\n\xa0APPEND x\x00 y\n"), "what ends a word is not always passed over, and NUL ends a line")
+	require.Equal(t, "a", line("LABEL a\x7fb\n\x01KERNEL k\n"), "DEL ends a word, but no line begins with a control character")
+	require.Equal(t, "a SYSVENDOR=\xc3\xa4_b", loadString(t, "LABEL a\nSYSAPPEND 0x10\n").Entries()[0].CommandLine(SysStrings{4: "SYSVENDOR=\xc3\xa4 \x7f b\x01"}))
 
 	p := loadString(t, "DEFAULT b x\nLABEL a\nLABEL b\n KERNEL k\n APPEND ro\n")
 	require.Equal(t, "k ro x", p.Resolve(p.Default, SysStrings{}))
+	require.Equal(t, "k ro", p.Resolve("b \t", SysStrings{}))
 	require.Equal(t, "none at all", p.Resolve("none at all", SysStrings{}))
 	require.Nil(t, p.Lookup("B"), "labels are case-sensitive")
+
+	// A command that is no label has the strings of the global SYSAPPEND, in
+	// which only ASCII counts.
+	p = loadString(t, "SYSAPPEND 0x12\nLABEL a\nMENU DISABLE\nLABEL q\nMENU QUIT\nLABEL e\nKERNEL\n")
+	strs := SysStrings{1: "BOOTIF=01-00", 4: "SYSVENDOR=\xc3\xa4x"}
+	require.Equal(t, "k x BOOTIF=01-00 SYSVENDOR=_x", p.Resolve("k x", strs))
+	require.Equal(t, "menu.c32 x", p.Resolve("menu.c32 x", strs))
+	require.Empty(t, p.Resolve("q x", strs))
+	require.Equal(t, " BOOTIF=01-00 SYSVENDOR=\xc3\xa4x x", p.Resolve("e  x", strs))
+	require.Equal(t, "k", loadString(t, "ALLOWOPTIONS 0\n").Resolve("k x", strs))
+	require.Empty(t, loadString(t, "IMPLICIT 0\nSYSAPPEND 2\n").Resolve("k x", strs))
+
+	// An empty file is a missing one: there is no menu.
+	p, err := parseString(t, "MENU INCLUDE empty tag\nTIMEOUT -5\nTOTALTIMEOUT -5\n").Load(fstest.MapFS{"empty": {}}, "")
+	require.NoError(t, err)
+	require.Empty(t, p.Top.Entries)
+	require.ErrorIs(t, p.Missing[0].Err, fs.ErrNotExist)
+	require.Zero(t, p.Timeout+p.TotalTimeout)
 
 	// A later menu hides an earlier one of the same tag.
 	p = loadString(t, "MENU BEGIN m\nMENU END\nMENU BEGIN m\nMENU TITLE two\nMENU END\nLABEL g\nMENU GOTO m\nLABEL q\nMENU QUIT\n")
@@ -169,7 +190,7 @@ func TestLoadRules(t *testing.T) {
 
 	// An included file that leaves a menu open.
 	files := fstest.MapFS{"d/i": {Data: []byte("MENU BEGIN m\nLABEL i\n")}}
-	p, err := parseString(t, "INCLUDE i\nLABEL z\n").Load(files, "d/")
+	p, err = parseString(t, "INCLUDE i\nLABEL z\n").Load(files, "d/")
 	require.NoError(t, err)
 	require.Equal(t, "m", p.Top.Entries[0].Target.Tag)
 	require.Equal(t, ".top", p.Lookup("i").Menu.Tag, "the file after it goes on in its own menu, and records there")
@@ -185,6 +206,12 @@ func TestKernelLine(t *testing.T) {
 		{"LABEL a\n LINUX k-6.0\n INITRD i\n SYSAPPEND 16\n", "BOOT_IMAGE=k-6.0 initrd=i SYSVENDOR=ACME_Corp", []string{"i"}},
 		{"LABEL a\n KERNEL k\n APPEND initrd=i\n INITRD j\n", "BOOT_IMAGE=k initrd=i initrd=j", []string{"i"}},
 		{"LABEL a\n KERNEL k-6.0\n", "", nil},
+		{"LABEL a\n KERNEL\n APPEND x\n", "BOOT_IMAGE= x", nil},
+		{"LABEL a\n LINUX\n APPEND \x01k-6.0 x\n", "BOOT_IMAGE=k-6.0 x", nil},
+		{"LABEL a\n KERNEL .linux k-6.0 x\n", "BOOT_IMAGE=k-6.0 x", nil},
+		{"LABEL a\n LINUX .kernel k.c32\n", "BOOT_IMAGE=k.c32 ", nil},
+		{"LABEL a\n KERNEL .com32 menu x\n", "", nil},
+		{"LABEL a\n COMBOOT .linux k\n", "", nil},
 		{"LABEL a\n KERNEL k.c32\n", "", nil},
 		{"LABEL a\n LOCALBOOT 0\n", "", nil},
 	} {
@@ -328,13 +355,20 @@ func FuzzParseFile(f *testing.F) {
 
 // effective is what remains of a Config when PXELINUX has read it.
 func effective(c *Config) Config {
-	e := Config{Default: c.first(), Entries: c.Entries}
-	if len(c.Entries) > 1 {
-		e.Title, e.UI, e.Timeout = c.Title, c.UI, c.Timeout
+	first := c.first()
+	e := Config{Default: first.Label, OnError: c.OnError, Entries: c.Entries}
+	if c.isMenu() {
+		e.Title, e.UI, e.Timeout, e.OnTimeout = c.Title, c.UI, c.Timeout, c.onTimeout(first)
 		if e.Timeout == 0 {
 			e.Timeout = DefaultTimeout
 		}
 		e.Timeout = min(e.Timeout, 24*time.Hour)
+		return e
+	}
+	only := func(e Entry, hidden bool) Entry { e.Hotkey, e.Hidden = 0, hidden; return e }
+	e.Entries = []Entry{only(*first, false)}
+	if onError := find(c.Entries, c.OnError); onError != nil && onError != first {
+		e.Entries = append(e.Entries, only(*onError, true))
 	}
 	return e
 }
@@ -438,7 +472,7 @@ F1 help.txt back.png
 	require.Equal(t, ActionCommand, p.Lookup("e").Action, "there is nothing to leave at the top")
 
 	for text, want := range map[string]string{
-		"F1 x": "f1", "f 12 x": "f12", "F0": "f11", "f": "f11", "F13": "", "F1x": "", "FONT x": "font", "MENU": "", "menu colour x": "menu color",
+		"F1 x": "f1", "f 12 x": "f12", "F0": "f11", "f": "f11", "F13": "", "F1x": "", "F x": "", "F- x": "f11", "F-1": "", "F4294967297": "f1", "\x01label": "", "\xa0label": "label", "label\x7f": "label", "FONT x": "font", "MENU": "", "menu colour x": "menu color",
 		"text\thelp": "text help", "TEXT other": "text", "IPAPPEND 1": "sysappend", "# x": "", "menu disabled": "menu disable", "Disabled": "",
 	} {
 		l := parseString(t, text).Lines()

@@ -56,7 +56,7 @@ func (f *File) Set(label, directive, value string) error {
 	if at > 0 {
 		last := &f.lines[at-1]
 		if label != "" && at-1 >= start {
-			text = last.raw[:len(last.raw)-len(skipSpace(last.raw))] + text
+			text = last.raw[:len(last.raw)-len(strings.TrimLeft(last.raw, " \t"))] + text
 		} else if label != "" {
 			text = "  " + text
 		}
@@ -93,7 +93,7 @@ func (f *File) Unset(label, directive string) error {
 // AddEntry adds an entry without directives to the end of the file. One that
 // the file has already is an fs.ErrExist.
 func (f *File) AddEntry(label string) error {
-	if word, rest := firstWord(label); word == "" || rest != "" || len(word) > 1000 {
+	if word, rest := firstWord(label); word == "" || rest != "" || skipSpace(label) != label || len(word) > 1000 {
 		return fmt.Errorf("label %q: a label is one word: %w", label, fs.ErrInvalid)
 	}
 	if _, _, err := f.section(label); err == nil {

@@ -20,6 +20,12 @@ import (
 // include each other more than 16 deep, or more than 4 MiB in all, where each
 // file counts for 4 KiB more than it has.
 func (f *File) Load(fsys fs.FS, prefix string) (*PXELINUX, error) {
+	p, _, err := f.load(fsys, prefix)
+	return p, err
+}
+
+// load also returns the files that are included, each once, also with an error.
+func (f *File) load(fsys fs.FS, prefix string) (*PXELINUX, []*File, error) {
 	hidden := &Menu{Tag: ".hidden", hotkeys: map[byte]bool{}}
 	top := &Menu{Tag: ".top", hotkeys: map[byte]bool{}}
 	l := &loader{
@@ -28,12 +34,14 @@ func (f *File) Load(fsys fs.FS, prefix string) (*PXELINUX, error) {
 		menus: map[string]*Menu{".hidden": hidden, ".top": top},
 		out:   &PXELINUX{Top: top, Hidden: hidden, Start: top, AllowOptions: true, Implicit: true},
 	}
+	l.names = map[string]bool{f.Name: true}
 	if err := l.file(f); err != nil {
-		return nil, err
+		return nil, l.files, err
 	}
 	l.record(l.current)
 	l.resolve()
-	return l.out, nil
+	l.out.sysAppend = l.sysAppend
+	return l.out, l.files, nil
 }
 
 // loader is the state of one reading. What PXELINUX keeps for an entry it
@@ -41,6 +49,8 @@ func (f *File) Load(fsys fs.FS, prefix string) (*PXELINUX, error) {
 type loader struct {
 	fsys   fs.FS
 	prefix string
+	files  []*File // included, each once
+	names  map[string]bool
 	out    *PXELINUX
 	menus  map[string]*Menu
 
@@ -144,11 +154,11 @@ func (l *loader) global(m *Menu, kw string, line *Line, file string) {
 	case "onerror":
 		m.OnError, out.OnError = v, v
 	case "timeout":
-		out.Timeout = time.Duration(atoi(v)) * (time.Second / 10)
+		out.Timeout = time.Duration(max(atoi(v), 0)) * (time.Second / 10)
 	case "totaltimeout":
 		n, _, _ := parseNumber(v, 10)
 		const most = math.MaxInt64 / (time.Second / 10)
-		out.TotalTimeout = max(min(time.Duration(n), most), -most) * (time.Second / 10)
+		out.TotalTimeout = max(min(time.Duration(n), most), 0) * (time.Second / 10)
 	case "prompt":
 		out.Prompt = int(int16(atoi(v)))
 	case "allowoptions":
@@ -267,6 +277,10 @@ func (l *loader) include(inc Include, m *Menu, tag string) error {
 		return &SyntaxError{inc.Pos.File, inc.Pos.Line, inc.Pos.Col,
 			fmt.Sprintf("INCLUDE %s is more than %d deep: files include each other", inc.Name, maxInclude)}
 	}
+	if !l.names[f.Name] {
+		l.names[f.Name] = true
+		l.files = append(l.files, f)
+	}
 	// A file costs something even when it is empty: there are at most 1024.
 	l.size += 4096
 	if tag != "" {
@@ -294,6 +308,9 @@ func (l *loader) open(name string) (*File, error) {
 	data, err := io.ReadAll(io.LimitReader(r, int64(maxConfig-min(l.size, maxConfig))+1))
 	if err != nil {
 		return nil, err
+	}
+	if len(data) == 0 {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist} // as PXELINUX has it
 	}
 	f := &File{Name: p}
 	f.parse(string(data))

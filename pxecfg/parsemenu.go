@@ -36,7 +36,8 @@ type PXELINUX struct {
 	// passes over.
 	Missing []Include
 
-	entries []*MenuEntry // of all menus, in the order of the text
+	entries   []*MenuEntry // of all menus, in the order of the text
+	sysAppend uint32       // for a command that is no label
 }
 
 // Include is an INCLUDE or MENU INCLUDE.
@@ -147,10 +148,19 @@ func (c Client) SysStrings(server, gateway, mask netip.Addr) SysStrings {
 	return s
 }
 
-// mangle makes one word of a string from firmware. PXELINUX's characters are
-// signed, so that whatever is beyond ASCII counts as white space.
+// mangle makes one word of a string from firmware. What PXELINUX adds to an
+// entry's command it treats byte by byte.
 func mangle(s string) string {
-	return strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r <= ' ' || r >= 0x7f }), "_")
+	b := make([]byte, 0, len(s))
+	for word := ""; s != ""; {
+		if word, s = cutWord(s); word != "" {
+			if len(b) > 0 {
+				b = append(b, '_')
+			}
+			b = append(b, word...)
+		}
+	}
+	return string(b)
 }
 
 // CommandLine returns the command that PXELINUX runs for the entry: the file,
@@ -180,64 +190,6 @@ func (e *MenuEntry) CommandLine(sys SysStrings) string {
 	return b.String()
 }
 
-// KernelLine returns the command line as a Linux kernel sees it in
-// /proc/cmdline, BOOT_IMAGE= included. ok is false for what is not Linux.
-func (e *MenuEntry) KernelLine(sys SysStrings) (line string, ok bool) {
-	if e.ImageType() != "linux" {
-		return "", false
-	}
-	cmd := e.CommandLine(sys)
-	if e.Type != "kernel" {
-		_, cmd = firstWord(cmd)
-	}
-	kernel, args := firstWord(skipSpace(cmd))
-	return "BOOT_IMAGE=" + kernel + " " + skipSpace(args), true
-}
-
-// ImageType is the type that the entry boots as: Type or, for "kernel", what
-// PXELINUX tells from the end of the file's name, which is "linux" if nothing
-// else. It is empty for entries that do not boot.
-func (e *MenuEntry) ImageType() string {
-	if e.Action != ActionCommand {
-		return ""
-	}
-	if e.Type != "kernel" {
-		return e.Type
-	}
-	kernel, _ := firstWord(e.Kernel)
-	if typ := typeByName(kernel); typ != "" {
-		return typ
-	}
-	return "linux"
-}
-
-func typeByName(name string) string {
-	for _, x := range [...]struct{ suffix, typ string }{
-		{".c32", "com32"}, {".img", "fdimage"}, {".bss", "bss"}, {".bin", "boot"}, {".bs", "boot"}, {".0", "pxe"},
-	} {
-		if strings.HasSuffix(name, x.suffix) {
-			return x.typ
-		}
-	}
-	return ""
-}
-
-// Initrds returns the files that PXELINUX loads for a Linux kernel, wherever
-// they are named. It takes the first "initrd=" of the whole command line, even
-// from the middle of a word, and no other.
-func (e *MenuEntry) Initrds() []string {
-	line, ok := e.KernelLine(SysStrings{})
-	if !ok {
-		return nil
-	}
-	_, list, ok := strings.Cut(line, "initrd=")
-	if !ok {
-		return nil
-	}
-	list, _, _ = strings.Cut(list, " ")
-	return strings.Split(list, ",")
-}
-
 // Lookup returns the entry that a command names by its first word, or nil if
 // no label is that word: it then is a file.
 func (p *PXELINUX) Lookup(command string) *MenuEntry {
@@ -248,18 +200,6 @@ func (p *PXELINUX) Lookup(command string) *MenuEntry {
 		}
 	}
 	return nil
-}
-
-// Resolve turns a command as people type it, and as DEFAULT, ONTIMEOUT and
-// ONERROR have it, into the one that runs: a label is replaced by what it
-// boots, arguments after it are kept.
-func (p *PXELINUX) Resolve(command string, sys SysStrings) string {
-	e := p.Lookup(command)
-	if e == nil {
-		return command
-	}
-	_, rest := firstWord(command)
-	return e.CommandLine(sys) + rest
 }
 
 // Entries returns the entries of all menus in the order of the text.

@@ -39,6 +39,19 @@ const (
 	formatIPXE
 )
 
+// loader is who asks for such a name; known is who that may be.
+func (f format) loader(known Loader) Loader {
+	switch {
+	case f == formatGRUB:
+		return LoaderGRUB
+	case f == formatIPXE:
+		return LoaderIPXE
+	case known == LoaderUBoot:
+		return known
+	}
+	return LoaderPXELINUX
+}
+
 // request is what a name of a rendered file says.
 type request struct {
 	format format

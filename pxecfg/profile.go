@@ -12,10 +12,12 @@ import (
 // Profiles are laid one over the other: what is inherited first, in its order,
 // then the profile itself. In a later one
 //
-//   - Title, Default, Timeout and UI replace those before, if they are set;
-//   - an entry whose Label was there before changes that entry: Title, Kernel
-//     or LocalBoot or Chain, Initrd, Root and SysAppend are replaced if they
-//     are set, and Args are appended; other entries are appended to the menu;
+//   - what is set for the whole menu (Title, Default, Timeout, UI ...) replaces
+//     what was before;
+//   - an entry whose Label was there before, in whatever menu, changes that
+//     entry: all that is set is replaced, but Args are appended, and the
+//     Entries of a submenu are laid over in the same way; other entries are
+//     appended to the menu;
 //   - Drop takes arguments out that were there before;
 //   - Args are appended to those of each entry with a kernel.
 //
@@ -36,7 +38,8 @@ type Profile struct {
 func (p *Profile) empty() bool {
 	c := &p.Config
 	return len(p.Inherit) == 0 && len(p.Args) == 0 && len(p.Drop) == 0 && len(c.Entries) == 0 &&
-		c.Title == "" && c.Default == "" && c.Timeout == 0 && c.UI == "" && !c.Fallback
+		c.Title == "" && c.Default == "" && c.OnTimeout == "" && c.OnError == "" &&
+		c.Timeout == 0 && c.TotalTimeout == 0 && c.UI == "" && !c.Fallback
 }
 
 // profiles resolves names.
@@ -102,7 +105,7 @@ func (p *profiles) layers(own *Profile, name string) (*layered, error) {
 		l.add(&profile, fmt.Sprintf("profile %q", n))
 	}
 	l.add(own, name)
-	return l, nil
+	return l, l.err
 }
 
 // layered is a configuration in the making, and where each value came from.
@@ -110,6 +113,7 @@ type layered struct {
 	cfg    Config
 	args   []string         // for every entry with a kernel
 	origin map[Value]string // with an empty From; nil if nobody looks
+	err    error
 }
 
 func (l *layered) clone(look bool) *layered {
@@ -117,20 +121,25 @@ func (l *layered) clone(look bool) *layered {
 	if look {
 		out.origin = maps.Clone(l.origin)
 	}
-	out.cfg.Entries = slices.Clone(l.cfg.Entries)
-	for i := range out.cfg.Entries {
-		out.cfg.Entries[i].Args = slices.Clip(out.cfg.Entries[i].Args)
-	}
+	out.cfg.Entries = cloneEntries(l.cfg.Entries)
 	return out
+}
+
+// cloneEntries copies entries so that they can be changed and appended to.
+func cloneEntries(list []Entry) []Entry {
+	list = slices.Clone(list)
+	for i := range list {
+		list[i].Args = slices.Clip(list[i].Args)
+		list[i].Entries = cloneEntries(list[i].Entries)
+	}
+	return list
 }
 
 func (l *layered) add(p *Profile, from string) {
 	for _, d := range p.Drop {
 		gone := func(a string) bool { return a == d || strings.HasSuffix(d, "=") && strings.HasPrefix(a, d) }
 		l.args = without(l.args, gone)
-		for i := range l.cfg.Entries {
-			l.cfg.Entries[i].Args = without(l.cfg.Entries[i].Args, gone)
-		}
+		each(l.cfg.Entries, func(e *Entry) bool { e.Args = without(e.Args, gone); return true })
 	}
 	c, into := &p.Config, &l.cfg
 	if c.Title != "" {
@@ -139,8 +148,17 @@ func (l *layered) add(p *Profile, from string) {
 	if c.Default != "" {
 		into.Default = c.Default
 	}
+	if c.OnTimeout != "" {
+		into.OnTimeout = c.OnTimeout
+	}
+	if c.OnError != "" {
+		into.OnError = c.OnError
+	}
 	if c.Timeout != 0 {
 		into.Timeout = c.Timeout
+	}
+	if c.TotalTimeout != 0 {
+		into.TotalTimeout = c.TotalTimeout
 	}
 	if c.UI != "" {
 		into.UI = c.UI
@@ -155,7 +173,7 @@ func (l *layered) add(p *Profile, from string) {
 		}
 	}
 	for i := range c.Entries {
-		l.addEntry(&c.Entries[i], from)
+		l.addEntry(&into.Entries, &c.Entries[i], from, 0)
 	}
 	l.args = append(l.args, p.Args...)
 }
@@ -163,50 +181,78 @@ func (l *layered) add(p *Profile, from string) {
 // anyEntry is no label.
 const anyEntry = "*"
 
-func (l *layered) addEntry(e *Entry, from string) {
+func (l *layered) addEntry(list *[]Entry, e *Entry, from string, depth int) {
 	if l.origin != nil {
 		for v := range e.values {
 			l.origin[v] = from
 		}
 	}
-	i := slices.IndexFunc(l.cfg.Entries, func(x Entry) bool { return x.Label == e.Label })
-	if i < 0 {
+	if into := find(l.cfg.Entries, e.Label); into != nil {
+		into.set(e)
+	} else {
 		n := *e
-		n.Args = slices.Clip(n.Args)
-		l.cfg.Entries = append(l.cfg.Entries, n)
+		n.Args, n.Entries = slices.Clip(n.Args), nil
+		*list = append(*list, n)
+	}
+	if depth > maxMenuDepth {
+		l.err = e.errorf("", "submenu", e.Label, "menus are more than %d deep", maxMenuDepth)
 		return
 	}
-	into := &l.cfg.Entries[i]
-	if e.Title != "" {
-		into.Title = e.Title
+	// One after the other: what one adds another may move.
+	for i := range e.Entries {
+		var sub *[]Entry
+		if into := find(l.cfg.Entries, e.Label); into != nil {
+			sub = &into.Entries
+		} else {
+			sub = &(*list)[len(*list)-1].Entries
+		}
+		l.addEntry(sub, &e.Entries[i], from, depth+1)
 	}
-	if e.Kernel != "" || e.LocalBoot || e.Chain != "" {
-		into.Kernel, into.LocalBoot, into.Chain = e.Kernel, e.LocalBoot, e.Chain
-		if e.Kernel == "" {
-			into.Initrd, into.Root, into.Args, into.SysAppend = nil, nil, nil, 0
+}
+
+// set replaces what is set in the other, Entries left out.
+func (e *Entry) set(o *Entry) {
+	if o.Title != "" {
+		e.Title = o.Title
+	}
+	if o.Hotkey != 0 {
+		e.Hotkey = o.Hotkey
+	}
+	if o.Help != "" {
+		e.Help = o.Help
+	}
+	e.Hidden = e.Hidden || o.Hidden
+	if o.Kernel != "" || o.LocalBoot || o.Chain != "" || len(o.Entries) > 0 || o.Separator {
+		e.Kernel, e.LocalBoot, e.Chain, e.Separator = o.Kernel, o.LocalBoot, o.Chain, o.Separator
+		if o.Kernel == "" {
+			e.Initrd, e.Root, e.Args, e.SysAppend = nil, nil, nil, 0
+		}
+		if len(o.Entries) == 0 {
+			e.Entries = nil
 		}
 	}
-	if e.Initrd != nil {
-		into.Initrd = e.Initrd
+	if o.Initrd != nil {
+		e.Initrd = o.Initrd
 	}
-	if e.Root != nil {
-		into.Root = e.Root
+	if o.Root != nil {
+		e.Root = o.Root
 	}
-	if e.SysAppend != 0 {
-		into.SysAppend = e.SysAppend
+	if o.SysAppend != 0 {
+		e.SysAppend = o.SysAppend
 	}
-	into.Args = append(into.Args, e.Args...)
+	e.Args = append(e.Args, o.Args...)
 }
 
 // config returns the outcome.
 func (l *layered) config() *Config {
 	out := l.cfg
-	out.Entries = slices.Clone(out.Entries)
-	for i := range out.Entries {
-		if e := &out.Entries[i]; e.Kernel != "" {
+	out.Entries = cloneEntries(out.Entries)
+	each(out.Entries, func(e *Entry) bool {
+		if e.Kernel != "" {
 			e.Args = slices.Concat(e.Args, l.args)
 		}
-	}
+		return true
+	})
 	return &out
 }
 

@@ -1,80 +1,199 @@
 package pxecfg
 
 import (
-	"bytes"
-	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"time"
 )
 
 // WritePXELINUX writes c as a file for pxelinux.cfg/. The order of lines is
 // safe for U-Boot's reader too, which ends an entry at the first word that it
-// does not know and cannot have initrd= at the end of APPEND.
+// does not know and cannot have initrd= at the end of APPEND; it shows submenus
+// as one list.
 //
-// There is no quoting and no way to continue a line: what does not fit is a
-// [*RenderError]. When an entry fails to load, PXELINUX comes back to its
-// prompt and tries the default again after the timeout.
+// Without [Config.UI] the entries are listed above PXELINUX's prompt, at which
+// their labels can be typed. There is no quoting and no way to continue a line:
+// what does not fit is a [*RenderError]. When an entry fails to load, PXELINUX
+// comes back to its prompt and tries the default again after the timeout.
 func (c *Config) WritePXELINUX(w io.Writer, t Target) error {
-	const format = "PXELINUX"
 	if done, err := c.verbatim.write(w, t); done {
 		return err
 	}
-	if err := c.Validate(); err != nil {
-		return err
+	b, err := c.appendPXELINUX(c.buffer(), t)
+	if err == nil {
+		_, err = w.Write(b)
 	}
-	var b bytes.Buffer
-	fmt.Fprintf(&b, "DEFAULT %s\n", c.first())
-	menu := len(c.Entries) > 1
-	if menu && c.UI != "" {
-		ui, reason := t.pxelinux(c.UI)
-		if reason != "" {
-			return &RenderError{Format: format, Field: "UI", Value: c.UI, Reason: reason}
-		}
-		fmt.Fprintf(&b, "UI %s\n", ui)
-	} else if menu {
-		b.WriteString("PROMPT 1\n")
-	} else {
-		b.WriteString("PROMPT 0\n")
-	}
-	if !menu {
-		// It starts at once; this is the pause before it is tried again.
-		fmt.Fprintf(&b, "TIMEOUT %d\n", retrySeconds*10)
-	} else if n := c.timeout(100 * time.Millisecond); n >= 0 {
-		fmt.Fprintf(&b, "TIMEOUT %d\n", n)
-	}
-	if c.Title != "" {
-		fmt.Fprintf(&b, "MENU TITLE %s\n", c.Title)
-	}
-	if menu && c.UI == "" {
-		for i := range c.Entries {
-			e := &c.Entries[i]
-			fmt.Fprintf(&b, "SAY %s: %s\n", e.Label, e.title())
-		}
-	}
-	for i := range c.Entries {
-		if err := c.Entries[i].writePXELINUX(&b, t, format); err != nil {
-			return err
-		}
-	}
-	_, err := w.Write(b.Bytes())
 	return err
 }
 
-func (e *Entry) writePXELINUX(b *bytes.Buffer, t Target, format string) error {
-	fmt.Fprintf(b, "LABEL %s\n", e.Label)
-	if e.Title != "" {
-		if strings.Contains(e.Title, "^") {
-			return e.errorf(format, "title", e.Title, "^ marks a hot key in MENU LABEL")
+// pxelinuxWriter writes one file.
+type pxelinuxWriter struct {
+	b        []byte
+	t        Target
+	args     []string // of one entry, kept for the next one
+	headings int
+	labelled bool // U-Boot is within a label
+}
+
+func (w *pxelinuxWriter) add(parts ...string) {
+	for _, p := range parts {
+		w.b = append(w.b, p...)
+	}
+}
+
+func (w *pxelinuxWriter) number(keyword string, n int64) {
+	w.add(keyword, " ")
+	w.b = append(strconv.AppendInt(w.b, n, 10), '\n')
+}
+
+func (c *Config) appendPXELINUX(b []byte, t Target) ([]byte, error) {
+	const format = "PXELINUX"
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	w := &pxelinuxWriter{b: b, t: t}
+	first, menu := c.first(), c.isMenu()
+	w.add("DEFAULT ", first.Label, "\n")
+	if menu && c.UI != "" {
+		ui, reason := t.pxelinux(c.UI)
+		if reason != "" {
+			return nil, &RenderError{Format: format, Field: "UI", Value: c.UI, Reason: reason}
 		}
-		fmt.Fprintf(b, "  MENU LABEL %s\n", e.Title)
+		w.add("UI ", ui, "\n")
+	} else if menu {
+		w.add("PROMPT 1\n")
+	} else {
+		w.add("PROMPT 0\n")
+	}
+	if !menu {
+		// It starts at once; this is the pause before it is tried again.
+		w.number("TIMEOUT", retrySeconds*10)
+	} else if n := c.timeout(100 * time.Millisecond); n >= 0 {
+		w.number("TIMEOUT", n)
+	}
+	if c.TotalTimeout > 0 {
+		w.number("TOTALTIMEOUT", int64((c.TotalTimeout-1)/(100*time.Millisecond))+1)
+	}
+	if label := c.onTimeout(first); label != "" {
+		w.add("ONTIMEOUT ", label, "\n")
+	}
+	if c.OnError != "" {
+		w.add("ONERROR ", c.OnError, "\n")
+	}
+	if c.Title != "" {
+		w.add("MENU TITLE ", c.Title, "\n")
+	}
+	if menu && c.UI == "" {
+		w.say(c.Entries)
+	}
+	if err := w.entries(c.Entries, 0); err != nil {
+		return nil, err
+	}
+	return w.b, nil
+}
+
+// say lists what can be typed.
+func (w *pxelinuxWriter) say(list []Entry) {
+	for i := range list {
+		switch e := &list[i]; {
+		case e.Separator && e.Title == "":
+			w.add("SAY\n")
+		case e.Separator:
+			w.add("SAY ", e.Title, "\n")
+		case len(e.Entries) > 0:
+			w.add("SAY ", e.title(), "\n")
+			w.say(e.Entries)
+		case !e.Hidden:
+			w.add("SAY ", e.Label, ": ", e.title(), "\n")
+		}
+	}
+}
+
+func (w *pxelinuxWriter) entries(list []Entry, depth int) error {
+	for i := range list {
+		var err error
+		switch e := &list[i]; {
+		case e.Separator && e.Title == "":
+			w.add("MENU SEPARATOR\n")
+		case e.Separator:
+			// An entry has a label, and this one no other entry can have.
+			w.headings++
+			w.add("LABEL =")
+			w.b = append(strconv.AppendInt(w.b, int64(w.headings), 10), '\n')
+			w.labelled = true
+			if err = w.menuLabel(e); err == nil {
+				w.add("  MENU DISABLE\n")
+			}
+		case len(e.Entries) > 0:
+			err = w.submenu(e, depth)
+		default:
+			err = w.entry(e)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *pxelinuxWriter) submenu(e *Entry, depth int) error {
+	if e.Hotkey != 0 && w.labelled {
+		// MENU LABEL would rename the entry before for U-Boot: a word that it
+		// does not know ends that.
+		w.add("TEXT HELP\nENDTEXT\n")
+		w.labelled = false
+	}
+	w.add("MENU BEGIN ", e.Label, "\n")
+	if e.Hotkey != 0 {
+		if err := w.menuLabel(e); err != nil {
+			return err
+		}
+	}
+	// It names the line of the menu above too.
+	w.add("  MENU TITLE ", e.title(), "\n")
+	if err := w.entries(e.Entries, depth+1); err != nil {
+		return err
+	}
+	w.add("MENU END\n")
+	return nil
+}
+
+// menuLabel writes what a menu shows.
+func (w *pxelinuxWriter) menuLabel(e *Entry) error {
+	title := e.title()
+	if strings.Contains(title, "^") {
+		return e.errorf("PXELINUX", "title", title, "^ marks a hot key in MENU LABEL")
+	}
+	if e.Hotkey == 0 {
+		w.add("  MENU LABEL ", title, "\n")
+		return nil
+	}
+	i := strings.IndexByte(title, e.Hotkey)
+	if upper := strings.IndexByte(title, e.Hotkey&^0x20); e.Hotkey >= 'a' && upper >= 0 && (i < 0 || upper < i) {
+		i = upper
+	}
+	if i < 0 {
+		return e.errorf("PXELINUX", "hot key", string(e.Hotkey), "it can only be marked where it is in the title")
+	}
+	w.add("  MENU LABEL ", title[:i], "^", title[i:], "\n")
+	return nil
+}
+
+func (w *pxelinuxWriter) entry(e *Entry) error {
+	const format = "PXELINUX"
+	w.add("LABEL ", e.Label, "\n")
+	w.labelled = true
+	if e.Title != "" || e.Hotkey != 0 {
+		if err := w.menuLabel(e); err != nil {
+			return err
+		}
 	}
 	switch {
 	case e.LocalBoot:
-		b.WriteString("  LOCALBOOT 0\n")
-		return nil
+		w.add("  LOCALBOOT 0\n")
 	case e.Chain != "":
-		chain, reason := t.pxelinux(e.Chain)
+		chain, reason := w.t.pxelinux(e.Chain)
 		if reason != "" {
 			return e.errorf(format, "chain", e.Chain, reason)
 		}
@@ -87,61 +206,111 @@ func (e *Entry) writePXELINUX(b *bytes.Buffer, t Target, format string) error {
 		case strings.HasSuffix(chain, ".efi"):
 			keyword = "KERNEL"
 		}
-		fmt.Fprintf(b, "  %s %s\n", keyword, chain)
+		w.add("  ", keyword, " ", chain, "\n")
+	default:
+		if err := w.kernel(e); err != nil {
+			return err
+		}
+	}
+	if e.Hidden {
+		w.add("  MENU HIDE\n")
+	}
+	return w.help(e)
+}
+
+// help goes last: the word ends the entry for U-Boot.
+func (w *pxelinuxWriter) help(e *Entry) error {
+	if e.Help == "" {
 		return nil
 	}
+	for line := range strings.SplitSeq(e.Help, "\n") {
+		word, _ := firstWord(line)
+		switch {
+		case fold(word) == "endtext":
+			return e.errorf("PXELINUX", "help", line, "the word ends the text")
+		case ubootTopWords[strings.ToLower(word)]:
+			return e.errorf("PXELINUX", "help", line, "U-Boot, which reads the file too, takes the line for a directive: begin it with another word")
+		}
+	}
+	w.add("  TEXT HELP\n", e.Help, "\n  ENDTEXT\n")
+	w.labelled = false
+	return nil
+}
 
-	kernel, reason := t.pxelinux(e.Kernel)
+func (w *pxelinuxWriter) kernel(e *Entry) error {
+	const format = "PXELINUX"
+	kernel, reason := w.t.pxelinux(e.Kernel)
+	switch {
+	case reason != "":
+	case strings.Contains(kernel, `"`):
+		reason = quoteInLine
+	case strings.Contains(kernel, "initrd="):
+		reason = initrdInWord
+	}
 	if reason != "" {
 		return e.errorf(format, "kernel", e.Kernel, reason)
 	}
 	// Not KERNEL, which goes by the name's ending: vmlinuz-6.1.0 would be
 	// started as a boot program.
-	fmt.Fprintf(b, "  LINUX %s\n", kernel)
-	line := "BOOT_IMAGE=" + kernel
-	if len(e.Initrd) > 0 {
-		names := make([]string, len(e.Initrd))
-		for i, p := range e.Initrd {
-			if names[i], reason = t.pxelinux(p); reason != "" {
-				return e.errorf(format, "initrd", p, reason)
-			}
-			if strings.Contains(p, ",") {
-				return e.errorf(format, "initrd", p, "a comma separates files")
-			}
+	w.add("  LINUX ", kernel, "\n")
+	n := len("BOOT_IMAGE=") + len(kernel)
+	for i, p := range e.Initrd {
+		name, reason := w.t.pxelinux(p)
+		switch {
+		case reason != "":
+		case strings.Contains(p, ","):
+			reason = "a comma separates files"
+		case strings.Contains(p, `"`):
+			reason = quoteInLine
 		}
-		list := strings.Join(names, ",")
-		fmt.Fprintf(b, "  INITRD %s\n", list)
-		line += " initrd=" + list
+		if reason != "" {
+			return e.errorf(format, "initrd", p, reason)
+		}
+		if i == 0 {
+			w.add("  INITRD ", name)
+			n += len(" initrd=") + len(name)
+		} else {
+			w.add(",", name)
+			n += 1 + len(name)
+		}
 	}
-	words, err := e.words()
+	if len(e.Initrd) > 0 {
+		w.add("\n")
+	}
+	args, err := e.appendArgs(w.args[:0])
 	if err != nil {
 		return err
 	}
-	if words == "-" {
-		return e.errorf(format, "argument", words, "APPEND - means no arguments")
+	w.args = args
+	if len(args) == 1 && args[0] == "-" {
+		return e.errorf(format, "argument", "-", "APPEND - means no arguments")
 	}
-	if words != "" {
-		fmt.Fprintf(b, "  APPEND %s\n", words)
-		line += " " + words
+	for i, a := range args {
+		if strings.Contains(a, "initrd=") {
+			return e.errorf(format, "argument", a, initrdInWord)
+		}
+		word, _ := kernelWord(a) // checked by appendArgs
+		if i == 0 {
+			w.add("  APPEND")
+		}
+		w.add(" ", word)
+		n += 1 + len(word)
+	}
+	if len(args) > 0 {
+		w.add("\n")
 	}
 	if e.SysAppend != 0 {
 		// The older spelling of SYSAPPEND, and the only one for U-Boot.
-		fmt.Fprintf(b, "  IPAPPEND %d\n", e.SysAppend)
+		w.number("  IPAPPEND", int64(e.SysAppend))
 	}
-	return e.checkLength(format, line, sysAppendLen(e.SysAppend))
+	return e.checkLength(format, args, n+sysAppendLen(e.SysAppend))
 }
 
-// words returns the arguments in the kernel's own quoting.
-func (e *Entry) words() (string, error) {
-	args, err := e.args()
-	if err != nil {
-		return "", err
-	}
-	for i, a := range args {
-		args[i], _ = kernelWord(a) // checked by args
-	}
-	return strings.Join(args, " "), nil
-}
+// quoteInLine is why a file's name has no double quote.
+const quoteInLine = "the kernel sees the name on its command line, and takes the quote for its own"
+
+// initrdInWord is why nothing before the initrds holds their keyword.
+const initrdInWord = "PXELINUX takes initrd= even from within a word, and loads what follows"
 
 // pxelinux spells a file for PXELINUX, which puts its prefix before everything
 // that is neither a URL nor begins with "::" (the root of the TFTP server).

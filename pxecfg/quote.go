@@ -7,6 +7,12 @@ import (
 
 const labelBytes = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._@~+-"
 
+// isLabelByte is a quicker strings.IndexByte(labelBytes, c) >= 0.
+func isLabelByte(c byte) bool {
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' ||
+		c == '.' || c == '_' || c == '@' || c == '~' || c == '+' || c == '-'
+}
+
 // maxTitle is how long labels and titles may be, in bytes: PXELINUX reads the
 // rest of a line of 4095 bytes as another line.
 const maxTitle = 255
@@ -19,7 +25,7 @@ func checkText(s string) (reason string) {
 	if hasControl(s) {
 		return "it holds a line break or another control character"
 	}
-	if strings.TrimSpace(s) != s || strings.Contains(s, "  ") {
+	if strings.TrimSpace(s) != s || skipSpace(s) != s || strings.Contains(s, "  ") {
 		return "loaders drop leading, trailing and repeated spaces"
 	}
 	return ""
@@ -140,11 +146,19 @@ func sysAppendLen(mask uint32) int {
 	return n
 }
 
-// checkLength refuses a command line that the kernel would cut off.
-func (e *Entry) checkLength(format, line string, extra int) error {
-	if n := len(line) + extra; n > MaxCommandLine {
-		return e.errorf(format, "command line", line[:min(60, len(line))]+"...",
+// checkLength refuses a command line of n bytes that the kernel would cut off.
+func (e *Entry) checkLength(format string, args []string, n int) error {
+	if n > MaxCommandLine {
+		return e.errorf(format, "command line", cutShort(strings.Join(args, " ")),
 			"it is up to %d bytes long, and kernels cut off what is beyond %d", n, MaxCommandLine)
 	}
 	return nil
+}
+
+// spread counts how many bytes of one word after another are on a command line.
+func spread(words []string) (n int) {
+	for _, w := range words {
+		n += 1 + len(w)
+	}
+	return n
 }

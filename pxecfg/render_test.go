@@ -64,6 +64,10 @@ func TestCannotBeWritten(t *testing.T) {
 		{Entry{Kernel: "k", Args: []string{"a\nb"}}, everywhere, "a\nb"},
 		{Entry{Kernel: "k", Args: []string{"a\tb"}}, everywhere, "a\tb"},
 		{Entry{Kernel: "k", Args: []string{"initrd=x"}}, everywhere, "initrd=x"},
+		{Entry{Kernel: "k", Args: []string{"rd.initrd=x"}}, "PXELINUX", "rd.initrd=x"},
+		{Entry{Kernel: "initrd=k", Initrd: []string{"i"}}, "PXELINUX", "initrd=k"},
+		{Entry{Kernel: "k", Initrd: []string{"initrd=i"}}, "", ""},
+		{Entry{Kernel: "k", Args: []string{`a=b\`}}, "GRUB", `a=b\`},
 		{Entry{Kernel: "k", Args: []string{long}}, everywhere, long[:20]},
 		{Entry{Kernel: "k", Initrd: []string{"a,b"}}, "PXELINUX", "a,b"},
 		{Entry{Kernel: "a::b"}, "PXELINUX", "a::b"},
@@ -134,6 +138,17 @@ func TestCommandLineLimit(t *testing.T) {
 	require.NoError(t, fits(room-sysAppendLen(3), 3))
 }
 
+// iPXE joins a line that ends in a backslash with the next one.
+func TestIPXEContinuation(t *testing.T) {
+	two := []Entry{{Label: "a", Kernel: "k"}, {Label: "b", Kernel: "k", Title: `b\`}}
+	for _, c := range []*Config{{Entries: two}, {Title: `a\`, Entries: two[:1:1]}} {
+		c.Entries = append(c.Entries, Entry{Label: "c", Kernel: "k"})
+		require.ErrorContains(t, c.WriteIPXE(&bytes.Buffer{}, Target{}), "joins it with the next")
+		require.NoError(t, c.WritePXELINUX(&bytes.Buffer{}, Target{}))
+		require.NoError(t, c.WriteGRUB(&bytes.Buffer{}, Target{}))
+	}
+}
+
 func TestTimeouts(t *testing.T) {
 	c := &Config{Entries: []Entry{{Label: "a", Kernel: "k"}, {Label: "b", LocalBoot: true}}}
 	for timeout, want := range map[time.Duration][3]string{
@@ -173,10 +188,10 @@ func TestPaths(t *testing.T) {
 	require.Equal(t, "http://192.0.2.1/boot/debian/vmlinuz", path(ltsp.ipxe, "debian/vmlinuz"))
 	require.Equal(t, "/debian/vmlinuz", path(Target{Prefix: "x/"}.ipxe, "debian/vmlinuz"))
 	require.Equal(t, "/a%3Fb%23c%25%C3%A9", path(Target{}.ipxe, "a?b#c%é"))
-	require.Equal(t, "/debian/vmlinuz", path(Target{}.grub, "debian/vmlinuz"))
-	require.Equal(t, "/boot/debian/vmlinuz", path(ltsp.grub, "debian/vmlinuz"))
-	require.Equal(t, "(http,192.0.2.1:8080)/k?x=1", path(Target{}.grub, "http://192.0.2.1:8080/k?x=1"))
-	require.Equal(t, "(tftp,192.0.2.1)/k", path(Target{}.grub, "tftp://192.0.2.1/k"))
+	require.Equal(t, "/debian/vmlinuz", path((&grubWriter{}).path, "debian/vmlinuz"))
+	require.Equal(t, "/boot/debian/vmlinuz", path((&grubWriter{base: "/boot"}).path, "debian/vmlinuz"))
+	require.Equal(t, "(http,192.0.2.1:8080)/k?x=1", path((&grubWriter{}).path, "http://192.0.2.1:8080/k?x=1"))
+	require.Equal(t, "(tftp,192.0.2.1)/k", path((&grubWriter{}).path, "tftp://192.0.2.1/k"))
 }
 
 // menuConfig has one of everything.

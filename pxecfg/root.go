@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -43,6 +44,11 @@ type NBDInitramfsTools struct {
 	Port uint16
 	// Export is the name of the export.
 	Export string
+	// PortOnly writes the form of LTSP up to 5.2, nbdroot=192.0.2.1:2000, for
+	// servers with a port per image. Export then is empty, and Port must be set.
+	// nbd-client 3.10 and later, which knows named exports only, asks there
+	// for one that has the port's number for its name.
+	PortOnly bool
 	// ReadOnly mounts the root read-only; otherwise it is mounted rw.
 	ReadOnly bool
 	// Overlay is the value of overlayroot=, for an initramfs with the package
@@ -58,7 +64,8 @@ func (r NBDInitramfsTools) Args() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := exportName(r.Export); err != nil {
+	export, err := nbdrootExport(r.Server, r.Port, r.Export, r.PortOnly)
+	if err != nil {
 		return nil, err
 	}
 	ip, err := r.IP.klibc(r.Server)
@@ -73,25 +80,65 @@ func (r NBDInitramfsTools) Args() ([]string, error) {
 		"root=/dev/nbd0",
 		// The only form in which a name, a port and both kinds of address
 		// are all possible; host:name and host,port do not work at all.
-		"nbdroot=" + server + ":" + nbdPort(r.Port) + "/" + r.Export,
+		"nbdroot=" + server + ":" + nbdPort(r.Port) + export,
 		ip,
 		readOnly(r.ReadOnly),
 	}, overlay...), nil
 }
 
-// overlayroot writes the argument for the package of that name, which drops to
-// a shell at a value that it does not know.
+// overlayOptions are those that the package overlayroot reads, with the values
+// that they may have, if not any.
+var overlayOptions = map[string]string{
+	"swap": "0 1", "recurse": "0 1", "debug": "", "dir": "", "driver": "auto overlay overlayfs aufs",
+	"dev": "", "timeout": "", "path": "", "fstype": "", "pass": "", "mapname": "", "mkfs": "0 1 2",
+}
+
+// nbdrootExport returns what follows the port.
+func nbdrootExport(server netip.Addr, port uint16, export string, portOnly bool) (string, error) {
+	switch {
+	case !portOnly:
+		return "/" + export, exportName(export)
+	case export != "":
+		return "", rootError("export %q: PortOnly has no name; leave one of them out", export)
+	case port == 0:
+		return "", rootError("PortOnly without a Port: set the one that the image is served on")
+	case server.Unmap().Is6():
+		return "", rootError("server %s: PortOnly was not seen to work with IPv6; name the export", server)
+	}
+	return "", nil
+}
+
+// overlayroot writes the argument for the package of that name, which boots
+// without an overlay at a value that it does not know, and passes over options
+// that it does not.
 func overlayroot(value string) ([]string, error) {
-	kind, _, _ := strings.Cut(value, ":")
+	kind, options, _ := strings.Cut(value, ":")
 	switch {
 	case value == "":
 		return nil, nil
 	case strings.Trim(value, wordBytes+":,") != "":
 		return nil, rootError("overlay %q: it is not one word", value)
-	case kind == "tmpfs", kind == "device", kind == "crypt", value == "disabled", strings.HasPrefix(value, "/dev/"):
+	case value == "disabled":
 		return []string{"overlayroot=" + value}, nil
+	case strings.HasPrefix(value, "/dev/"):
+		kind, options = "device", "dev="+value
 	}
-	return nil, rootError("overlay %q: overlayroot knows tmpfs, tmpfs:..., /dev/..., device:..., crypt:... and disabled", value)
+	if kind != "tmpfs" && kind != "device" && kind != "crypt" {
+		return nil, rootError("overlay %q: overlayroot knows tmpfs, tmpfs:..., /dev/..., device:..., crypt:... and disabled", value)
+	}
+	dev := false
+	for o := range strings.FieldsFuncSeq(options, func(r rune) bool { return r == ',' }) {
+		name, v, _ := strings.Cut(o, "=")
+		values, ok := overlayOptions[name]
+		if !ok || values != "" && !slices.Contains(strings.Fields(values), v) {
+			return nil, rootError("overlay %q: overlayroot has no option %s", value, o)
+		}
+		dev = dev || name == "dev" && v != ""
+	}
+	if kind != "tmpfs" && !dev {
+		return nil, rootError("overlay %q: overlayroot wants dev=", value)
+	}
+	return []string{"overlayroot=" + value}, nil
 }
 
 // NBDDracut is a root on an NBD export for dracut with its nbd module:
@@ -164,7 +211,7 @@ func (r NBDDracut) Args() ([]string, error) {
 		return nil, rootError("export %q: dracut would take it for a port: give the export a name with a letter", r.Export)
 	case r.FSType != "" && r.FSType == r.Export:
 		return nil, rootError("export %q: dracut drops a file system type that equals the name: rename the export or leave FSType empty", r.Export)
-	case strings.Trim(r.FSType, labelBytes) != "":
+	case strings.Trim(r.FSType, labelBytes) != "", r.FSType == "ro", r.FSType == "rw":
 		return nil, rootError("file system type %q: it is not a word", r.FSType)
 	}
 	options, err := mountOptions(r.MountOptions)

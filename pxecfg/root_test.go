@@ -2,6 +2,7 @@ package pxecfg
 
 import (
 	"io/fs"
+	"math/rand/v2"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -139,19 +140,39 @@ func TestNBDInitramfsToolsScript(t *testing.T) {
 		t.Skip("nbd-client's initramfs script is missing")
 	}
 	dir := t.TempDir()
-	const export = "debian12~0a1b2c3d4e5f@node-01.6f3k9a-x7Qm2p"
-	for _, server := range []string{"192.0.2.1", "2001:db8::1"} {
-		args, err := NBDInitramfsTools{Server: netip.MustParseAddr(server), Export: export, ReadOnly: true}.Args()
+	require.NoError(t, os.WriteFile(dir+"/functions", []byte(
+		"log_begin_msg() { :; }\nlog_end_msg() { :; }\nwait_for_udev() { :; }\nmodprobe() { :; }\nconfigure_networking() { :; }\nlog_failure_msg() { echo \"$@\"; }\n"), 0o600))
+	require.NoError(t, os.WriteFile(dir+"/client", []byte("#!/bin/sh\necho nbd-client \"$@\"\n"), 0o700))
+	s := strings.NewReplacer("/proc/cmdline", dir+"/cmdline", "/scripts/functions", dir+"/functions").Replace(string(text))
+	exports := []string{"debian12~0a1b2c3d4e5f@node-01.6f3k9a-x7Qm2p", "10809", "10809/x", "/", "//", "/opt/ltsp/amd64", "a/10809/b",
+		"~root", "nbd0p1", "dhcp", "=", "a=b", "nbdroot=x", "+", "@", ".", "..", "_", "eth0", "0", "p"}
+	random := rand.New(rand.NewPCG(1, 2)) // the same words each time
+	for range 40 {
+		word := make([]byte, 1+random.IntN(20))
+		for i := range word {
+			word[i] = wordBytes[random.IntN(len(wordBytes))]
+		}
+		exports = append(exports, string(word))
+	}
+	for i, export := range exports {
+		r := NBDInitramfsTools{Server: rootServer4, Export: export, ReadOnly: true, Overlay: "tmpfs:swap=1"}
+		if i%2 == 1 {
+			r.Server, r.Port = rootServer6, uint16(1+random.IntN(1<<16-1))
+		}
+		if i%3 == 1 {
+			r.IP = static4
+		}
+		args, err := r.Args()
+		if export[0] == '-' {
+			require.Error(t, err)
+			continue
+		}
 		require.NoError(t, err)
 		require.NoError(t, os.WriteFile(dir+"/cmdline", []byte("BOOT_IMAGE=k "+strings.Join(args, " ")+"\n"), 0o600))
-		require.NoError(t, os.WriteFile(dir+"/functions", []byte(
-			"log_begin_msg() { :; }\nlog_end_msg() { :; }\nwait_for_udev() { :; }\nmodprobe() { :; }\nconfigure_networking() { :; }\nlog_failure_msg() { echo \"$@\"; }\n"), 0o600))
-		require.NoError(t, os.WriteFile(dir+"/client", []byte("#!/bin/sh\necho nbd-client \"$@\"\n"), 0o700))
-		s := strings.NewReplacer("/proc/cmdline", dir+"/cmdline", "/scripts/functions", dir+"/functions").Replace(string(text))
 		cmd := exec.Command("/bin/sh", "-c", s)
-		cmd.Env = append(os.Environ(), "NBDCLIENT="+dir+"/client")
+		cmd.Env = append(os.Environ(), "NBDCLIENT="+dir+"/client", "ROOTSERVER=198.51.100.9", "ROOTPATH=/wrong")
 		out, _ := cmd.CombinedOutput() // its last command looks into /sys
-		require.Contains(t, string(out), "nbd-client "+server+" -N "+export+" 10809 /dev/nbd0 ")
+		require.Contains(t, string(out), "nbd-client "+r.Server.String()+" -N "+export+" "+nbdPort(r.Port)+" /dev/nbd0 ", "%v", args)
 	}
 }
 

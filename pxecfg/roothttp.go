@@ -113,8 +113,8 @@ func (r HTTPLiveBoot) Args() ([]string, error) {
 	switch {
 	case u.RawQuery != "":
 		return nil, rootError("URL %q: with a query it does not end in a file name that live-boot knows", r.URL)
-	case u.Scheme == "tftp" && u.Port() != "":
-		return nil, rootError("URL %q: live-boot has no form for a TFTP port", r.URL)
+	case u.Scheme == "tftp" && strings.Contains(u.Host, ":"):
+		return nil, rootError("URL %q: live-boot has no form for a TFTP port or an IPv6 address", r.URL)
 	case r.Mount && r.IP != nil:
 		return nil, rootError("static address %s: live-boot ignores it when the system stays on the server", r.IP.Addr)
 	}

@@ -21,12 +21,14 @@ type StaticIP struct {
 	// Addr is the machine's address and its network: "192.0.2.5/24". IPv6 is
 	// possible with dracut only.
 	Addr netip.Prefix
-	// Gateway is the default route. The zero Addr means none.
+	// Gateway is the default route, in the network of Addr. The zero Addr
+	// means none.
 	Gateway netip.Addr
-	// Hostname is the machine's name. It may be empty.
+	// Hostname is the machine's name, of up to 64 bytes. It may be empty.
 	Hostname string
-	// Interface is the interface's name as the initramfs sees it. Empty means
-	// the first one, where that is possible.
+	// Interface is the interface's name as the initramfs sees it. Where it may
+	// be empty, initramfs-tools takes the one that BOOTIF= names (an Entry's
+	// SysAppend 2); otherwise every interface gets the address.
 	Interface string
 	// DNS are up to two name servers.
 	DNS []netip.Addr
@@ -42,6 +44,12 @@ func (s *StaticIP) check(six bool) error {
 		return rootError("static address %s: only dracut can set up IPv6", s.Addr)
 	case s.Gateway.IsValid() && s.Gateway.Is4() != addr.Is4():
 		return rootError("gateway %s: it is not of the same IP version as %s", s.Gateway, s.Addr)
+	case s.Gateway.IsUnspecified():
+		return rootError("gateway %s: leave it out for none", s.Gateway)
+	case s.Gateway.IsValid() && !s.Addr.Contains(s.Gateway) && !(s.Gateway.Is6() && s.Gateway.IsLinkLocalUnicast()):
+		return rootError("gateway %s: it is not in the network %s, and no initramfs would reach it", s.Gateway, s.Addr.Masked())
+	case len(s.Hostname) > 64:
+		return rootError("host name %q: kernels and klibc cut it off after 64 bytes", s.Hostname)
 	case s.Hostname != "" && strings.Trim(s.Hostname, hostBytes) != "":
 		return rootError("host name %q: only letters, digits, - and . are possible", s.Hostname)
 	case s.Interface != "" && (strings.Trim(s.Interface, hostBytes+"_@") != "" || len(s.Interface) > 15):
@@ -73,6 +81,9 @@ func (s *StaticIP) klibc(server netip.Addr) (string, error) {
 	}
 	if err := s.check(false); err != nil {
 		return "", err
+	}
+	if bits := s.Addr.Bits(); bits == 0 || bits == 32 {
+		return "", rootError("static address %s: klibc's ipconfig takes this mask for none and guesses another", s.Addr)
 	}
 	boot := ""
 	if server = server.Unmap(); server.Is4() {
@@ -147,7 +158,8 @@ func (s *StaticIP) mask() string {
 func (s *StaticIP) dns() string {
 	list := ""
 	for _, a := range s.DNS {
-		list += ":" + addrText(a)
+		// dracut knows an address by its first digit.
+		list += ":" + strings.Replace(addrText(a), "[::", "[0::", 1)
 	}
 	return list
 }

@@ -23,6 +23,8 @@ type NBDLTSP5 struct {
 	Port uint16
 	// Export is the name of the export, such as /opt/ltsp/amd64.
 	Export string
+	// PortOnly is as in [NBDInitramfsTools].
+	PortOnly bool
 	// ToRAM copies the image into memory and leaves the server.
 	ToRAM bool
 	// Settings are given to lts.conf's reader as ltsp.name=value, before the
@@ -34,7 +36,7 @@ type NBDLTSP5 struct {
 
 // Args implements [Root].
 func (r NBDLTSP5) Args() ([]string, error) {
-	args, err := NBDInitramfsTools{Server: r.Server, Port: r.Port, Export: r.Export, ReadOnly: true, IP: r.IP}.Args()
+	args, err := NBDInitramfsTools{Server: r.Server, Port: r.Port, Export: r.Export, PortOnly: r.PortOnly, ReadOnly: true, IP: r.IP}.Args()
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package pxecfg
 
 import (
 	"net/netip"
+	"strconv"
 	"strings"
 )
 
@@ -17,7 +18,8 @@ type NFSInitramfsTools struct {
 	Path string
 	// ReadOnly mounts the root read-only; otherwise it is mounted rw.
 	ReadOnly bool
-	// MountOptions are further options of the mount, such as "rsize=32768".
+	// MountOptions are further options of the mount, of those that klibc's
+	// nfsmount knows, such as "rsize=32768"; noatime is none.
 	MountOptions []string
 	// Overlay is the value of overlayroot=, see [NBDInitramfsTools].
 	Overlay string
@@ -66,14 +68,31 @@ func nfsKlibcRoot(server netip.Addr, path string, options []string) (string, err
 	return text + ":" + path + opts, nil
 }
 
+// nfsmountWords and nfsmountNumbers are the options of klibc's nfsmount, which
+// stops at any other.
+var (
+	nfsmountWords = wordSet(`soft hard intr nointr posix noposix cto nocto ac noac lock nolock acl noacl v2 v3 udp tcp
+		broken_suid`)
+	nfsmountNumbers = wordSet("port rsize wsize timeo retrans acregmin acregmax acdirmin acdirmax")
+)
+
 func nfsKlibcOptions(options []string) (string, error) {
+	list, err := mountOptions(options)
+	if err != nil {
+		return "", err
+	}
 	for _, o := range options {
-		name, value, _ := strings.Cut(o, "=")
-		if name == "v4" || (name == "vers" || name == "nfsvers") && strings.HasPrefix(value, "4") {
+		name, value, hasValue := strings.Cut(o, "=")
+		_, err := strconv.ParseUint(value, 10, 31)
+		switch {
+		case name == "v4" || (name == "vers" || name == "nfsvers") && value != "2" && value != "3":
 			return "", rootError("mount option %q: the initramfs' mount program, klibc's nfsmount, knows NFS 2 and 3 only", o)
+		case name == "vers", name == "nfsvers", nfsmountWords[name] && !hasValue, nfsmountNumbers[name] && err == nil:
+		default:
+			return "", rootError("mount option %q: the initramfs' mount program, klibc's nfsmount, does not know it and mounts nothing", o)
 		}
 	}
-	return mountOptions(options)
+	return list, nil
 }
 
 // NFSDracut is a root on an NFS export for dracut with its nfs module:

@@ -299,7 +299,19 @@ func (s *search) fits(k *compiledRule) (got score, ok bool) {
 		if !c.ArchKnown || !slices.Contains(m.Arch, c.Arch) {
 			return got, false
 		}
-		got[4] = 1
+		got[4]++
+	}
+	if len(m.Platform) > 0 {
+		if !slices.Contains(m.Platform, c.platform()) {
+			return got, false
+		}
+		got[4]++
+	}
+	if len(m.Loader) > 0 {
+		if !slices.Contains(m.Loader, c.Loader) {
+			return got, false
+		}
+		got[4]++
 	}
 	return got, true
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"path"
+	"reflect"
 	"strings"
 	"sync"
 	"time"
@@ -17,7 +18,7 @@ import (
 
 // Rules is a [Source] that goes by what is known of a machine: its identity,
 // the vendor's part of its hardware address, its network, its host name, its
-// architecture. What the rules have in common is in profiles, which they
+// architecture, platform and boot loader. What the rules have in common is in profiles, which they
 // inherit from.
 //
 // The first rule in the list that matches decides, or with MostSpecific the
@@ -39,7 +40,8 @@ type Rules struct {
 	// the longest prefix), then by UUID, then by IP address (the smallest
 	// network; a range counts as the network of its size), then by host name
 	// (one without wildcards, then the one with most other characters), then
-	// by architecture. Between equals the first in the list decides.
+	// by architecture, platform and loader (the number of these). Between
+	// equals the first in the list decides.
 	MostSpecific bool
 	// Unknown answers for machines that no rule matches, and what it answers
 	// is a [Config.Fallback], see [Machines].
@@ -69,7 +71,10 @@ type Rule struct {
 	Profile Profile
 	// Source is asked for each machine, and what it returns is laid over
 	// Profile as another profile would be; without a Profile it is taken as
-	// it is. nil adds nothing. [Deny] refuses the machines.
+	// it is. A file of [Existing] is sent as it is as long as Profile says
+	// nothing that it does not say too; otherwise PXELINUX gets the two put
+	// together, and a file that cannot be is an error. nil adds nothing. [Deny]
+	// refuses the machines.
 	Source Source
 }
 
@@ -81,8 +86,8 @@ type Rule struct {
 // reason to hand it a secret; a hardware address is, where [Tree.Lookup] has a
 // lease for it.
 //
-// A rule that goes by the architecture only, or fits all, is a
-// [Config.Fallback].
+// A rule that goes by architecture, platform and loader only, or fits all, is
+// a [Config.Fallback].
 type Match struct {
 	// MAC are whole hardware addresses.
 	MAC []net.HardwareAddr
@@ -100,6 +105,10 @@ type Match struct {
 	Hostname []string
 	// Arch are architectures.
 	Arch []iana.Arch
+	// Platform are "pcbios" and "efi": see [Client.Platform].
+	Platform []string
+	// Loader are the programs that ask: see [Client.Loader].
+	Loader []Loader
 }
 
 // IPRange is a range of IP addresses, both ends included.
@@ -169,11 +178,25 @@ func (k *compiledRule) config(ctx context.Context, c Client) (*Config, error) {
 		}
 		return cfg, nil
 	}
+	if cfg.verbatim != nil && cfg.verbatim.err != nil {
+		// Nothing can be laid over what PXELINUX alone understands.
+		return nil, fmt.Errorf("%s has a profile, and its file cannot be put together with it: %w", k.name, cfg.verbatim.err)
+	}
 	l := k.base.clone(isLook(ctx))
 	l.add(&Profile{Config: *cfg}, "the source of "+k.name)
+	if l.err != nil {
+		return nil, l.err
+	}
 	lookOf(ctx).from(l.origin)
 	out := l.config()
 	out.Fallback = k.fallback || cfg.Fallback
+	if cfg.verbatim != nil {
+		same := *out
+		same.Fallback, same.verbatim = cfg.Fallback, cfg.verbatim
+		if reflect.DeepEqual(&same, cfg) {
+			out.verbatim = cfg.verbatim // the profile says nothing else
+		}
+	}
 	return out, nil
 }
 
@@ -253,6 +276,18 @@ func (m *Match) validate() error {
 		if !r.First.IsValid() || r.First.BitLen() != r.Last.BitLen() || r.Last.Less(r.First) ||
 			r.First.Zone() != "" || r.Last.Zone() != "" || r.First.Is4In6() || r.Last.Is4In6() {
 			return fmt.Errorf("range %s to %s: write the lower address first, both of one IP version: %w", r.First, r.Last, fs.ErrInvalid)
+		}
+	}
+	for _, p := range m.Platform {
+		if p != "pcbios" && p != "efi" {
+			return fmt.Errorf("platform %q: it is pcbios or efi: %w", p, fs.ErrInvalid)
+		}
+	}
+	for _, l := range m.Loader {
+		switch l {
+		case LoaderPXELINUX, LoaderIPXE, LoaderGRUB, LoaderUBoot, LoaderHTTP:
+		default:
+			return fmt.Errorf("boot loader %q: it is pxelinux, ipxe, grub, u-boot or http: %w", l, fs.ErrInvalid)
 		}
 	}
 	for _, h := range m.Hostname {

@@ -165,6 +165,7 @@ func merge(a, b Client) Client {
 		a.Arch, a.ArchKnown = b.Arch, b.ArchKnown
 	}
 	a.Platform = cmp.Or(a.Platform, b.Platform)
+	a.Loader = cmp.Or(a.Loader, b.Loader)
 	a.ConfigFile = cmp.Or(a.ConfigFile, b.ConfigFile)
 	return a
 }

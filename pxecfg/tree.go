@@ -179,6 +179,7 @@ func (v *view) render(name string) (*file, Client, error) {
 	if !v.known {
 		c = r.client(c.IP)
 	}
+	c.Loader = r.format.loader(c.Loader)
 	if (v.known || r.ladder != "") && !r.belongsTo(c) {
 		return nil, c, nil
 	}

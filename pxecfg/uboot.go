@@ -25,8 +25,8 @@ func (c Client) UBootNames(u UBoot) []string {
 	} else if b, ok := parseUUID(c.UUID); ok {
 		names = append(names, pxelinuxDir+FormatUUID(b))
 	}
-	if len(c.MAC) > 0 {
-		names = append(names, string(c.appendTypedMAC([]byte(pxelinuxDir))))
+	if len(c.MAC) == 6 { // it knows Ethernet only
+		names = append(names, string(c.ethernet().appendTypedMAC([]byte(pxelinuxDir))))
 	}
 	names = c.appendLadder(names, pxelinuxDir)
 	name := pxelinuxDir + "default"

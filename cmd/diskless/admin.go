@@ -84,19 +84,45 @@ func machinesCommand() *cobra.Command {
 
 func rootsCommand() *cobra.Command {
 	var a admin
+	list := func(cmd *cobra.Command, _ []string) error {
+		var list []app.Root
+		if err := a.call(cmd.Context(), http.MethodGet, "/roots", &list); err != nil {
+			return err
+		}
+		return printRoots(cmd.OutOrStdout(), list)
+	}
 	cmd := &cobra.Command{
 		Use:   "roots",
-		Short: "List the writable roots, and reset, delete, clone, rename, commit or attach one",
+		Short: "List the writable roots; create, clone, reset, delete, expire, rename, rebase, commit, attach or fence them",
 		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			var list []app.Root
-			if err := a.call(cmd.Context(), http.MethodGet, "/roots", &list); err != nil {
-				return err
-			}
-			return printRoots(cmd.OutOrStdout(), list)
-		},
+		RunE:  list,
 	}
 	cmd.AddCommand(
+		&cobra.Command{Use: "list", Short: "List the writable roots, as roots alone does", Args: cobra.NoArgs, RunE: list},
+		&cobra.Command{
+			Use:   "create ROOT IMAGE[~GENERATION]",
+			Short: "Make a kept root before its machine has ever booted",
+			Args:  cobra.ExactArgs(2),
+			RunE: func(cmd *cobra.Command, args []string) error {
+				return a.call(cmd.Context(), http.MethodPost, rootPath(args[0], "create", args[1]), nil)
+			},
+		},
+		&cobra.Command{
+			Use:   "rebase ROOT [GENERATION]",
+			Short: "Put a root that nothing was written to onto another generation of its image, or the newest",
+			Long: `rebase moves a root to another generation of its image. What a root holds
+belongs to the generation it is on, so only one that nothing was written to can
+be moved; commit or reset any other. Its machine must be off.`,
+			Args: cobra.RangeArgs(1, 2),
+			RunE: func(cmd *cobra.Command, args []string) error {
+				query := ""
+				if len(args) > 1 {
+					query = "?generation=" + url.QueryEscape(args[1])
+				}
+				return a.call(cmd.Context(), http.MethodPost, rootPath(args[0], "rebase")+query, nil)
+			},
+		},
+		a.expireCommand(),
 		&cobra.Command{
 			Use:   "reset ROOT",
 			Short: "Throw a root's changes away: the next boot begins clean, on the newest image",
@@ -171,6 +197,31 @@ from then on; its next boot ends the maintenance.`,
 	return cmd
 }
 
+func (a *admin) expireCommand() *cobra.Command {
+	var kind string
+	var unused time.Duration
+	cmd := &cobra.Command{
+		Use:   "expire",
+		Short: "Delete the roots of a kind that were not used for some time, and print their names",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			query := url.Values{"kind": {kind}, "unused": {unused.String()}}
+			var gone []string
+			if err := a.call(cmd.Context(), http.MethodPost, "/expire?"+query.Encode(), &gone); err != nil {
+				return err
+			}
+			for _, name := range gone {
+				fmt.Fprintln(cmd.OutOrStdout(), name)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&kind, "kind", "ephemeral", "which roots: ephemeral or kept")
+	cmd.Flags().DurationVar(&unused, "unused", 0, "for how long nobody used them, such as 720h")
+	_ = cmd.MarkFlagRequired("unused")
+	return cmd
+}
+
 func rootPath(root string, rest ...string) string {
 	path := "/roots/" + url.PathEscape(root)
 	for _, part := range rest {
@@ -199,9 +250,9 @@ func dash(s string) string {
 // printRoots writes a table of roots.
 func printRoots(out io.Writer, list []app.Root) error {
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(w, "ROOT\tIMAGE\tGENERATION\tKIND\tBYTES STORED\tOPEN BY\tPROBLEM")
+	fmt.Fprintln(w, "ROOT\tIMAGE\tGENERATION\tKIND\tBYTES STORED\tBYTES SHARED\tOPEN BY\tPROBLEM")
 	for _, r := range list {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%s\t%s\n", r.Name, r.Image, dash(r.Generation), r.Kind, r.Stored,
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%d\t%s\t%s\n", r.Name, r.Image, dash(r.Generation), r.Kind, r.Stored, r.Shared,
 			dash(strings.Join(r.Clients, ", ")), dash(r.Error))
 	}
 	return w.Flush()

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -86,6 +87,9 @@ func TestServe(t *testing.T) {
 	out, errs, err := run(t, "machines", "--config", file)
 	require.NoError(t, err, errs)
 	require.Regexp(t, `(?m)^52:54:00:11:22:33 +6b1f0c5e-2a1d-4c3b-8f5e-0123456789ab `, out)
+	out, errs, err = run(t, "explain", "--mac", "52:54:00:11:22:33", "--config", file)
+	require.NoError(t, err, errs)
+	require.Regexp(t, `(?m)^pxelinux.cfg/default +yes +fallback for unknown machines: entry "local": the local disk +unknown machines$`, out)
 	out, errs, err = run(t, "roots", "--config", file)
 	require.NoError(t, err, errs)
 	require.Contains(t, out, "ROOT")
@@ -93,12 +97,73 @@ func TestServe(t *testing.T) {
 	require.Error(t, err)
 	require.Contains(t, errs, "nobody")
 
+	commands(t, file)
+
 	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
 	require.True(t, waitFor(log, `"msg":"stopped"`))
 	require.NoError(t, cmd.Wait(), "SIGTERM is an orderly end")
 	_, errs, err = run(t, "roots", "--config", file)
 	require.Error(t, err)
 	require.Contains(t, errs, "no server answers")
+}
+
+// commands gives the server each command for roots and images once.
+func commands(t *testing.T, file string) {
+	t.Helper()
+	diskless := func(args ...string) string {
+		t.Helper()
+		out, errs, err := run(t, append(args, "--config", file)...)
+		require.NoError(t, err, errs)
+		return out
+	}
+	fails := func(want string, args ...string) {
+		t.Helper()
+		_, errs, err := run(t, append(args, "--config", file)...)
+		require.Error(t, err)
+		require.Contains(t, errs, want)
+	}
+	diskless("roots", "create", "one", "disk")
+	require.Regexp(t, `(?m)^ROOT +IMAGE +GENERATION +KIND +BYTES STORED +BYTES SHARED +OPEN BY +PROBLEM$`, diskless("roots", "list"))
+	require.Regexp(t, `(?m)^one +disk +[0-9a-f]{12} +kept +0 +0 +- +-$`, diskless("roots"))
+	fails("already", "roots", "create", "one", "disk")
+	diskless("roots", "clone", "one", "two")
+	diskless("roots", "rename", "two", "three")
+	require.Regexp(t, `^disk~[0-9a-f]{12}@three\..+\n$`, diskless("roots", "attach", "three"))
+	diskless("roots", "fence", "three")
+
+	former := generation(t, diskless("images", "list"))
+	newer := filepath.Join(filepath.Dir(file), "new.img")
+	require.NoError(t, os.WriteFile(newer, bytes.Repeat([]byte{1}, 1<<20), 0o644))
+	name := diskless("images", "publish", "disk", newer)
+	require.NoFileExists(t, newer)
+	require.Equal(t, "disk~"+generation(t, diskless("images"))+"\n", name)
+	require.Contains(t, diskless("images"), former)
+	diskless("roots", "rebase", "one")
+	require.Contains(t, name, generation(t, diskless("roots")))
+	diskless("roots", "rebase", "one", former)
+	fails("no generation", "roots", "rebase", "one", "0123456789ab")
+	require.Equal(t, "disk~"+former+"\n", diskless("images", "revert", "disk"))
+	fails("no such file", "images", "publish", "disk", newer)
+	require.Regexp(t, `^other~[0-9a-f]{12}\n$`, diskless("roots", "commit", "one", "other"))
+	require.Regexp(t, `(?m)^other +[0-9a-f]{12} +1048576 +- +.*/state/images/other.img$`, diskless("images"))
+
+	fails("unused", "roots", "expire")
+	fails("in use", "roots", "expire", "--unused", "0s")
+	fails("no kind", "roots", "expire", "--kind", "x", "--unused", "1h")
+	require.Empty(t, diskless("roots", "expire", "--kind", "kept", "--unused", "1h"))
+	require.Equal(t, "one\nthree\n", diskless("roots", "expire", "--kind", "kept", "--unused", "1ns"))
+	diskless("roots", "create", "four", "disk~"+former)
+	diskless("roots", "reset", "four")
+	diskless("roots", "delete", "four")
+	fails("no root", "roots", "delete", "four")
+}
+
+// generation finds the first one in a table.
+func generation(t *testing.T, table string) string {
+	t.Helper()
+	found := regexp.MustCompile(`\b[0-9a-f]{12}\b`).FindString(table)
+	require.NotEmpty(t, found, table)
+	return found
 }
 
 // waitFor reads the log up to a line that contains text.
@@ -142,7 +207,7 @@ func TestVersionAndHelp(t *testing.T) {
 	require.Regexp(t, `^diskless \S+ go\S+ linux/`, out)
 	out, _, err = run(t, "--help")
 	require.NoError(t, err)
-	for _, command := range []string{"serve", "demo", "machines", "roots", "version", "completion"} {
+	for _, command := range []string{"serve", "demo", "machines", "explain", "roots", "images", "version", "completion"} {
 		require.Contains(t, out, "\n  "+command)
 	}
 }

@@ -91,6 +91,37 @@ func Example_leaseToLTSConf() {
 	// SCREEN_07="kiosk"
 }
 
+// Where only an lts.conf is to be served, its file system for one client is
+// enough: it has that client's file at every name that an LTSP client asks for.
+func Example_leaseToLTSConfOnly() {
+	conf, _ := ltsconf.Parse(bytes.NewReader([]byte("[Default]\nLANG=C\n\n[node01]\nRCFILE_01=\"join s3cret\"\n")))
+	lookup := clientOf(leased())
+	handler := tftp.FSFunc(func(ctx context.Context, r *tftp.Request) (fs.FS, error) {
+		c, err := lookup(ctx, r.Peer.Addr())
+		if err != nil {
+			return conf.For(ltsconf.Client{}) // what is for everybody
+		}
+		return conf.For(ltsconf.Client{Hostname: c.Hostname, IP: c.IP, MAC: c.MAC})
+	})
+	for _, peer := range []netip.Addr{addr, addr.Next()} {
+		for _, name := range []string{"ltsp/amd64/lts.conf", "lts.conf"} {
+			f, err := handler.OpenTFTP(context.Background(), &tftp.Request{Name: name, Peer: netip.AddrPortFrom(peer, 1024)})
+			if err != nil {
+				fmt.Println(err)
+				return
+			}
+			text := make([]byte, f.Size())
+			_, _ = f.ReadAt(text, 0)
+			fmt.Println(peer, name, bytes.Contains(text, []byte("s3cret")))
+		}
+	}
+	// Output:
+	// 192.168.67.11 ltsp/amd64/lts.conf true
+	// 192.168.67.11 lts.conf true
+	// 192.168.67.12 ltsp/amd64/lts.conf false
+	// 192.168.67.12 lts.conf false
+}
+
 // Where leases are known, a machine opens its own root only.
 func Example_leaseToRoot() {
 	pool := leased()

@@ -30,13 +30,14 @@ func main() {
 		fmt.Fprintf(flag.CommandLine.Output(), "usage: nbdexport [flags] FILE\n\nexports FILE, or a block device, over NBD.\n\n")
 		flag.PrintDefaults()
 	}
-	if err := run(); err != nil && !errors.Is(err, nbd.ErrServerClosed) {
-		fmt.Fprintln(os.Stderr, "nbdexport:", err)
+	errs := stderr()
+	if err := run(slog.New(slog.NewTextHandler(errs, nil))); err != nil && !errors.Is(err, nbd.ErrServerClosed) {
+		fmt.Fprintln(errs, "nbdexport:", err)
 		os.Exit(1)
 	}
 }
 
-func run() error {
+func run(logger *slog.Logger) error {
 	listen := flag.String("listen", ":10809", "TCP `address` to listen on; systemd's socket activation (LISTEN_FDS) comes first")
 	unix := flag.String("unix", "", "listen on a Unix socket at this `path` instead")
 	inetd := flag.Bool("inetd", false, "serve the one connection that is standard input, then exit")
@@ -78,7 +79,7 @@ func run() error {
 		*name = filepath.Base(path)
 	}
 	server := &nbd.Server{
-		Handler: nbd.Exports{"": handler, *name: handler}, Logger: logger(),
+		Handler: nbd.Exports{"": handler, *name: handler}, Logger: logger,
 		TLS: tlsConfig, RequireTLS: tlsConfig != nil, IOTimeout: *timeout,
 	}
 	port := &nbd.Port{Server: server, Oldstyle: *oldstyle}
@@ -128,13 +129,14 @@ func listener(addr, unix string) (net.Listener, error) {
 	return net.Listen("tcp", addr)
 }
 
-// logger logs to standard error, unless inetd has made that the connection too.
-func logger() *slog.Logger {
+// stderr is standard error, unless inetd has made that the connection too: a
+// client must not read what is meant for the operator.
+func stderr() io.Writer {
 	in, err := os.Stdin.Stat()
 	if out, err2 := os.Stderr.Stat(); err == nil && err2 == nil && in.Mode()&os.ModeSocket != 0 && os.SameFile(in, out) {
-		return slog.New(slog.DiscardHandler)
+		return io.Discard
 	}
-	return slog.New(slog.NewTextHandler(os.Stderr, nil))
+	return os.Stderr
 }
 
 func loadTLS(cert, key, ca string) (*tls.Config, error) {

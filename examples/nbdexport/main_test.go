@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"io"
 	"math/big"
 	"net"
 	"os"
@@ -149,21 +150,48 @@ for flags, protocol in ([], "newstyle-fixed"), (["-oldstyle"], "oldstyle"):
     assert h.pread(7000, 0) == want[:1000] + b"x" * 5000 + want[6000:7000]
     h.shutdown()
 `)
-	// inetd makes standard error the socket as well, and may run as nobody.
-	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+}
+
+// inetd makes standard error the socket as well, and runs what it starts as
+// nobody: the client gets the greeting and nothing else.
+func TestInetdAsNobody(t *testing.T) {
+	path, _ := image(t)
+	exe, err := os.ReadFile("/proc/self/exe")
 	require.NoError(t, err)
-	ours, theirs := os.NewFile(uintptr(fds[0]), "ours"), os.NewFile(uintptr(fds[1]), "theirs")
-	defer ours.Close()
-	cmd := exec.Command(exe, "-inetd", "-oldstyle", path)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = theirs, theirs, theirs
-	require.NoError(t, cmd.Start())
-	theirs.Close()
+	public, err := os.MkdirTemp("", "nbdexport") // t.TempDir is for the owner alone
+	require.NoError(t, err)
+	t.Cleanup(func() { os.RemoveAll(public) })
+	require.NoError(t, os.Chmod(public, 0o755))
+	require.NoError(t, os.WriteFile(public+"/nbdexport", exe, 0o755))
+	require.NoError(t, os.Rename(path, public+"/i386.img"))
+	start := func(args ...string) (client *os.File, cmd *exec.Cmd) {
+		fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+		require.NoError(t, err)
+		client, server := os.NewFile(uintptr(fds[0]), "client"), os.NewFile(uintptr(fds[1]), "server")
+		t.Cleanup(func() { client.Close() })
+		cmd = exec.Command(public+"/nbdexport", args...)
+		cmd.Dir, cmd.Env = public, []string{"NBDEXPORT=1"}
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = server, server, server
+		if os.Getuid() == 0 {
+			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+		}
+		require.NoError(t, cmd.Start())
+		server.Close()
+		return client, cmd
+	}
+	client, cmd := start("-inetd", "-oldstyle", "i386.img")
 	greeting := make([]byte, 152)
-	_, err = ours.Read(greeting)
+	_, err = io.ReadFull(client, greeting)
 	require.NoError(t, err)
 	require.Equal(t, "NBDMAGIC\x00\x00\x42\x02\x81\x86\x12\x53\x00\x00\x00\x00\x00\x20\x00\x00", string(greeting[:24]))
-	require.NoError(t, ours.Close())
+	require.NoError(t, client.Close())
 	require.NoError(t, cmd.Wait(), "it ends with its client")
+
+	client, cmd = start("-inetd", "-oldstyle", "no such file")
+	got, err := io.ReadAll(client)
+	require.NoError(t, err)
+	require.Empty(t, got)
+	require.Error(t, cmd.Wait())
 }
 
 // nbdcopy's [ PROGRAM ] hands a listening socket over as systemd does.

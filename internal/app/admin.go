@@ -31,7 +31,11 @@ type Stranger struct {
 // Strangers lists the machines that nobody configured, the latest first.
 func (a *App) Strangers() []Stranger {
 	list := []Stranger{}
-	for _, s := range a.machines.Seen() {
+	seen := a.machines.Seen()
+	if a.rules != nil {
+		seen = a.rules.Seen()
+	}
+	for _, s := range seen {
 		x := Stranger{MAC: s.Client.MAC.String(), UUID: pxecfg.SwapUUID(s.Client.UUID), First: s.First, Last: s.Last, Count: s.Count}
 		if s.Client.ArchKnown {
 			x.Arch = s.Client.Arch.String()
@@ -78,6 +82,10 @@ func (a *App) adminHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+healthzAt, a.healthz)
 	mux.HandleFunc("GET /machines", func(w http.ResponseWriter, _ *http.Request) { reply(w, a.Strangers(), nil) })
+	mux.HandleFunc("GET /explain", func(w http.ResponseWriter, r *http.Request) {
+		steps, err := a.Explain(r.Context(), r.URL.Query())
+		reply(w, steps, err)
+	})
 	if a.Roots == nil {
 		return mux
 	}
@@ -99,20 +107,85 @@ func (a *App) adminHandler() http.Handler {
 	})
 	mux.HandleFunc("POST /roots/{root}/commit/{image}", func(w http.ResponseWriter, r *http.Request) {
 		gen, err := a.Roots.Commit(r.Context(), r.PathValue("root"), r.PathValue("image"))
-		if err != nil {
-			reply(w, nil, err)
-			return
-		}
-		reply(w, gen.Name().String(), nil)
+		replyName(w, gen, err)
 	})
 	mux.HandleFunc("POST /roots/{root}/attach", func(w http.ResponseWriter, r *http.Request) {
 		n, err := a.Roots.Attach(r.Context(), r.PathValue("root"))
 		reply(w, n.String(), err)
 	})
+	mux.HandleFunc("POST /roots/{root}/create/{image}", func(w http.ResponseWriter, r *http.Request) {
+		n, err := nbd.ParseName(r.PathValue("image"))
+		if err == nil {
+			n.Root = r.PathValue("root")
+			err = a.Roots.Create(r.Context(), n)
+		}
+		reply(w, nil, err)
+	})
+	mux.HandleFunc("POST /roots/{root}/rebase", func(w http.ResponseWriter, r *http.Request) {
+		reply(w, nil, a.Roots.Rebase(r.Context(), r.PathValue("root"), r.FormValue("generation")))
+	})
+	mux.HandleFunc("POST /expire", a.expire)
+	mux.HandleFunc("GET /images", func(w http.ResponseWriter, _ *http.Request) {
+		list, err := a.images.List()
+		reply(w, imageList(list), err)
+	})
+	mux.HandleFunc("POST /images/{image}/publish", func(w http.ResponseWriter, r *http.Request) {
+		gen, err := a.images.Publish(r.Context(), r.PathValue("image"), r.FormValue("file"))
+		replyName(w, gen, err)
+	})
+	mux.HandleFunc("POST /images/{image}/revert", func(w http.ResponseWriter, r *http.Request) {
+		gen, err := a.images.Revert(r.Context(), r.PathValue("image"))
+		replyName(w, gen, err)
+	})
 	mux.HandleFunc("DELETE /roots/{root}", func(w http.ResponseWriter, r *http.Request) {
 		reply(w, nil, a.Roots.Delete(r.Context(), r.PathValue("root")))
 	})
 	return mux
+}
+
+// expire deletes the roots of a kind that were not used for some time.
+func (a *App) expire(w http.ResponseWriter, r *http.Request) {
+	var kind nbd.Kind
+	unused, err := time.ParseDuration(r.FormValue("unused"))
+	if err == nil && unused <= 0 {
+		err = fmt.Errorf("roots in use cannot expire: write how long they were not used, such as 720h: %w", fs.ErrInvalid)
+	}
+	if err == nil {
+		err = kind.UnmarshalText([]byte(r.FormValue("kind")))
+	}
+	gone := []string{}
+	if err == nil {
+		var names []string
+		names, err = a.Roots.Expire(r.Context(), kind, unused)
+		gone = append(gone, names...)
+	}
+	reply(w, gone, err)
+}
+
+// Image is an image as the commands show it.
+type Image struct {
+	Name       string   `json:"name"`
+	Generation string   `json:"generation"`
+	Size       int64    `json:"size"` // bytes
+	File       string   `json:"file"`
+	Former     []string `json:"former,omitempty"` // generations that can be had again
+}
+
+func imageList(infos []nbd.ImageInfo) []Image {
+	list := []Image{}
+	for _, i := range infos {
+		list = append(list, Image{Name: i.Image, Generation: i.Name().Generation, Size: i.Size, File: i.Path, Former: i.Former})
+	}
+	return list
+}
+
+// replyName answers with the export name of a generation.
+func replyName(w http.ResponseWriter, gen nbd.Generation, err error) {
+	if err != nil {
+		reply(w, nil, err)
+		return
+	}
+	reply(w, gen.Name().String(), nil)
 }
 
 func reply(w http.ResponseWriter, v any, err error) {

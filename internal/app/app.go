@@ -38,6 +38,8 @@ type App struct {
 	cfg      *config.Config
 	log      *slog.Logger
 	machines *pxecfg.Machines
+	rules    *pxecfg.Rules // nil without any
+	booted   pxecfg.BootState
 	images   *nbd.Images
 	pool     *dhcp.Pool
 	loaders  loaderFS
@@ -167,7 +169,13 @@ func (a *App) openImages(ctx context.Context) error {
 			return fmt.Errorf("server.state: %w", err)
 		}
 		a.images.Cache = filepath.Join(state, "digests.json")
+		a.images.Dir = filepath.Join(state, "images")
 		a.Roots.Dir = filepath.Join(state, "nbd")
+	}
+	if a.images.Dir != "" {
+		if err := a.images.Load(ctx); err != nil {
+			return err
+		}
 	}
 	for _, i := range a.cfg.Images {
 		if err := a.images.Add(ctx, i.Name, i.File); err != nil {

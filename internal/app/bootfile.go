@@ -48,6 +48,7 @@ func (a *App) bootFile(ctx context.Context, r *dhcp.Request) (dhcp.Boot, error) 
 	case m != nil:
 		loader = m.Loader
 		b.Hostname = m.Name
+	case a.rules != nil: // which decide when it asks for its configuration
 	case a.cfg.Unknown == config.UnknownDeny:
 		// Asking notes the stranger, so that the administrator finds it.
 		_, err := a.machines.Config(ctx, c)
@@ -115,7 +116,7 @@ func (a *App) requireLoaders() error {
 		return nil
 	}
 	wanted := map[config.Loader]bool{}
-	if a.cfg.Unknown != config.UnknownDeny {
+	if a.cfg.Unknown != config.UnknownDeny || a.rules != nil {
 		wanted[a.cfg.Loader] = true
 	}
 	for _, m := range a.cfg.Machines {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path/filepath"
 
 	"github.com/seed-3ec230fa/diskless/internal/config"
 	"github.com/seed-3ec230fa/diskless/nbd"
@@ -17,16 +18,20 @@ type machineSource struct {
 	*config.Machine
 }
 
-// Config implements pxecfg.Source.
+// Config implements pxecfg.Source. The machine is the same one however it was
+// recognized this time.
 func (s machineSource) Config(ctx context.Context, _ pxecfg.Client) (*pxecfg.Config, error) {
-	if s.Entry == config.UnknownLocal {
-		return pxecfg.LocalDisk(), nil
-	}
-	return s.app.entry(ctx, s.Entry, s.Machine)
+	c := pxecfg.Client{MAC: s.MAC.HardwareAddr, UUID: s.UUID, IP: s.Address.Addr}
+	return s.app.choice(s.Entry, s.Once, s.Machine).Config(ctx, c)
 }
 
 // openMachines makes the source of all boot configurations.
 func (a *App) openMachines() error {
+	if state := a.cfg.Server.State; state != "" {
+		a.booted = &pxecfg.BootDir{Dir: filepath.Join(state, "once")}
+	} else {
+		a.booted = &pxecfg.BootMemory{}
+	}
 	a.machines = &pxecfg.Machines{Logger: a.log}
 	for i := range a.cfg.Machines {
 		m := &a.cfg.Machines[i]
@@ -34,16 +39,62 @@ func (a *App) openMachines() error {
 			MAC: m.MAC.HardwareAddr, UUID: m.UUID, IP: m.Address.Addr, Source: machineSource{a, m},
 		})
 	}
-	switch a.cfg.Unknown {
-	case config.UnknownDeny:
-	case config.UnknownLocal:
-		a.machines.Unknown = pxecfg.LocalDisk()
-	default:
-		a.machines.Unknown = pxecfg.SourceFunc(func(ctx context.Context, _ pxecfg.Client) (*pxecfg.Config, error) {
-			return a.entry(ctx, a.cfg.Unknown, nil)
-		})
+	var unknown pxecfg.Source
+	if a.cfg.Unknown != config.UnknownDeny {
+		unknown = a.choice(a.cfg.Unknown, "", nil)
 	}
-	return a.machines.Validate()
+	if len(a.cfg.Rules) == 0 {
+		a.machines.Unknown = unknown
+		return a.machines.Validate()
+	}
+	a.rules = &pxecfg.Rules{Profiles: a.cfg.BootProfiles(), Unknown: unknown, Logger: a.log}
+	for i := range a.cfg.Rules {
+		r := &a.cfg.Rules[i]
+		a.rules.List = append(a.rules.List, r.Boot(a.choice(r.Entry, r.Once, nil)))
+	}
+	return errors.Join(a.machines.Validate(), a.rules.Validate())
+}
+
+// bootConfig is what a machine boots: its own, what a rule says, or what unknown
+// machines do.
+func (a *App) bootConfig(ctx context.Context, c pxecfg.Client) (*pxecfg.Config, error) {
+	if a.rules != nil && a.machines.Find(c) == nil {
+		return a.rules.Config(ctx, c)
+	}
+	return a.machines.Config(ctx, c)
+}
+
+// choice is the source of what the configuration names: an entry, a menu or
+// the local disk, and before it something that boots one time. m is nil for
+// machines that are not listed.
+func (a *App) choice(name, once string, m *config.Machine) pxecfg.Source {
+	source := func(name string) pxecfg.Source {
+		return pxecfg.SourceFunc(func(ctx context.Context, _ pxecfg.Client) (*pxecfg.Config, error) { return a.offer(ctx, name, m) })
+	}
+	if once == "" {
+		return source(name)
+	}
+	return &pxecfg.Once{Source: source(once), Then: source(name), State: a.booted}
+}
+
+// offer makes the entries of what is named.
+func (a *App) offer(ctx context.Context, name string, m *config.Machine) (*pxecfg.Config, error) {
+	cfg, names := &pxecfg.Config{}, []string{name}
+	if menu, ok := a.cfg.MenuByName(name); ok {
+		cfg.Title, cfg.Default, cfg.Timeout, names = menu.Title, menu.Default, menu.Timeout.Duration, menu.Entries
+	}
+	for _, name := range names {
+		if name == config.UnknownLocal {
+			cfg.Entries = append(cfg.Entries, pxecfg.LocalDisk().Entries...)
+			continue
+		}
+		e, err := a.entry(ctx, name, m)
+		if err != nil {
+			return nil, err
+		}
+		cfg.Entries = append(cfg.Entries, e)
+	}
+	return cfg, nil
 }
 
 // machine returns the configured machine that c is, or nil.
@@ -56,10 +107,10 @@ func (a *App) machine(c pxecfg.Client) *config.Machine {
 
 // entry is what an entry of the configuration offers a machine; m is nil for a
 // machine that nobody configured.
-func (a *App) entry(ctx context.Context, name string, m *config.Machine) (*pxecfg.Config, error) {
+func (a *App) entry(ctx context.Context, name string, m *config.Machine) (pxecfg.Entry, error) {
 	e, ok := a.cfg.EntryByName(name)
 	if !ok {
-		return nil, fmt.Errorf("there is no entry %q", name) // checked when it was loaded
+		return pxecfg.Entry{}, fmt.Errorf("there is no entry %q", name) // checked when it was loaded
 	}
 	out := pxecfg.Entry{Label: e.Name, Title: e.Title, Kernel: e.Kernel, Initrd: e.Initrd, Args: e.Args}
 	if m != nil && m.MAC.HardwareAddr != nil {
@@ -68,11 +119,11 @@ func (a *App) entry(ctx context.Context, name string, m *config.Machine) (*pxecf
 	if e.Image != "" {
 		export, err := a.export(ctx, e, m)
 		if err != nil {
-			return nil, fmt.Errorf("entry %s: %w", e.Name, err)
+			return pxecfg.Entry{}, fmt.Errorf("entry %s: %w", e.Name, err)
 		}
 		out.Root = a.root(e, export)
 	}
-	return &pxecfg.Config{Entries: []pxecfg.Entry{out}}, nil
+	return out, nil
 }
 
 // export is the name under which a machine finds its root. Where the roots

@@ -38,7 +38,7 @@ func (a *App) openTree() error {
 	mounts = append(mounts, tftp.Mount{FS: a.loaders})
 	a.tree = &pxecfg.Tree{
 		Source: pxecfg.SourceFunc(func(ctx context.Context, c pxecfg.Client) (*pxecfg.Config, error) {
-			return a.machines.Config(ctx, c)
+			return a.bootConfig(ctx, c)
 		}),
 		Lookup: a.client,
 		// Where another server gives addresses too there are machines

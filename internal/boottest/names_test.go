@@ -3,6 +3,7 @@ package boottest
 import (
 	"context"
 	"os/exec"
+	"strings"
 	"testing"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -17,6 +18,10 @@ import (
 
 // The names that loaders ask for, against what package pxecfg says: each
 // machine has to walk its whole ladder, for every name is missing but the last.
+
+// Arguments that mean something to one or the other loader, in which they have
+// to arrive as they are. Each loader gets those beside them that it can carry.
+var odd = []string{"t.a=$x;{}%41%n#<>|&*?[]()~!^@`", "--t.b", "t.c==,:+-", "t.d=p q"}
 
 const uuid = "8b1f2a3c-4d5e-2f60-9a7b-52540067a001" // as SMBIOS has it
 
@@ -40,11 +45,13 @@ func TestPXELINUXNames(t *testing.T) {
 			return reply, err
 		})
 	}
-	r.tree.Source = &pxecfg.Machines{Unknown: r.live()}
+	r.tree.Source = &pxecfg.Machines{Unknown: r.live(append(odd, `t.e='\`, "t.f=${y}ü")...)}
 	r.serve()
 	vmtest.Slots(t, 1)
 
-	r.requireGuest(vmtest.Ready(t, r.start(m)), c)
+	g := vmtest.Ready(t, r.start(m))
+	r.requireGuest(g, c)
+	require.Contains(t, g.Cmdline, " "+strings.Join(odd[:3], " ")+` t.d="p q" t.e='\ t.f=${y}ü`)
 	want := c.Requests(file)
 	require.Len(t, want, 12)
 	all, found := r.names(c.IP, "cfg")
@@ -59,11 +66,13 @@ func TestIPXENames(t *testing.T) {
 	m := vm.Machine{Name: "names-ipxe", UUID: uuid}
 	c := r.add(m, 22)
 	r.rules = dhcp.BootRules{{Boot: dhcp.Boot{File: "boot.ipxe"}}}
-	r.tree.Source = &pxecfg.Machines{List: []pxecfg.Machine{{UUID: m.UUID, Source: r.live()}}}
+	r.tree.Source = &pxecfg.Machines{List: []pxecfg.Machine{{UUID: m.UUID, Source: r.live(append(odd, `t.e='\`)...)}}}
 	r.serve()
 	vmtest.Slots(t, 1)
 
-	r.requireGuest(vmtest.Ready(t, r.start(m)), c)
+	g := vmtest.Ready(t, r.start(m))
+	r.requireGuest(g, c)
+	require.Contains(t, g.Cmdline, " "+strings.Join(odd[:3], " ")+` t.d="p q" t.e='\`)
 	// The script that all machines share asks for the machine's own.
 	want := append([]string{"boot.ipxe"}, c.IPXENames()[:2]...)
 	all, found := r.names(c.IP, ".ipxe")
@@ -88,13 +97,17 @@ func TestGRUBNames(t *testing.T) {
 		{Archs: []iana.Arch{iana.EFI_X86_64}, Boot: dhcp.Boot{File: "grub/x86_64-efi/core.efi"}},
 		{Archs: []iana.Arch{iana.INTEL_X86PC}, Boot: dhcp.Boot{File: "grub/i386-pc/core.0"}},
 	}
-	r.tree.Source = &pxecfg.Machines{Unknown: r.live()}
+	r.tree.Source = &pxecfg.Machines{Unknown: r.live(append(odd, "t.f=${y}ü")...)}
 	r.serve()
 	vmtest.Slots(t, 2)
 
 	one, two := r.start(bios), r.start(efi)
-	r.requireGuest(vmtest.Ready(t, one), cb)
-	r.requireGuest(vmtest.Ready(t, two), ce)
+	for m, c := range map[*vm.Running]pxecfg.Client{one: cb, two: ce} {
+		g := vmtest.Ready(t, m)
+		r.requireGuest(g, c)
+		// GRUB has its own place for the quotes, with the same meaning.
+		require.Contains(t, g.Cmdline, " "+strings.Join(odd[:3], " ")+` "t.d=p q" t.f=${y}ü`)
+	}
 	for _, c := range []pxecfg.Client{cb, ce} {
 		// At the last name there is a dispatcher, which asks once more, for
 		// the name that GRUB's own variables can spell.

@@ -101,12 +101,13 @@ func (r *rig) add(m vm.Machine, last byte) pxecfg.Client {
 	return pxecfg.Client{UUID: pxecfg.SwapUUID(m.SystemUUID()), MAC: m.HardwareAddr(), IP: addr, Hostname: m.Name}
 }
 
-// live boots the image over NBD with an overlay in memory.
-func (r *rig) live() *pxecfg.Config {
+// live boots the image over NBD with an overlay in memory, with further
+// arguments.
+func (r *rig) live(args ...string) *pxecfg.Config {
 	return &pxecfg.Config{Entries: []pxecfg.Entry{{
 		Label: "live", Kernel: "vmlinuz", Initrd: []string{"initrd.img"},
 		Root: pxecfg.NBDInitramfsTools{Server: r.lab.Addr(), Export: "demo", ReadOnly: true, Overlay: "tmpfs"},
-		Args: strings.Fields(vm.KernelArgs),
+		Args: append(strings.Fields(vm.KernelArgs), args...),
 	}}}
 }
 

@@ -28,7 +28,12 @@ import (
 	"github.com/seed-3ec230fa/diskless/squash"
 )
 
-func TestMain(m *testing.M) { vmtest.Main(m, guest.InitramfsTools, guest.Dracut, guest.LiveBoot) }
+func TestMain(m *testing.M) {
+	if file := os.Getenv(serveEnv); file != "" {
+		os.Exit(serveFile(file))
+	}
+	vmtest.Main(m, guest.InitramfsTools, guest.Dracut, guest.LiveBoot)
+}
 
 // site is a network with a diskless server in it.
 type site struct {
@@ -90,14 +95,20 @@ entries:
   - {name: desk, kernel: vmlinuz, initrd: [initrd.img], image: disk, root: kept, args: [KERNELARGS]}
 `
 
-// serve runs the server as the binary does, from a configuration file.
-func (s *site) serve(configuration string) {
-	t, net := s.t, s.lab.Network().Masked()
+// configure writes the configuration file.
+func (s *site) configure(configuration string) (file string) {
+	net := s.lab.Network().Masked()
 	prefix := strings.TrimSuffix(net.Addr().String(), "0")
 	text := strings.NewReplacer("ADDR", s.lab.Addr().String(), "LAB", s.lab.Name(), "NET", net.String(),
 		"RANGE", prefix+"100-"+prefix+"150", "KERNELARGS", strings.Join(strings.Fields(vm.KernelArgs), ", ")).Replace(configuration)
-	require.NoError(t, os.WriteFile(s.path("diskless.yaml"), []byte(text), 0o644))
-	cfg, err := config.Load(s.path("diskless.yaml"))
+	require.NoError(s.t, os.WriteFile(s.path("diskless.yaml"), []byte(text), 0o644))
+	return s.path("diskless.yaml")
+}
+
+// serve runs the server as the binary does, from a configuration file.
+func (s *site) serve(configuration string) {
+	t := s.t
+	cfg, err := config.Load(s.configure(configuration))
 	require.NoError(t, err)
 	log := slog.New(slog.NewTextHandler(s, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	s.app, err = app.New(t.Context(), cfg, log)

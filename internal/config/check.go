@@ -31,7 +31,9 @@ func (c *Config) check() []error {
 	k.roles()
 	k.tree()
 	k.entries()
+	k.menus()
 	k.machines()
+	k.rules()
 	return k.errs
 }
 
@@ -209,11 +211,10 @@ func (c *checker) entries() {
 		oneOf(c, &e.Root, RootImage, RootEphemeral, RootKept)
 		oneOf(c, &e.Initramfs, InitramfsTools, Dracut)
 	}
-	if c.Unknown != UnknownDeny && c.Unknown != UnknownLocal && !c.hasEntry(c.Unknown) {
-		c.errorf(&c.Unknown, "unknown: %q is neither deny, nor local, nor the name of an entry", c.Unknown)
-	}
-	if e, ok := c.EntryByName(c.Unknown); ok && e.Root != RootImage {
-		c.errorf(&c.Unknown, "unknown: entry %s has root: %s, which needs a machine's name; use an entry with root: image", e.Name, e.Root)
+	if _, menu := c.MenuByName(c.Unknown); menu || c.hasEntry(c.Unknown) {
+		c.choice(&c.Unknown, "unknown", false)
+	} else if c.Unknown != UnknownDeny && c.Unknown != UnknownLocal {
+		c.errorf(&c.Unknown, "unknown: %q is neither deny, nor local, nor the name of an entry or a menu", c.Unknown)
 	}
 }
 
@@ -251,11 +252,13 @@ func (c *checker) machines() {
 		if m.UUID != "" && !uuidText.MatchString(m.UUID) {
 			c.errorf(&m.UUID, "machine %s: %q is not a UUID", m.Name, m.UUID)
 		}
-		if m.Entry != "" && m.Entry != UnknownLocal && !c.hasEntry(m.Entry) {
-			c.errorf(&m.Entry, "machine %s: there is no entry %q", m.Name, m.Entry)
-		}
 		if m.Entry == "" {
-			c.errorf(m, "machine %s: `entry` is missing: the name of an entry, or local", m.Name)
+			c.errorf(m, "machine %s: `entry` is missing: the name of an entry or of a menu, or local", m.Name)
+		} else {
+			c.choice(&m.Entry, "machine "+m.Name, true)
+		}
+		if m.Once != "" {
+			c.choice(&m.Once, "machine "+m.Name, true)
 		}
 		if m.Root != m.Name && !isName(m.Root) {
 			c.errorf(&m.Root, "machine %s: root name %q: use up to 63 letters, digits, - and _, a letter or a digit first, and not digits alone", m.Name, m.Root)

@@ -33,6 +33,9 @@ type Config struct {
 	LTSConf string  `yaml:"lts.conf"`
 
 	Entries  []Entry   `yaml:"entries"`
+	Menus    []Menu    `yaml:"menus"`
+	Profiles []Profile `yaml:"profiles"`
+	Rules    []Rule    `yaml:"rules"`
 	Loader   Loader    `yaml:"loader"`
 	Unknown  string    `yaml:"unknown"`
 	Machines []Machine `yaml:"machines"`
@@ -115,8 +118,41 @@ type Machine struct {
 	UUID    string       `yaml:"uuid"`
 	Address Addr         `yaml:"address"`
 	Entry   string       `yaml:"entry"`
+	Once    string       `yaml:"once"`
 	Root    string       `yaml:"root"`
 	Loader  Loader       `yaml:"loader"`
+}
+
+// Menu is a choice of entries. Its name stands where an entry's can.
+type Menu struct {
+	Name    string   `yaml:"name"`
+	Title   string   `yaml:"title"`
+	Entries []string `yaml:"entries"`
+	Default string   `yaml:"default"`
+	Timeout Duration `yaml:"timeout"`
+}
+
+// Profile is what rules have in common.
+type Profile struct {
+	Name    string   `yaml:"name"`
+	Inherit []string `yaml:"inherit"`
+	Args    []string `yaml:"args"`
+	Drop    []string `yaml:"drop"`
+}
+
+// Rule says what machines boot that are not listed one by one.
+type Rule struct {
+	Name      string      `yaml:"name"`
+	MACPrefix []MACPrefix `yaml:"mac-prefix"`
+	Network   []Prefix    `yaml:"network"`
+	Range     []Range     `yaml:"range"`
+	Hostname  []string    `yaml:"hostname"`
+	Arch      []uint16    `yaml:"arch"`
+	Platform  []string    `yaml:"platform"`
+	AskedBy   []string    `yaml:"asked-by"`
+	Inherit   []string    `yaml:"inherit"`
+	Entry     string      `yaml:"entry"`
+	Once      string      `yaml:"once"`
 }
 
 // RootKind says who holds a machine's changes to its root.
@@ -260,7 +296,7 @@ func (c *Config) readConfD(d *decoder) {
 func (c *Config) movePositions(from, to *Machine) {
 	for _, f := range [][2]any{
 		{from, to}, {&from.Name, &to.Name}, {&from.MAC, &to.MAC}, {&from.UUID, &to.UUID}, {&from.Address, &to.Address},
-		{&from.Entry, &to.Entry}, {&from.Root, &to.Root}, {&from.Loader, &to.Loader},
+		{&from.Entry, &to.Entry}, {&from.Once, &to.Once}, {&from.Root, &to.Root}, {&from.Loader, &to.Loader},
 	} {
 		if p, ok := c.pos[f[0]]; ok {
 			c.pos[f[1]] = p

@@ -188,7 +188,7 @@ func wantName(k reflect.Kind) string {
 	switch k {
 	case reflect.Bool:
 		return "true or false"
-	case reflect.Int, reflect.Int64:
+	case reflect.Int, reflect.Int64, reflect.Uint16:
 		return "a number"
 	default:
 		return "a text"

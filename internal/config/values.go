@@ -1,6 +1,7 @@
 package config
 
 import (
+	"encoding/hex"
 	"fmt"
 	"net"
 	"net/netip"
@@ -17,6 +18,20 @@ func (a *HardwareAddr) UnmarshalText(text []byte) error {
 	mac, err := net.ParseMAC(string(text))
 	if err != nil || len(mac) != 6 {
 		return fmt.Errorf("%q is not a hardware address; write it as 52:54:00:12:34:56", text)
+	}
+	a.HardwareAddr = mac
+	return nil
+}
+
+// MACPrefix is the beginning of hardware addresses, such as a vendor's.
+type MACPrefix struct{ net.HardwareAddr }
+
+// UnmarshalText reads `52:54:00`.
+func (a *MACPrefix) UnmarshalText(text []byte) error {
+	digits := strings.ReplaceAll(strings.ReplaceAll(string(text), ":", ""), "-", "")
+	mac, err := hex.DecodeString(digits)
+	if err != nil || len(mac) == 0 || len(mac) > 6 {
+		return fmt.Errorf("%q is not the beginning of a hardware address; write it as 52:54:00", text)
 	}
 	a.HardwareAddr = mac
 	return nil

@@ -25,6 +25,9 @@ const (
 	typeChar    = 0o020000
 )
 
+// trailer is the name that ends an archive.
+const trailer = "TRAILER!!!"
+
 // archive is what goes into an initramfs, by name without a leading slash.
 // Writing device nodes into it needs no privilege, which is why there is a
 // writer here and not a directory given to cpio.
@@ -61,7 +64,7 @@ func (a archive) write(w io.Writer) error {
 			return err
 		}
 	}
-	return writeEntry(w, 0, "TRAILER!!!", entry{})
+	return writeEntry(w, 0, trailer, entry{})
 }
 
 func writeEntry(w io.Writer, inode uint32, name string, e entry) error {

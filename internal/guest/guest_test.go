@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -157,12 +158,13 @@ func TestRoot(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "marker-1\n", string(marker))
 
-	// All regular files are in the list of sums, with the sum they have.
+	// All regular files are in the list of sums, with the sum they have, but
+	// the one that nobody reads at boot, and its own sum.
 	list, err := fs.ReadFile(tree, "etc/sha256sums")
 	require.NoError(t, err)
 	listed := string(list)
 	require.NoError(t, fs.WalkDir(tree, ".", func(name string, d fs.DirEntry, err error) error {
-		if d.Type() != 0 || name == "etc/sha256sums" {
+		if d.Type() != 0 || slices.Contains([]string{"etc/sha256sums", "etc/unread.sha256", "srv/unread"}, name) {
 			return err
 		}
 		data, err := fs.ReadFile(tree, name)
@@ -172,6 +174,11 @@ func TestRoot(t *testing.T) {
 		return err
 	}))
 	require.Empty(t, listed)
+	unread, err := fs.ReadFile(tree, "srv/unread")
+	require.NoError(t, err)
+	sum, err := fs.ReadFile(tree, "etc/unread.sha256")
+	require.NoError(t, err)
+	require.Equal(t, fmt.Sprintf("%x  /srv/unread\n", sha256.Sum256(unread)), string(sum))
 
 	other, err := Root("marker-2")
 	require.NoError(t, err)
@@ -250,4 +257,16 @@ func TestOnce(t *testing.T) {
 	left, err := filepath.Glob(filepath.Join(cache, ".build-*"))
 	require.NoError(t, err)
 	require.Empty(t, left)
+}
+
+// TestAddFile: one program and no directory.
+func TestAddFile(t *testing.T) {
+	var b bytes.Buffer
+	require.NoError(t, AddFile(&b, "sbin/nbd-client", []byte("#!/bin/sh\n")))
+	need(t, "cpio")
+	cmd := exec.Command("cpio", "-t", "--quiet")
+	cmd.Stdin = &b
+	names, err := cmd.Output()
+	require.NoError(t, err)
+	require.Equal(t, "sbin/nbd-client\n", string(names))
 }

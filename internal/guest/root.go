@@ -22,6 +22,8 @@ var rootInit []byte
 // in /etc/marker, files of many sizes, and the checksum of all of them in
 // /etc/sha256sums. Everything is owned by root. An image made from it needs
 // nothing else; a marker that nobody could guess shows which image was booted.
+// The file srv/unread is not read at boot; its checksum is in
+// /etc/unread.sha256.
 //
 // The tree has symbolic links: it is an [fs.ReadLinkFS].
 func Root(marker string) (fs.FS, error) {
@@ -45,6 +47,9 @@ func Root(marker string) (fs.FS, error) {
 		}
 	}
 	a.file("etc/sha256sums", 0o644, []byte(sums.String()))
+	unread := filling(marker+"unread", 1<<20)
+	a.file("srv/unread", 0o644, unread)
+	a.file("etc/unread.sha256", 0o644, fmt.Appendf(nil, "%x  /srv/unread\n", sha256.Sum256(unread)))
 	a.dir("dev", "media", "mnt", "proc", "root", "run", "sys", "tmp", "var")
 
 	tree := fstest.MapFS{}
