@@ -84,7 +84,9 @@ func newTransport(s *Server, conn net.PacketConn) (transport, error) {
 		_ = unix.SetsockoptInt(e.fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 4<<20)
 		_ = unix.SetsockoptInt(e.fd, unix.SOL_SOCKET, unix.SO_SNDBUF, 4<<20)
 	} else {
-		n = min(maxPollers, runtime.GOMAXPROCS(0))
+		// One processor stays with the rest of the program: what it does with
+		// its own sockets must not wait for a hot poller.
+		n = max(1, min(maxPollers, runtime.GOMAXPROCS(0)-1))
 	}
 	for range n {
 		p, err := newPoller(e)
@@ -248,8 +250,8 @@ func (p *poller) poll() {
 // wait waits for events until next: 0 does not wait, negative waits for ever.
 func (p *poller) wait(events []unix.EpollEvent, next instant, hot bool) int {
 	if hot && next != 0 {
-		runtime.Gosched() // others first
-		ts := unix.NsecToTimespec(int64(hotWait))
+		runtime.Gosched()                                     // others first
+		ts := struct{ sec, nsec int64 }{nsec: int64(hotWait)} // so on 32-bit systems, too
 		n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT2, uintptr(p.ep), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)),
 			uintptr(unsafe.Pointer(&ts)), 0, 0)
 		if errno == 0 && n > 0 {

@@ -49,6 +49,8 @@ type Request struct {
 	// Local is the address the client sent its request to, and the address it
 	// is answered from. It is the zero Addr when the socket does not tell.
 	Local netip.Addr
+	// Write says that the client wants to send the file (WRQ).
+	Write bool
 	// UploadSize is the length of an upload as its client announced it (RFC 2349
 	// tsize), -1 when it did not, and always for a read request.
 	UploadSize int64

@@ -54,11 +54,11 @@ type requestKey struct {
 }
 
 // admit asks for the right to work on a request; release gives it back.
-func (s *Server) admit(peer netip.AddrPort, raw []byte) (*ticket, error) {
+func (s *Server) admit(l *listener, peer netip.AddrPort, raw []byte) (*ticket, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	a := &s.admission
-	if s.closing {
+	if _, ok := s.listeners[l]; s.closing || !ok {
 		return nil, ErrServerClosed
 	}
 	k := requestKey{peer, string(raw)}
@@ -93,6 +93,7 @@ func (s *Server) admit(peer netip.AddrPort, raw []byte) (*ticket, error) {
 	from.n++
 	a.perPeer[peer.Addr()] = from
 	a.running[k] = tk
+	l.requests.Add(1) // given back in exchange.end
 	return tk, nil
 }
 

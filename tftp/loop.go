@@ -41,7 +41,8 @@ type loop struct {
 	ended  error // of those that come now
 }
 
-// task is a session's entry in its loop.
+// task is a session's entry in its loop. session, loop and index are set before
+// anybody knows it.
 type task struct {
 	session  session
 	loop     *loop
@@ -70,11 +71,10 @@ func (t *task) giveUp() {
 func (l *loop) now() instant { return time.Since(l.epoch) }
 
 // add makes a session one of the loop's. mu is held, as for all that follows.
-func (l *loop) add(t *task, s session) {
+func (l *loop) add(t *task) {
 	if l.tasks == nil {
 		l.tasks = make(map[*task]struct{})
 	}
-	t.loop, t.session, t.index = l, s, -1
 	l.tasks[t] = struct{}{}
 }
 

@@ -45,7 +45,7 @@ func (s *Server) accept(l *listener, d datagram, b []byte) {
 		s.refuse(l, d, errNoUploads, errNoUploads)
 		return
 	}
-	tk, err := s.admit(d.peer, b)
+	tk, err := s.admit(l, d.peer, b)
 	if err != nil {
 		s.logger().Debug("tftp: not served", "peer", d.peer, "name", name, "error", err)
 		s.traceRefused(d.peer, err)
@@ -53,14 +53,13 @@ func (s *Server) accept(l *listener, d datagram, b []byte) {
 	}
 	x := &exchange{
 		s: s, l: l, d: d, q: q, tk: tk, received: received,
-		r:   &Request{Name: name, Raw: q.name, Peer: d.peer, Local: d.local, UploadSize: -1},
+		r:   &Request{Name: name, Raw: q.name, Peer: d.peer, Local: d.local, Write: q.write, UploadSize: -1},
 		res: Result{BlockSize: defaultBlock, WindowSize: 1},
 	}
 	if q.write && q.opts.hasSize {
 		x.r.UploadSize = q.opts.size
 	}
-	l.requests.Add(1) // given back in end
-	go x.begin()      // ends when the first packet is sent
+	go x.begin() // ends when the first packet is sent
 }
 
 // refuse answers a datagram that reaches no handler.
@@ -144,12 +143,13 @@ func (x *exchange) start(on *loop, way link, t *task, s interface {
 	if old := x.tk.supersedes; old != nil {
 		old.giveUp()
 	}
-	on.mu.Lock()
-	defer on.mu.Unlock()
-	on.add(t, s)
-	x.s.mu.Lock()
+	t.loop, t.session, t.index = on, s, -1
+	x.s.mu.Lock() // never while a loop's lock is held
 	x.tk.t = t
 	x.s.mu.Unlock()
+	on.mu.Lock()
+	defer on.mu.Unlock()
+	on.add(t)
 	err := x.l.attach(way, s)
 	if err == nil {
 		err = on.ended

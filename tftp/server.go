@@ -178,7 +178,7 @@ func (s *Server) Serve(conn net.PacketConn) error {
 // listener is a socket on which requests arrive.
 type listener struct {
 	transport
-	requests sync.WaitGroup // those in flight; grows only in accept
+	requests sync.WaitGroup // those in flight; grows in admit only
 }
 
 // begin sets up what all listeners share. s.mu is held.

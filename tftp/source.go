@@ -177,7 +177,7 @@ func (s *source) read(n int64) *segment {
 		g.filled = true
 		waiting := g.waiting
 		g.waiting = nil
-		if g.err != nil {
+		if g.err != nil && s.stream == nil {
 			delete(s.segs, n) // the next one that asks tries again
 		}
 		s.mu.Unlock()
@@ -285,6 +285,9 @@ func (s *source) readAt(p []byte, off int64) (n int, err error) {
 	}()
 	for empty := 0; n < len(p); {
 		m, err := s.file.ReadAt(p[n:], off+int64(n))
+		if m < 0 || m > len(p)-n {
+			return n, fmt.Errorf("ReadAt returned %d for %d bytes", m, len(p)-n)
+		}
 		n += m
 		switch {
 		case n == len(p):

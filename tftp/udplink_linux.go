@@ -30,9 +30,8 @@ type udpLink struct {
 	msg     unix.Msghdr
 	iov     unix.Iovec
 	name    unix.RawSockaddrInet6
-	_       [4]byte
-	oob     [96]byte // packet info first, the segment size after it
-	info    int      // length of the packet info
+	oob     [12]uint64 // aligned for Cmsghdr: packet info first, the segment size after it
+	info    int        // length of the packet info, in bytes
 }
 
 func (e *epoll) dial(d datagram) (link, int, *loop, error) {
@@ -47,21 +46,30 @@ func (e *epoll) newLink(d datagram) (u *udpLink, fits int, err error) {
 	u = &udpLink{e: e, p: e.pollers[int(e.turn.Add(1))%len(e.pollers)], fd: -1, own: !e.onePort}
 	// The socket knows the route, and with it the path's MTU.
 	fd, mtu, err := connected(d)
-	if err != nil {
+	switch {
+	case err == nil:
+		fits = max(minBlock, min(maxBlock, mtu-headers(d.peer.Addr())))
+	case u.own:
 		return nil, 0, fmt.Errorf("tftp: answering %v from %v: %w", d.peer, d.local, err)
+	default: // e.fd may know the way all the same: it can be of another network namespace
+		fits = fitsInto(d)
 	}
-	fits = max(minBlock, min(maxBlock, mtu-headers(d.peer.Addr())))
 	if u.own {
 		u.fd = fd
 	} else {
-		unix.Close(fd)
+		if err == nil {
+			unix.Close(fd)
+		}
 		u.setPeer(d)
 	}
-	h := (*unix.Cmsghdr)(unsafe.Pointer(&u.oob[u.info]))
+	h := (*unix.Cmsghdr)(u.control(u.info))
 	h.Level, h.Type = unix.IPPROTO_UDP, unix.UDP_SEGMENT
 	h.SetLen(unix.CmsgLen(2))
 	return u, fits, nil
 }
+
+// control is where in the control messages something is, in bytes.
+func (u *udpLink) control(at int) unsafe.Pointer { return unsafe.Add(unsafe.Pointer(&u.oob), at) }
 
 // connected makes a socket that speaks with the client only, from the address
 // that it asked.
@@ -123,8 +131,7 @@ func (u *udpLink) setPeer(d datagram) {
 		u.msg.Namelen = unix.SizeofSockaddrInet6
 	}
 	u.msg.Name = (*byte)(unsafe.Pointer(&u.name))
-	h := (*unix.Cmsghdr)(unsafe.Pointer(&u.oob[0]))
-	data := unsafe.Pointer(&u.oob[unix.CmsgLen(0)])
+	h, data := (*unix.Cmsghdr)(u.control(0)), u.control(unix.CmsgLen(0))
 	switch {
 	case d.local.Is4():
 		h.Level, h.Type = unix.IPPROTO_IP, unix.IP_PKTINFO
@@ -230,12 +237,12 @@ func (u *udpLink) write(b []byte, size int) unix.Errno {
 	u.iov.SetLen(len(b))
 	length := u.info
 	if len(b) > size {
-		*(*uint16)(unsafe.Pointer(&u.oob[u.info+unix.CmsgLen(0)])) = uint16(size)
+		*(*uint16)(u.control(u.info + unix.CmsgLen(0))) = uint16(size)
 		length += unix.CmsgSpace(2)
 	}
 	u.msg.Control = nil
 	if length > 0 {
-		u.msg.Control = &u.oob[0]
+		u.msg.Control = (*byte)(u.control(0))
 	}
 	u.msg.SetControllen(length)
 	_, _, errno := unix.RawSyscall(unix.SYS_SENDMSG, uintptr(fd), uintptr(unsafe.Pointer(&u.msg)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
