@@ -67,16 +67,15 @@ type transfer struct {
 	high int64    // the highest that was ever sent
 	last int64    // the last of the file, as soon as that is known
 
-	seen     bool          // the client has answered
-	wait     time.Duration // for the acknowledgement; doubles
-	tries    int           // repetitions that count for retries
-	silent   int           // all repetitions since the last acknowledgement
-	sentAt   instant       // the window
-	clean    bool          // nothing in it is a repetition: fit for measuring
-	held     bool          // the deadline is when sending may go on
-	reading  bool          // waits for a segment
-	resent   int
-	finished bool
+	seen    bool          // the client has answered
+	wait    time.Duration // for the acknowledgement; doubles
+	tries   int           // repetitions that count for retries
+	silent  int           // all repetitions since the last acknowledgement
+	sentAt  instant       // the window
+	clean   bool          // nothing in it is a repetition: fit for measuring
+	held    bool          // the deadline is when sending may go on
+	reading bool          // waits for a segment
+	resent  int
 }
 
 // start sends the first datagrams. The loop's lock is held, as in all methods
