@@ -32,7 +32,8 @@ func (r *rtt) wait(floor, limit time.Duration) time.Duration {
 	if r.smooth == 0 {
 		return min(max(firstWait, floor), limit)
 	}
-	return min(max(r.smooth+4*r.variance, floor), limit)
+	// A steady round trip must not make every small delay a loss.
+	return min(max(r.smooth+max(4*r.variance, r.smooth/2), floor), limit)
 }
 
 // remember keeps what was learned about a client for its next request.

@@ -76,6 +76,14 @@ type transfer struct {
 	held    bool          // the deadline is when sending may go on
 	reading bool          // waits for a segment
 	resent  int
+
+	// A client may acknowledge every datagram that it did not expect, as EDK2
+	// does, the repeated ones too.
+	same      int     // acknowledgements of base-1 after the first
+	partial   int     // those in a row that were for a part of the window
+	chatty    bool    // it is one of those
+	echoes    int     // acknowledgements that repeated datagrams may still cause
+	echoUntil instant // and when that is over
 }
 
 // start sends the first datagrams. The loop's lock is held, as in all methods
@@ -136,16 +144,13 @@ func (t *transfer) pump(now instant) {
 		n, err := t.link.send(b, size)
 		blocks := int64((n + size - 1) / size)
 		t.next += blocks
-		if t.next-1 <= t.high {
-			t.resent += int(blocks)
+		if again := int(min(t.next-1, t.high) - (t.next - 1 - blocks)); again > 0 {
 			t.clean = false
-		} else {
-			if again := t.high - (t.next - 1 - blocks); again > 0 {
-				t.resent += int(again)
-				t.clean = false
-			}
-			t.high = t.next - 1
+			t.resent += again
+			t.echoes += again
+			t.echoUntil = now + 4*t.rtt.wait(t.floor, t.timeout)
 		}
+		t.high = max(t.high, t.next-1)
 		switch {
 		case err == errRefused:
 			t.refused(now)
@@ -242,10 +247,15 @@ func (t *transfer) ack(now instant, arg uint16) {
 	case n > t.high || n < t.base-1:
 		return // of the past, or of nobody
 	case n == t.base-1:
-		t.again(now)
+		if t.same++; t.same > 1 && t.opts.window > 1 {
+			t.chatty = true
+		}
+		if !t.echo(now) {
+			t.again(now)
+		}
 		return
 	}
-	t.seen = true
+	t.seen, t.same = true, 0
 	if t.clean && n == t.next-1 {
 		t.rtt.sample(now - t.sentAt)
 	}
@@ -254,10 +264,17 @@ func (t *transfer) ack(now instant, arg uint16) {
 		t.end(now, nil)
 		return
 	}
-	// A client that acknowledges less than was sent has lost what follows: the
-	// window begins there (RFC 7440 section 4).
-	t.next = t.base
-	t.clean = true
+	if t.partial++; n == t.next-1 {
+		t.partial = 0
+	}
+	t.chatty = t.chatty || t.partial > 2
+	if t.partial > 0 && t.echo(now) {
+		t.clean = false
+	} else {
+		// A client that acknowledges less than was sent has lost what follows:
+		// the window begins there (RFC 7440 section 4).
+		t.next, t.clean = t.base, true
+	}
 	if t.reading { // it is on its way
 		return
 	}
@@ -267,6 +284,21 @@ func (t *transfer) ack(now instant, arg uint16) {
 		return
 	}
 	t.pump(now)
+}
+
+// echo says that an acknowledgement can be a chatty client's word on a datagram
+// that was repeated, which is no news of a loss: answering it would keep the
+// repetitions going for ever. If a block is lost all the same, the wait for the
+// client's acknowledgement tells.
+func (t *transfer) echo(now instant) bool {
+	if now >= t.echoUntil {
+		t.echoes = 0
+	}
+	if !t.chatty || t.echoes == 0 {
+		return false
+	}
+	t.echoes--
+	return true
 }
 
 // owed is how long the client has to wait for the next window.
@@ -320,6 +352,8 @@ func (t *transfer) expire(now instant) {
 	}
 	t.wait = min(2*t.wait, 8*t.timeout)
 	t.silent++
+	// Was it more than an echo, after all?
+	t.chatty, t.same, t.partial = false, 0, 0
 	if t.oack != nil {
 		t.resent++
 		t.sendOACK(now)
