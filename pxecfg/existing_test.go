@@ -114,7 +114,7 @@ func TestPXELINUXConfig(t *testing.T) {
 	require.Equal(t, "a-3", cfg.Entries[3].Label)
 
 	for text, why := range map[string]string{
-		"DEFAULT a\nLABEL a\n KERNEL boot.img\n":               "fdimage",
+		"DEFAULT a\nLABEL a\n BSS boot.img\n":                  "bss",
 		"DEFAULT a\nLABEL a\n KERNEL vmlinuz-6.0\n APPEND x\n": "only kernels have arguments",
 		"DEFAULT a\nLABEL a\n LINUX k\n APPEND noinitrd=x\n":   "within a word",
 		"DEFAULT a\nLABEL a\n LINUX k\n APPEND a=\"b\n":        "never closed",

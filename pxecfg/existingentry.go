@@ -68,6 +68,9 @@ func (cv *converter) entry(e *MenuEntry, extra string) (Entry, error) {
 	refuse := func(field, value, reason string) (Entry, error) {
 		return Entry{}, out.errorf("another loader than PXELINUX", field, value, reason)
 	}
+	if cv.size += e.commandLen() + len(extra); cv.size > maxConfig {
+		return refuse("entry", e.Label, "the command lines take more than 4 MiB")
+	}
 	var err error
 	switch typ := e.ImageType(); {
 	case typ == "localboot":
@@ -98,9 +101,6 @@ func (cv *converter) linux(out *Entry, e *MenuEntry, extra string) (reason, valu
 	line, _ := e.KernelLine(SysStrings{})
 	if extra != "" {
 		line += " " + extra
-	}
-	if cv.size += len(line); cv.size > maxConfig {
-		return "the command lines take more than 4 MiB", e.Label
 	}
 	image, args := firstWord(line)
 	file := strings.TrimPrefix(image, "BOOT_IMAGE=")

@@ -156,6 +156,7 @@ type compiledRule struct {
 	*Rule
 	name     string
 	by       kind // of the index; known to fit when the rule is found there
+	index    matchIndex
 	fallback bool
 	base     *layered // nil: what Source says is all
 	fixed    *Config  // if there is no Source
@@ -223,6 +224,7 @@ func (r *Rules) compile() (*ruleIndex, error) {
 			return nil, fmt.Errorf("%s: %w", k.name, err)
 		}
 		m := &k.Match
+		k.index = newMatchIndex(m)
 		k.fallback = len(m.MAC) == 0 && len(m.MACPrefix) == 0 && len(m.UUID) == 0 &&
 			len(m.Network) == 0 && len(m.Range) == 0 && len(m.Hostname) == 0
 		if !k.Profile.empty() {
