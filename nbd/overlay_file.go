@@ -100,6 +100,7 @@ func (d disk) openOverlay(base Device, dir, id string) (*Overlay, error) {
 type fileStore struct {
 	dir      overlayDir
 	data     overlayFile
+	mapped   fileMap // of data
 	baseSize int64
 	id       string
 
@@ -269,10 +270,12 @@ func (s *fileStore) reset() error {
 	}
 	s.failed.Store(nil)
 	s.unsynced.Store(false)
+	s.mapped.drop() // who has still to send from it reads anew, what is there now
 	// Only gives space back: no bit points there any more.
 	return errors.Join(s.data.truncate(0), closeErr)
 }
 
 func (s *fileStore) close() error {
+	s.mapped.drop()
 	return errors.Join(s.mapFile.close(), s.data.close(), s.dir.close())
 }

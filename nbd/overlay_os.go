@@ -75,6 +75,8 @@ func (f osFile) size() (int64, error) {
 	return info.Size(), nil
 }
 
+func (f osFile) mapped(n int64) (*Mapping, error) { return MapFile(f.File, n) }
+
 func (f osFile) truncate(n int64) error { return f.Truncate(n) }
 func (f osFile) punch(off, n int64) error {
 	return punchHole(f.File, off, n)
