@@ -4,27 +4,13 @@ import (
 	"math/bits"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"github.com/insomniacslk/dhcp/iana"
 )
 
-// kind is the kind of value that a rule is found by.
-type kind uint8
-
-const (
-	byAll kind = iota
-	byMAC
-	byUUID
-	byMACPrefix
-	byIP
-	byHost
-	byArch
-)
-
 // ruleIndex finds the rules that may match: each is filed under all values of
-// one kind, the one that says most, and is then looked at in full. Lists of
-// rule numbers are in rising order.
+// one kind, the one that it shares with the fewest others, and is then looked
+// at in full. Lists of rule numbers are in rising order.
 type ruleIndex struct {
 	rules     []*compiledRule
 	all       []int32
@@ -54,14 +40,24 @@ func (b *byLength) add(key string, n int32) {
 	}
 }
 
-func newRuleIndex(n int) *ruleIndex {
-	return &ruleIndex{
-		rules: make([]*compiledRule, 0, n),
-		mac:   make(map[string][]int32, n),
+func newRuleIndex(rules []*compiledRule) *ruleIndex {
+	x := &ruleIndex{
+		rules: rules,
+		mac:   make(map[string][]int32, len(rules)),
 		uuid:  make(map[string][]int32),
 		net:   make(map[netip.Prefix][]int32),
 		arch:  make(map[iana.Arch][]int32),
 	}
+	choose(rules)
+	for n, k := range rules {
+		if k.by == byAll {
+			x.addAll(int32(n))
+		}
+		for key := range k.keys(k.by) {
+			x.add(key, int32(n))
+		}
+	}
+	return x
 }
 
 func put[K comparable](m map[K][]int32, key K, n int32) {
@@ -71,53 +67,20 @@ func put[K comparable](m map[K][]int32, key K, n int32) {
 	}
 }
 
-func (x *ruleIndex) add(k *compiledRule) {
-	n, m := int32(len(x.rules)), &k.Match
-	x.rules = append(x.rules, k)
-	literal := func(h string) bool { return !strings.ContainsAny(h, hostSpecial) }
-	exactHosts := len(m.Hostname) > 0 && !slices.ContainsFunc(m.Hostname, func(h string) bool { return !literal(h) })
-	switch {
-	case len(m.MAC) > 0:
-		k.by = byMAC
-		for _, a := range m.MAC {
-			put(x.mac, string(a), n)
-		}
-	case len(m.UUID) > 0:
-		k.by = byUUID
-		for _, u := range m.UUID {
-			put(x.uuid, uuidKey(u), n)
-		}
-	case !exactHosts && (len(m.Network) > 0 || len(m.Range) > 0):
-		k.by = byIP
-		// Both kinds must fit, so one of them is enough to find it by.
-		if len(m.Network) > 0 {
-			for _, p := range m.Network {
-				x.addNet(p, n)
-			}
-			break
-		}
-		for _, r := range m.Range {
-			for p := range r.prefixes {
-				x.addNet(p, n)
-			}
-		}
-	case !exactHosts && len(m.MACPrefix) > 0:
-		k.by = byMACPrefix
-		for _, a := range m.MACPrefix {
-			x.macPrefix.add(string(a), n)
-		}
-	case len(m.Hostname) > 0:
-		k.by = byHost
-		for _, h := range m.Hostname {
-			if !x.host.add(lower(h), n) {
-				x.addAll(n)
-			}
-		}
-	case len(m.Arch) > 0:
-		k.by = byArch
-		for _, a := range m.Arch {
-			put(x.arch, a, n)
-		}
+func (x *ruleIndex) add(k key, n int32) {
+	switch k.kind {
+	case byMAC:
+		put(x.mac, k.text, n)
+	case byUUID:
+		put(x.uuid, k.text, n)
+	case byNet, byRange:
+		x.addNet(k.net, n)
+	case byMACPrefix:
+		x.macPrefix.add(k.text, n)
+	case byHost, byHostStart, byHostEnd:
+		x.host.add(k, n)
+	case byArch:
+		put(x.arch, k.arch, n)
 	default:
 		x.addAll(n)
 	}

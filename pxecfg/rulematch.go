@@ -69,9 +69,7 @@ func newMatchIndex(m *Match) (x matchIndex) {
 	if len(m.Hostname) > fewValues {
 		x.hostsBy = new(hostIndex)
 		for i, h := range x.hosts {
-			if !x.hostsBy.add(h, int32(i)) {
-				x.hostsBy.rest = append(x.hostsBy.rest, int32(i))
-			}
+			x.hostsBy.add(hostKey(h), int32(i))
 		}
 	}
 	return x
@@ -226,37 +224,32 @@ func hostScore(pattern, host string) int16 {
 	return int16(min(literal+1, whole-1))
 }
 
-// hostSpecial are the bytes of a pattern that do not stand for themselves.
-const hostSpecial = `*?[\`
-
 // hostIndex finds the patterns that may fit a host name: each is filed under
 // what it begins with or else ends with.
 type hostIndex struct {
 	exact      map[string][]int32
 	start, end byLength
-	rest       []int32 // with wildcards at both ends; the caller's to fill
+	rest       []int32 // with wildcards at both ends
 }
 
-// add returns false for a pattern with wildcards at both ends.
-func (x *hostIndex) add(h string, n int32) bool {
-	i, j := strings.IndexAny(h, hostSpecial), strings.LastIndexAny(h, `*?]\`)
-	switch {
-	case i < 0:
+// add files what hostKey returned.
+func (x *hostIndex) add(k key, n int32) {
+	switch k.kind {
+	case byHost:
 		if x.exact == nil {
 			x.exact = make(map[string][]int32)
 		}
-		put(x.exact, h, n)
-	case i > 0:
-		x.start.add(h[:i], n)
-	// The byte behind a backslash is its own, and so no loss.
-	case j+1 < len(h) && h[j] != '\\':
-		x.end.add(h[j+1:], n)
+		put(x.exact, k.text, n)
+	case byHostStart:
+		x.start.add(k.text, n)
+	case byHostEnd:
+		x.end.add(k.text, n)
 	default:
-		return false
+		x.rest = append(x.rest, n)
 	}
-	return true
 }
 
+// lookup calls try with lists of those that may fit.
 func (x *hostIndex) lookup(host string, try func([]int32)) {
 	try(x.exact[host])
 	for _, n := range x.start.lengths {

@@ -24,8 +24,9 @@ import (
 // The first rule in the list that matches decides, or with MostSpecific the
 // one that says most. A rule that decides is final: when its source has nothing
 // for the machine, no other rule is asked. The time that a decision takes
-// hardly depends on the number of rules, except for host names with a wildcard
-// at both ends.
+// hardly depends on the number of rules, or of values in one, except for host
+// names with a wildcard at both ends, and for rules that have nothing but what
+// they have in common with many others.
 //
 // Call Validate before use; rules that cannot be made sense of otherwise fail
 // when they are first asked. The fields are read then and must not be changed
@@ -214,7 +215,7 @@ func (r *Rules) compile() (*ruleIndex, error) {
 			return nil, err
 		}
 	}
-	index := newRuleIndex(len(r.List))
+	rules := make([]*compiledRule, 0, len(r.List))
 	for i := range r.List {
 		k := &compiledRule{Rule: &r.List[i], name: fmt.Sprintf("rule %d", i+1)}
 		if k.Name != "" {
@@ -244,9 +245,9 @@ func (r *Rules) compile() (*ruleIndex, error) {
 				return nil, fmt.Errorf("%s: %w", k.name, err)
 			}
 		}
-		index.add(k)
+		rules = append(rules, k)
 	}
-	return index, nil
+	return newRuleIndex(rules), nil
 }
 
 func (m *Match) validate() error {

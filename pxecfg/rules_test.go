@@ -186,6 +186,26 @@ func TestRulesIndex(t *testing.T) {
 	require.Greater(t, hits, 1000)
 }
 
+// TestRulesInCommon: what many rules have in common is not what they are found
+// by, if there is anything else.
+func TestRulesInCommon(t *testing.T) {
+	wide := netip.MustParsePrefix("10.0.0.0/8")
+	r := &Rules{}
+	for i := range 100 {
+		r.List = append(r.List, Rule{Source: Deny(), Match: Match{
+			Network: []netip.Prefix{wide}, MACPrefix: []net.HardwareAddr{{2}}, Arch: []iana.Arch{7},
+			Hostname: []string{"*x*", fmt.Sprintf("rack%d-*", i)},
+		}}, Rule{Source: Deny(), Match: Match{
+			Network: []netip.Prefix{wide}, MACPrefix: []net.HardwareAddr{{2}}, Hostname: []string{fmt.Sprintf("*-rack%d", i)},
+		}})
+	}
+	require.NoError(t, r.Validate())
+	require.Empty(t, r.index.all, "a pattern that finds nothing is the last resort")
+	require.Len(t, r.index.host.end.rules, 100)
+	require.Len(t, r.index.net[wide], 100, "those for which all else is in common")
+	require.Empty(t, r.index.macPrefix.rules)
+}
+
 func FuzzIPRange(f *testing.F) {
 	f.Add([]byte{10, 0, 0, 1}, []byte{10, 0, 0, 254}, []byte{10, 0, 0, 7})
 	f.Add([]byte{0, 0, 0, 0}, []byte{255, 255, 255, 255}, []byte{1, 2, 3, 4})
@@ -406,6 +426,34 @@ func BenchmarkRules(b *testing.B) {
 			"unknown": {MAC: net.HardwareAddr{2, 9, 0, 0, 0, 99}, IP: netip.MustParseAddr("172.16.0.1"), Hostname: "x", UUID: wireUUID, ArchKnown: true},
 		} {
 			b.Run(fmt.Sprintf("%d+%d/%s", n.machines, n.rules, name), func(b *testing.B) {
+				b.ReportAllocs()
+				for b.Loop() {
+					if _, err := r.Config(b.Context(), c); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
+	}
+}
+
+// BenchmarkRulesInCommon: rules that have one kind of value in common are told
+// apart by another.
+func BenchmarkRulesInCommon(b *testing.B) {
+	wide := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
+	for _, n := range []int{10, 1000, 10000} {
+		var hosts, networks Rules
+		for i := range n {
+			rack := []string{fmt.Sprintf("rack%d-*", i)}
+			hosts.List = append(hosts.List, Rule{Match: Match{Network: wide, MACPrefix: []net.HardwareAddr{{2}}, Hostname: rack}, Source: LocalDisk()})
+			own := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 0}), 24)
+			networks.List = append(networks.List, Rule{Match: Match{MACPrefix: []net.HardwareAddr{{2}}, Network: []netip.Prefix{own}, Hostname: []string{"*"}}, Source: LocalDisk()})
+		}
+		last := n - 1
+		c := Client{MAC: mac(1), IP: netip.AddrFrom4([4]byte{10, byte(last >> 8), byte(last), 7}), Hostname: fmt.Sprintf("rack%d-7", last)}
+		for name, r := range map[string]*Rules{"host": &hosts, "network": &networks} {
+			require.NoError(b, r.Validate())
+			b.Run(fmt.Sprintf("%s/%d", name, n), func(b *testing.B) {
 				b.ReportAllocs()
 				for b.Loop() {
 					if _, err := r.Config(b.Context(), c); err != nil {
