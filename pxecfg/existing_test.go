@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net"
 	"net/netip"
+	"strings"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -203,4 +204,14 @@ func TestExistingFileCommand(t *testing.T) {
 	cfg, left = loadString(t, "IMPLICIT 0\nDEFAULT vmlinuz ro\nLABEL a\nLINUX k\n").Config("")
 	require.Nil(t, cfg)
 	require.ErrorContains(t, left[0], "IMPLICIT 0")
+}
+
+func TestExistingLongError(t *testing.T) {
+	text := "DEFAULT z\nLABEL z\n CONFIG z\n" + strings.Repeat("LABEL a\n CONFIG a\nPROMPT 1\n", 10)
+	x := &Existing{FS: fstest.MapFS{"pxelinux.cfg/default": {Data: []byte(text)}}, Logger: quiet}
+	cfg, err := x.Config(t.Context(), Client{})
+	require.NoError(t, err)
+	err = cfg.Validate()
+	require.ErrorContains(t, err, "and 8 more")
+	require.Len(t, strings.Split(err.Error(), "\n"), 5)
 }

@@ -104,9 +104,6 @@ func (cv *converter) linux(out *Entry, e *MenuEntry, extra string) (reason, valu
 	}
 	image, args := firstWord(line)
 	file := strings.TrimPrefix(image, "BOOT_IMAGE=")
-	if strings.Contains(file, `"`) {
-		return "the kernel, which sees it too, takes the quote for its own", file
-	}
 	kernel, err := cv.path(file)
 	if err != nil {
 		return err.Error(), file
@@ -118,9 +115,6 @@ func (cv *converter) linux(out *Entry, e *MenuEntry, extra string) (reason, valu
 			return "PXELINUX takes initrd= within a word for a file to load", args
 		}
 		list, _, _ = strings.Cut(list, " ")
-		if strings.Contains(list, `"`) {
-			return "the kernel, which sees it too, takes the quote for its own", list
-		}
 		for name := range strings.SplitSeq(list, ",") {
 			p, err := cv.path(name)
 			if err != nil {

@@ -74,8 +74,8 @@ type Rule struct {
 	// Profile as another profile would be; without a Profile it is taken as
 	// it is. A file of [Existing] is sent as it is as long as Profile says
 	// nothing that it does not say too; otherwise PXELINUX gets the two put
-	// together, and a file that cannot be is an error. nil adds nothing. [Deny]
-	// refuses the machines.
+	// together, and a file of which an entry or a password would be lost by
+	// that is an error. nil adds nothing. [Deny] refuses the machines.
 	Source Source
 }
 
@@ -195,8 +195,11 @@ func (k *compiledRule) config(ctx context.Context, c Client) (*Config, error) {
 	if cfg.verbatim != nil {
 		same := *out
 		same.Fallback, same.verbatim = cfg.Fallback, cfg.verbatim
-		if reflect.DeepEqual(&same, cfg) {
+		switch {
+		case reflect.DeepEqual(&same, cfg):
 			out.verbatim = cfg.verbatim // the profile says nothing else
+		case cfg.verbatim.lost != nil && c.Loader != LoaderIPXE && c.Loader != LoaderGRUB:
+			return nil, fmt.Errorf("%s has a profile, and its file cannot be put together with it: %w", k.name, cfg.verbatim.lost)
 		}
 	}
 	return out, nil

@@ -122,6 +122,23 @@ func TestProfileOverExisting(t *testing.T) {
 	got, err := rendered(Profile{})
 	require.NoError(t, err)
 	require.Equal(t, "DEFAULT hdt.c32\n", got)
+
+	// Nor one of which an entry, or a password, would be lost: only the loaders
+	// that never had it get the rest.
+	for _, more := range []string{"LABEL hdt\n COM32 hdt.c32\n", "LABEL b\n LINUX k\n MENU PASSWD x\n", "MENU MASTER PASSWD x\n"} {
+		own := "UI menu.c32\nDEFAULT a\nLABEL a\n LINUX k\n" + more
+		files["pxelinux.cfg/default"] = &fstest.MapFile{Data: []byte(own)}
+		got, err = rendered(Profile{})
+		require.NoError(t, err)
+		require.Equal(t, own, got)
+		_, err = rendered(Profile{Args: []string{"quiet"}})
+		require.ErrorContains(t, err, "has a profile", more)
+		require.ErrorIs(t, err, fs.ErrInvalid, more)
+		r := &Rules{List: []Rule{{Profile: Profile{Args: []string{"quiet"}}, Source: &Existing{FS: files, Logger: quiet}}}, Logger: quiet}
+		cfg, err := r.Config(t.Context(), Client{Loader: LoaderGRUB})
+		require.NoError(t, err, more)
+		require.Equal(t, []string{"quiet"}, cfg.Entries[0].Args)
+	}
 }
 
 // TestProfileLayersMenus: submenus are laid over each other by their labels.
