@@ -39,6 +39,7 @@ func TestExistingTree(t *testing.T) {
 
 	got, err = fs.ReadFile(known, "ltsp/grub.cfg")
 	require.NoError(t, err)
+	grubSeen(string(got))
 	require.Contains(t, string(got), "set default='local'\nset timeout=20\n")
 	require.Contains(t, string(got), `linux '/ltsp/deb/vmlinuz-6.1' 'quiet' 'ro' 'a=b c' 'BOOTIF=01-52-54-00-12-34-56'`)
 	require.Contains(t, string(got), `initrd '/ltsp/deb/initrd.img' '/ltsp/x/more.img'`)
