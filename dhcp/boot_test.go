@@ -16,12 +16,12 @@ import (
 
 // site is what a site with BIOS, UEFI and HTTP machines would configure.
 var site = BootRules{
-	{HardwareAddrs: []net.HardwareAddr{{2, 0, 0, 0, 0, 0xc}}, Boot: Boot{}}, // boots from its disk
-	{Platforms: []Platform{PlatformLinux}, Boot: Boot{RootPath: "10.0.0.3:/srv/root", NextServer: ip("10.0.0.3")}},
-	{Platforms: []Platform{PlatformIPXE, PlatformGPXE}, Boot: Boot{File: "http://10.0.0.1/boot.ipxe"}},
-	{Archs: []iana.Arch{iana.INTEL_X86PC}, Boot: Boot{File: "undionly.kpxe"}},
-	{Archs: []iana.Arch{iana.EFI_X86_64}, Boot: Boot{File: "snponly.efi", NextServer: ip("10.0.0.9"), ServerName: "boot"}},
-	{Archs: []iana.Arch{iana.EFI_X86_64_HTTP}, Boot: Boot{File: "http://10.0.0.1/snponly.efi"}},
+	{Match: Match{HardwareAddrs: []net.HardwareAddr{{2, 0, 0, 0, 0, 0xc}}}, Boot: Boot{}}, // boots from its disk
+	{Match: Match{Platforms: []Platform{PlatformLinux}}, Boot: Boot{RootPath: "10.0.0.3:/srv/root", NextServer: ip("10.0.0.3")}},
+	{Match: Match{Platforms: []Platform{PlatformIPXE, PlatformGPXE}}, Boot: Boot{File: "http://10.0.0.1/boot.ipxe"}},
+	{Match: Match{Archs: []iana.Arch{iana.INTEL_X86PC}}, Boot: Boot{File: "undionly.kpxe"}},
+	{Match: Match{Archs: []iana.Arch{iana.EFI_X86_64}}, Boot: Boot{File: "snponly.efi", NextServer: ip("10.0.0.9"), ServerName: "boot"}},
+	{Match: Match{Archs: []iana.Arch{iana.EFI_X86_64_HTTP}}, Boot: Boot{File: "http://10.0.0.1/snponly.efi"}},
 }
 
 func TestBootPolicy(t *testing.T) {
@@ -156,19 +156,19 @@ func TestBootRuleMatches(t *testing.T) {
 		want bool
 	}{
 		{BootRule{}, true},
-		{BootRule{Archs: []iana.Arch{6, 0}}, true},
-		{BootRule{Archs: []iana.Arch{7}}, false},
-		{BootRule{Platforms: []Platform{PlatformIPXE}}, false},
-		{BootRule{Platforms: []Platform{PlatformIPXE, PlatformPXE}}, true},
-		{BootRule{HardwareAddrs: []net.HardwareAddr{{0xdc, 0xa6, 0x32}, {0xb8, 0x27, 0xeb}}}, true},
-		{BootRule{HardwareAddrs: []net.HardwareAddr{{0xdc, 0xa6, 0x32}}}, false},
-		{BootRule{HardwareAddrs: []net.HardwareAddr{{0xb8, 0x27, 0xeb, 1, 2, 3, 4}}}, false},
-		{BootRule{Archs: []iana.Arch{0}, Platforms: []Platform{PlatformPXE}, HardwareAddrs: []net.HardwareAddr{{0xb8}}}, true},
-		{BootRule{Archs: []iana.Arch{0}, Platforms: []Platform{PlatformHTTP}}, false},
+		{BootRule{Match: Match{Archs: []iana.Arch{6, 0}}}, true},
+		{BootRule{Match: Match{Archs: []iana.Arch{7}}}, false},
+		{BootRule{Match: Match{Platforms: []Platform{PlatformIPXE}}}, false},
+		{BootRule{Match: Match{Platforms: []Platform{PlatformIPXE, PlatformPXE}}}, true},
+		{BootRule{Match: Match{HardwareAddrs: []net.HardwareAddr{{0xdc, 0xa6, 0x32}, {0xb8, 0x27, 0xeb}}}}, true},
+		{BootRule{Match: Match{HardwareAddrs: []net.HardwareAddr{{0xdc, 0xa6, 0x32}}}}, false},
+		{BootRule{Match: Match{HardwareAddrs: []net.HardwareAddr{{0xb8, 0x27, 0xeb, 1, 2, 3, 4}}}}, false},
+		{BootRule{Match: Match{Archs: []iana.Arch{0}, Platforms: []Platform{PlatformPXE}, HardwareAddrs: []net.HardwareAddr{{0xb8}}}}, true},
+		{BootRule{Match: Match{Archs: []iana.Arch{0}, Platforms: []Platform{PlatformHTTP}}}, false},
 	} {
 		require.Equal(t, test.want, test.rule.Matches(bios), "%+v", test.rule)
 	}
-	require.False(t, (&BootRule{Archs: allArchs}).Matches(on(message(discover, macA, bareSystem))), "no architecture told")
+	require.False(t, (&BootRule{Match: Match{Archs: allArchs}}).Matches(on(message(discover, macA, bareSystem))), "no architecture told")
 	_, err := BootRules{}.Boot(t.Context(), bios)
 	require.ErrorIs(t, err, fs.ErrNotExist)
 }

@@ -13,7 +13,8 @@
 //   - [BootPolicy] adds the boot file and what else the firmware needs, chosen
 //     by [BootRules] or any function, from the client's architecture, platform
 //     and hardware address.
-//   - [First] asks several handlers in turn, such as one pool per subnet.
+//   - [First] asks several handlers in turn, such as one pool per subnet;
+//     [SharedNetwork] joins the subnets of one link.
 //
 // [Pool.LeaseByAddr] tells other servers which machine an address is.
 // [Trace] shows every request and what became of it. [Probe] asks whether
@@ -28,12 +29,12 @@
 //		ServerID: netip.MustParseAddr("192.168.0.1"),
 //	}
 //	rules := dhcp.BootRules{
-//		{Platforms: []dhcp.Platform{dhcp.PlatformIPXE}, Boot: dhcp.Boot{File: "http://192.168.0.1/boot.ipxe"}},
-//		{Archs: []iana.Arch{iana.EFI_X86_64}, Boot: dhcp.Boot{File: "snponly.efi"}},
-//		{Archs: []iana.Arch{iana.INTEL_X86PC}, Boot: dhcp.Boot{File: "undionly.kpxe"}},
+//		{Match: dhcp.Match{Platforms: []dhcp.Platform{dhcp.PlatformIPXE}}, Boot: dhcp.Boot{File: "http://192.168.0.1/boot.ipxe"}},
+//		{Match: dhcp.Match{Archs: []iana.Arch{iana.EFI_X86_64}}, Boot: dhcp.Boot{File: "snponly.efi"}},
+//		{Match: dhcp.Match{Archs: []iana.Arch{iana.INTEL_X86PC}}, Boot: dhcp.Boot{File: "undionly.kpxe"}},
 //	}
 //	server := &dhcp.Server{
-//		Interface: "eth1",
+//		Interfaces: []string{"eth1"},
 //		Handler:   &dhcp.BootPolicy{Next: pool, Boot: rules.Boot},
 //	}
 //	err := server.ListenAndServe()
@@ -41,17 +42,11 @@
 // # Caveats
 //
 // Two DHCP servers that give addresses on one network disturb each other; call
-// [Probe] first, and set [Server.Interface].
-//
-// Replies to a client without an address are broadcast, also when it did not
-// ask for that; sending them to its hardware address is not done yet. Neither
-// are BOOTP, ProxyDHCP, rapid commit, option overload, several subnets on one
-// link, or a test (ping, ARP) whether an address is in use before it is
-// offered.
+// [Probe] first, and set [Server.Interfaces].
 //
 // The receiving interface is known, and broadcasts leave by it, where the
 // system has packet information for UDP sockets (Linux, the BSDs, macOS).
-// [Server.Interface] and [Probe] need Linux.
+// [Server.Interfaces] and [Probe] need Linux.
 //
 // A request is answered with at most what its option 57 allows, which is taken
 // to count the IP and UDP headers: 576 bytes at least and 1500 at most.

@@ -20,7 +20,7 @@ func ExampleServer() {
 		fmt.Println(err)
 		return
 	}
-	rules := dhcp.BootRules{{Archs: []iana.Arch{iana.EFI_X86_64}, Boot: dhcp.Boot{File: "snponly.efi"}}}
+	rules := dhcp.BootRules{{Match: dhcp.Match{Archs: []iana.Arch{iana.EFI_X86_64}}, Boot: dhcp.Boot{File: "snponly.efi"}}}
 	server := &dhcp.Server{Handler: &dhcp.BootPolicy{
 		Next: &dhcp.Pool{
 			Prefix: netip.MustParsePrefix("127.0.0.0/8"), ServerID: netip.MustParseAddr("127.0.0.1"),

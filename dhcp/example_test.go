@@ -36,9 +36,9 @@ func Example() {
 		Reservations: []dhcp.Reservation{{HardwareAddr: node01, Addr: addr("127.10.0.1"), Hostname: "node-01"}},
 	}
 	rules := dhcp.BootRules{
-		{Platforms: []dhcp.Platform{dhcp.PlatformIPXE}, Boot: dhcp.Boot{File: "http://127.0.0.1/boot.ipxe"}},
-		{Archs: []iana.Arch{iana.EFI_X86_64}, Boot: dhcp.Boot{File: "snponly.efi"}},
-		{Archs: []iana.Arch{iana.INTEL_X86PC}, Boot: dhcp.Boot{File: "undionly.kpxe"}},
+		{Match: dhcp.Match{Platforms: []dhcp.Platform{dhcp.PlatformIPXE}}, Boot: dhcp.Boot{File: "http://127.0.0.1/boot.ipxe"}},
+		{Match: dhcp.Match{Archs: []iana.Arch{iana.EFI_X86_64}}, Boot: dhcp.Boot{File: "snponly.efi"}},
+		{Match: dhcp.Match{Archs: []iana.Arch{iana.INTEL_X86PC}}, Boot: dhcp.Boot{File: "undionly.kpxe"}},
 	}
 	server := &dhcp.Server{Handler: &dhcp.BootPolicy{Next: pool, Boot: rules.Boot}}
 	conn, err := net.ListenPacket("udp4", "127.0.0.1:0")
@@ -142,7 +142,7 @@ func ExampleBootPolicy() {
 
 func ExampleBootRules() {
 	rules := dhcp.BootRules{
-		{HardwareAddrs: []net.HardwareAddr{{0x52, 0x54, 0}}, Boot: dhcp.Boot{File: "virtual.efi"}},
+		{Match: dhcp.Match{HardwareAddrs: []net.HardwareAddr{{0x52, 0x54, 0}}}, Boot: dhcp.Boot{File: "virtual.efi"}},
 		{Boot: dhcp.Boot{File: "pxelinux.0"}},
 	}
 	for _, hw := range []net.HardwareAddr{node01, {2, 0, 0, 0, 0, 9}} {

@@ -16,11 +16,12 @@ import (
 type capture struct {
 	data []byte
 	to   netip.AddrPort
+	hw   net.HardwareAddr
 }
 
-func (c *capture) write(data []byte, to netip.AddrPort, _ source) error {
-	c.data, c.to = data, to
-	return nil
+func (c *capture) write(data []byte, to netip.AddrPort, hw net.HardwareAddr, _ source) (netip.AddrPort, error) {
+	c.data, c.to, c.hw = data, to, hw
+	return to, nil
 }
 
 func testSource() source {
@@ -42,14 +43,16 @@ func FuzzServe(f *testing.F) {
 	f.Add(message(dhcpv4.MessageTypeInform, macB, bareSystem, ciaddr("10.0.0.101"), relay("10.0.0.9")).ToBytes())
 	f.Add(message(discover, macC, BIOSFirmware(), option(77, 255, 0), option(93, 0), option(97, 0), option(57, 0)).ToBytes())
 	f.Add([]byte{1, 1, 255})
+	f.Add(message(dhcpv4.MessageTypeNone, macC, bareSystem).ToBytes()[:236])
+	f.Add(message(discover, macC, BIOSFirmware(), option(80), option(52, 3), option(82, 5, 4, 10, 0, 0, 9, 11, 4, 10, 0, 0, 7), relay("10.9.0.1")).ToBytes())
 
 	rules := BootRules{
-		{Platforms: []Platform{PlatformLinux}, Boot: Boot{RootPath: "/srv/root"}},
-		{Archs: []iana.Arch{7}, Boot: Boot{File: "snponly.efi"}},
-		{Archs: []iana.Arch{16}, Boot: Boot{File: "http://10.0.0.1/a-file-name-that-is-so-long-that-it-only-fits-into-option-67-and-not-into-the-field-of-128-bytes-that-bootp-has-for-it/x.efi"}},
-		{Platforms: []Platform{PlatformIPXE}, Boot: Boot{File: "boot.ipxe"}},
+		{Match: Match{Platforms: []Platform{PlatformLinux}}, Boot: Boot{RootPath: "/srv/root"}},
+		{Match: Match{Archs: []iana.Arch{7}}, Boot: Boot{File: "snponly.efi"}},
+		{Match: Match{Archs: []iana.Arch{16}}, Boot: Boot{File: "http://10.0.0.1/a-file-name-that-is-so-long-that-it-only-fits-into-option-67-and-not-into-the-field-of-128-bytes-that-bootp-has-for-it/x.efi"}},
+		{Match: Match{Platforms: []Platform{PlatformIPXE}}, Boot: Boot{File: "boot.ipxe"}},
 	}
-	pool := testPool()
+	pool := testPool(func(p *Pool) { p.BOOTP, p.RapidCommit = BOOTPAny, true })
 	quiet := slog.New(slog.DiscardHandler)
 	server := &Server{Handler: &BootPolicy{Next: pool, Boot: rules.Boot, Logger: quiet}, Logger: quiet}
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -69,7 +72,9 @@ func FuzzServe(f *testing.F) {
 		require.Equal(t, dhcpv4.OpcodeBootReply, reply.OpCode)
 		require.Equal(t, req.TransactionID, reply.TransactionID)
 		require.Equal(t, req.ClientHWAddr, reply.ClientHWAddr)
-		require.Equal(t, "10.0.0.1", reply.ServerIdentifier().String())
+		if req.Options.Has(dhcpv4.OptionDHCPMessageType) && len(req.Options.Get(dhcpv4.OptionRelayAgentInformation)) == 0 {
+			require.Equal(t, "10.0.0.1", reply.ServerIdentifier().String())
+		}
 		limit := 576
 		if size, err := req.MaxMessageSize(); err == nil {
 			limit = min(max(limit, int(size)), 1500)

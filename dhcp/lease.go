@@ -1,12 +1,10 @@
 package dhcp
 
 import (
-	"bytes"
 	"context"
 	"iter"
 	"net"
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/insomniacslk/dhcp/iana"
@@ -16,6 +14,10 @@ import (
 type Lease struct {
 	// Addr is the address; a store has one lease for each.
 	Addr netip.Addr
+
+	// ID is the identity that the machine holds the lease by, where that is
+	// not its hardware address (see [Pool.Identity]): any bytes, at most 512.
+	ID string
 
 	// HardwareAddr is the machine: its ROM, iPXE, initramfs and system send
 	// different client identifiers, but one hardware address. It is nil for
@@ -58,15 +60,20 @@ func (l Lease) holds(now time.Time) bool {
 	return l.Expires.IsZero() || now.Before(l.Expires)
 }
 
-func (l Lease) heldBy(hw net.HardwareAddr) bool {
-	return !l.Declined && bytes.Equal(l.HardwareAddr, hw)
+// Owner is who holds the lease: ID, or without one the bytes of HardwareAddr.
+// It is "" for a quarantine.
+func (l Lease) Owner() string {
+	switch {
+	case l.Declined:
+		return ""
+	case l.ID != "":
+		return l.ID
+	}
+	return string(l.HardwareAddr)
 }
 
-func (l Lease) clone() Lease {
-	l.HardwareAddr = bytes.Clone(l.HardwareAddr)
-	l.ClientID = bytes.Clone(l.ClientID)
-	l.Archs = slices.Clone(l.Archs)
-	return l
+func (l Lease) heldBy(owner string) bool {
+	return !l.Declined && l.Owner() == owner
 }
 
 // LeaseStore keeps leases. Offers are not in it: they are held by the [Pool]
@@ -76,8 +83,11 @@ func (l Lease) clone() Lease {
 // changes are atomic, and a change that was reported done is seen by every
 // later call: that is what keeps an address from being given twice. Expired
 // leases stay in the store as long as there is room, so that a machine finds
-// its old address again. The slices of a Lease that a store returns belong to
-// the store and are not changed; those of a Lease that it is given it copies.
+// its old address again. The slices of a Lease that a store returns are not
+// changed by anybody; those of a Lease that it is given it copies.
+//
+// An owner is what [Lease.Owner] returns: the bytes of the hardware address,
+// or the ID of the lease.
 //
 // Errors other than those named mean that the store is out of order; the
 // client is then not answered. [github.com/seed-3ec230fa/diskless/dhcp/dhcptest]
@@ -85,26 +95,26 @@ func (l Lease) clone() Lease {
 type LeaseStore interface {
 	// Commit makes or renews the lease of l.Addr, with all of l as given. It
 	// is refused with [fs.ErrExist] while the address is leased to another
-	// hardware address or in quarantine, and with [syscall.ENOSPC] when
-	// there is no room for it.
+	// owner or in quarantine, and with [syscall.ENOSPC] when there is no room
+	// for it.
 	Commit(ctx context.Context, l Lease) error
 
 	// Release ends the lease of addr now and keeps it as expired. It is
-	// refused with [fs.ErrNotExist] when hw has no active lease of addr.
-	Release(ctx context.Context, addr netip.Addr, hw net.HardwareAddr) error
+	// refused with [fs.ErrNotExist] when the owner has no active lease of addr.
+	Release(ctx context.Context, addr netip.Addr, owner string) error
 
 	// Decline puts addr in quarantine until the given time. It is refused
-	// with [fs.ErrExist] when the address is leased to another hardware
-	// address than hw, and with [syscall.ENOSPC].
-	Decline(ctx context.Context, addr netip.Addr, hw net.HardwareAddr, until time.Time) error
+	// with [fs.ErrExist] when the address is leased to somebody else than the
+	// owner, and with [syscall.ENOSPC].
+	Decline(ctx context.Context, addr netip.Addr, owner string, until time.Time) error
 
 	// LeaseByAddr returns what is known of addr: an active or expired lease
 	// or a quarantine, or [fs.ErrNotExist].
 	LeaseByAddr(ctx context.Context, addr netip.Addr) (Lease, error)
 
-	// LeasesByHardwareAddr returns the active and expired leases of hw, in
+	// LeasesByOwner returns the active and expired leases of the owner, in
 	// any order; none is no error.
-	LeasesByHardwareAddr(ctx context.Context, hw net.HardwareAddr) ([]Lease, error)
+	LeasesByOwner(ctx context.Context, owner string) ([]Lease, error)
 
 	// Leases iterates over everything in the store, in any order. Changes
 	// made meanwhile may or may not be seen. It ends after an error.

@@ -28,7 +28,7 @@ func TestMemoryStoreBound(t *testing.T) {
 			require.NoError(t, commit(n, time.Duration(n+1)*time.Minute))
 		}
 		require.ErrorIs(t, commit(10, time.Hour), syscall.ENOSPC)
-		require.ErrorIs(t, s.Decline(ctx, dhcptest.Addr(10), dhcptest.HardwareAddr(10), time.Now().Add(time.Hour)), syscall.ENOSPC)
+		require.ErrorIs(t, s.Decline(ctx, dhcptest.Addr(10), string(dhcptest.HardwareAddr(10)), time.Now().Add(time.Hour)), syscall.ENOSPC)
 		require.NoError(t, commit(3, 4*time.Minute), "a renewal needs no room")
 
 		time.Sleep(4 * time.Minute) // 0, 1, 2, 3 have expired
@@ -37,7 +37,7 @@ func TestMemoryStoreBound(t *testing.T) {
 			_, err := s.LeaseByAddr(ctx, dhcptest.Addr(n))
 			require.Equal(t, n > 1, err == nil, "the first to expire are the first to go: %d", n)
 		}
-		leases, err := s.LeasesByHardwareAddr(ctx, dhcptest.HardwareAddr(0))
+		leases, err := s.LeasesByOwner(ctx, string(dhcptest.HardwareAddr(0)))
 		require.NoError(t, err)
 		require.Empty(t, leases)
 	})

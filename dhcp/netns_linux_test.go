@@ -130,7 +130,7 @@ func testUdhcpc(t *testing.T, ns clientNS) {
 		Ranges:       []Range{{ip("10.77.0.100"), ip("10.77.0.199")}},
 		Reservations: []Reservation{{HardwareAddr: mac, Hostname: "node-77"}},
 	}
-	rules := BootRules{{Archs: []iana.Arch{iana.INTEL_X86PC}, Boot: Boot{File: "undionly.kpxe", RootPath: "/srv/root"}}}
+	rules := BootRules{{Match: Match{Archs: []iana.Arch{iana.INTEL_X86PC}}, Boot: Boot{File: "undionly.kpxe", RootPath: "/srv/root"}}}
 	type sent struct {
 		r     *Request
 		reply *dhcpv4.DHCPv4
@@ -138,9 +138,9 @@ func testUdhcpc(t *testing.T, ns clientNS) {
 	}
 	replies, silent := make(chan sent, 100), make(chan *Request, 100)
 	server := &Server{
-		Interface: "srv0",
-		Handler:   &BootPolicy{Next: pool, Boot: rules.Boot},
-		Logger:    slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Interfaces: []string{"srv0"},
+		Handler:    &BootPolicy{Next: pool, Boot: rules.Boot},
+		Logger:     slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Trace: &Trace{
 			Reply:   func(r *Request, reply *dhcpv4.DHCPv4, to netip.AddrPort) { replies <- sent{r, reply, to} },
 			NoReply: func(r *Request, _ error) { silent <- r },
@@ -188,17 +188,19 @@ func testUdhcpc(t *testing.T, ns clientNS) {
 	}
 	offer, ack := <-replies, <-replies
 	for _, s := range []sent{offer, ack} {
-		require.Equal(t, "255.255.255.255:68", s.to.String())
+		require.Equal(t, addr+":68", s.to.String(), "without the broadcast flag, to its hardware address")
 		require.Equal(t, "srv0", s.r.Interface.Name)
 		require.Equal(t, "255.255.255.255:67", s.r.Local.String())
 	}
 
 	// As the system: another client-id, the same address; then renewing.
 	system := filepath.Join(dir, "system")
-	cmd := udhcpc(system, "-i", "cli0", "-x", "0x3d:ff00000001000200", "-R")
+	cmd := udhcpc(system, "-i", "cli0", "-B", "-x", "0x3d:ff00000001000200", "-R")
 	require.NoError(t, cmd.Start())
 	for range 2 { // OFFER, ACK
-		require.Equal(t, addr, (<-replies).reply.YourIPAddr.String())
+		s := <-replies
+		require.Equal(t, addr, s.reply.YourIPAddr.String())
+		require.Equal(t, "255.255.255.255:68", s.to.String(), "with the broadcast flag")
 	}
 	require.Eventually(t, func() bool { _, err := os.Stat(filepath.Join(system, "bound")); return err == nil }, 30*time.Second, 20*time.Millisecond)
 	require.Equal(t, addr, bound(system, "bound")["ip"])

@@ -2,7 +2,6 @@ package dhcp
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"slices"
 	"sync"
 	"time"
 
@@ -30,29 +28,51 @@ func (r Range) contains(a netip.Addr) bool {
 	return r.First.Compare(a) <= 0 && a.Compare(r.Last) <= 0
 }
 
-// Reservation is a machine with a name or an address of its own.
+// Reservation is a machine with a name or an address of its own. It is known
+// by its hardware address, or by another of the first four fields; one of them
+// is required, and the first that is set counts. Only the hardware address is
+// the same from the ROM to the system.
 type Reservation struct {
-	// HardwareAddr is the machine, 1 to 16 bytes.
+	// HardwareAddr is the machine's, 1 to 16 bytes.
 	HardwareAddr net.HardwareAddr
+	// ClientID is what the machine sends in option 61.
+	ClientID []byte
+	// UUID is the machine's, as [Request.UUID] writes it.
+	UUID string
+	// CircuitID is the port that the machine is connected to, in the words of
+	// the relay or switch (option 82, sub-option 1).
+	CircuitID []byte
+
 	// Addr is its address, inside or outside of the pool's ranges; the zero
 	// value leaves the choice to the pool.
 	Addr netip.Addr
 	// Hostname is sent in option 12; empty sends none. Letters, digits,
 	// hyphen, underscore and dot, 253 bytes at most.
 	Hostname string
+	// Options are sent to this machine, by number; they come before all others.
+	Options dhcpv4.Options
 }
 
 // Pool is a [Handler] that gives addresses of one subnet, to clients on that
-// subnet only: the receiving interface, or the relay (giaddr), must have an
-// address in Prefix. For its subnet it is authoritative: a client that asks
-// for an address that it cannot have gets a NAK (RFC 2131 section 4.3.2).
+// subnet only: the receiving interface must have an address in Prefix, or the
+// relay must say that the client is there (giaddr, the link selection of RFC
+// 3527, the subnet selection of RFC 3011). [SharedNetwork] joins the subnets
+// of one link. For its subnet a pool is authoritative: a client that asks for
+// an address that it cannot have gets a NAK (RFC 2131 section 4.3.2).
 //
-// A machine is its hardware address: the ROM, iPXE, the initramfs and the
-// system get one and the same address, whatever client identifier each of them
-// sends. An address that is not reserved is chosen by, in this order: what the
-// machine has or had, what it asks for, a hash of its hardware address (so
-// that the choice is the same after a restart with an empty store), the next
-// one never used, the one that expired longest ago.
+// A machine is its hardware address, if Identity does not say otherwise: the
+// ROM, iPXE, the initramfs and the system get one and the same address,
+// whatever client identifier each of them sends. An address that is not
+// reserved is chosen by, in this order: what the machine has or had, what it
+// asks for, a hash of its identity (so that the choice is the same after a
+// restart with an empty store), the next one never used, the one that expired
+// longest ago, one that was offered to a machine that did not take it for
+// three seconds.
+//
+// An option is sent with the value of the first of these that has one: the
+// reservation, the classes in their order, Options (and the fields Router,
+// DNS and Domain), Defaults. Clients get all of them, asked for or not, as far
+// as there is room in a message.
 //
 // Exported fields are set before use and not changed afterwards; the pool
 // never writes to them. Prefix and ServerID are required. [Pool.Validate]
@@ -61,12 +81,15 @@ type Pool struct {
 	// Prefix is the subnet, such as 192.168.0.0/24.
 	Prefix netip.Prefix
 
-	// Ranges are the addresses that may be given to any machine. Without
-	// any, only reservations with an address are served.
-	Ranges []Range
+	// Ranges are the addresses that may be given to any machine, but for
+	// those in Exclude. Without any, only reservations with an address are
+	// served.
+	Ranges  []Range
+	Exclude []Range
 
 	// ServerID is the address by which clients know this server (option 54):
-	// the server's own address where it receives their requests.
+	// the server's own address where it receives their requests. A relay may
+	// replace it (RFC 5107).
 	ServerID netip.Addr
 
 	// Reservations are the machines that are known.
@@ -76,11 +99,39 @@ type Pool struct {
 	// all others.
 	KnownOnly bool
 
+	// Identity is what makes a machine the same one as before.
+	Identity Identity
+
+	// NotAuthoritative keeps silent where a NAK would be due to a client that
+	// chose no server: beside a server that knows addresses which this one
+	// does not.
+	NotAuthoritative bool
+
+	// BOOTP says which clients of that protocol (RFC 951) are served.
+	BOOTP BOOTP
+
+	// RapidCommit answers a DISCOVER that asks for it with an ACK at once
+	// (RFC 4039). With several servers on a link every such client takes an
+	// address of each.
+	RapidCommit bool
+
+	// Peers are other servers (option 54) that may give addresses here. A
+	// client that chooses any other is logged at Warn, once for each server.
+	Peers []netip.Addr
+
 	// Router (option 3), DNS (option 6) and Domain (option 15) are sent when
 	// they are set.
 	Router netip.Addr
 	DNS    []netip.Addr
 	Domain string
+
+	// Options are sent to all clients of the subnet, Defaults too where
+	// nothing else sets them (several pools may share one map), Classes to
+	// those that match. [ParseOption] makes values from text. What the
+	// protocol itself is made of cannot be set here (50 to 57, 61, 82).
+	Options  dhcpv4.Options
+	Classes  []Class
+	Defaults dhcpv4.Options
 
 	// LeaseTime is how long a lease lasts, in whole seconds; 0 is 12 hours,
 	// -1 for ever. An initramfs does not renew its lease: a machine whose
@@ -88,76 +139,125 @@ type Pool struct {
 	// do not make this shorter than such machines run without need.
 	LeaseTime time.Duration
 
+	// MaxLeaseTime, when it is set, lets clients choose (option 51): they get
+	// what they ask for, but one minute at least and this at most (-1: any
+	// time).
+	MaxLeaseTime time.Duration
+
 	// OfferTime is how long an offered address is held for the client to
 	// request it; 0 is 15 seconds.
 	OfferTime time.Duration
 
-	// DeclineTime is how long an address is left alone that a client found in
-	// use by a stranger; 0 is 10 minutes.
+	// DeclineTime is how long an address is left alone that a client, or
+	// InUse, found in use by a stranger; 0 is 10 minutes.
 	DeclineTime time.Duration
+
+	// InUse, when it is set, is asked before an address is offered to a
+	// machine that has no lease of it: does somebody use it already? It may
+	// take its time (clients wait for a second at least), and must stop when
+	// ctx ends; an error is logged and means no. [Prober.InUse] fits.
+	// Reserved addresses are not asked for.
+	InUse func(ctx context.Context, r *Request, addr netip.Addr) (bool, error)
+
+	// MaxNewPerPort bounds how many machines that have no lease yet are made
+	// an offer per minute for one port of a relay or switch (option 82), and
+	// MaxNewPerLink for one relay or interface: a machine that makes up
+	// hardware addresses cannot take the whole pool. 0 is 120 for a port and
+	// 20,000 for a link, -1 no limit.
+	MaxNewPerPort, MaxNewPerLink int
 
 	// Store keeps the leases; nil is a [MemoryStore] of the pool's own. Pools
 	// may share one.
 	Store LeaseStore
 
 	// Logger gets, at Warn, what an operator must see: no address left, an
-	// address in use by a stranger. nil is [slog.Default].
+	// address in use by a stranger, a foreign server. nil is [slog.Default].
 	Logger *slog.Logger
 
-	setup sync.Once
-	err   error
-	store LeaseStore
-	// Reservations by hardware address and by address.
-	known    map[string]Reservation
-	reserved map[netip.Addr]net.HardwareAddr
-	size     uint64 // addresses in Ranges
+	setup    sync.Once
+	err      error
+	store    LeaseStore
+	known    map[string]int     // Reservations by reservationKey
+	kinds    uint8              // of keys that are in known
+	reserved map[netip.Addr]int // Reservations by address
+	options  dhcpv4.Options     // Defaults, Options and fields in one
+	ranges   []Range            // Ranges without Exclude
+	size     uint64             // addresses in ranges
 
 	machines  keyLock
 	offers    offers
 	search    searchState
+	newcomers floodGuard
 	exhausted limiter
 	declined  limiter
+	flooded   limiter
+	probing   limiter
 	taken     onceSet
+	rogues    onceSet
 }
 
 var _ Handler = (*Pool)(nil)
+
+// Identity is what makes a machine the same one as before.
+type Identity string
+
+const (
+	// ByHardwareAddr knows a machine by its hardware address.
+	ByHardwareAddr Identity = ""
+	// ByClientID knows a machine by its client identifier (option 61), as
+	// RFC 2131 has it, and by its hardware address where it sends none. ROM,
+	// iPXE, initramfs and system send different ones: each has an address of
+	// its own then.
+	ByClientID Identity = "client-id"
+	// ByUUID knows a machine by its UUID (option 97), which firmware sends,
+	// but most systems do not, and by its hardware address where it sends none.
+	ByUUID Identity = "uuid"
+)
+
+// BOOTP says which clients of the old protocol are served: those cannot renew
+// a lease, so that what they get is theirs for ever.
+type BOOTP string
+
+const (
+	BOOTPNone     BOOTP = ""         // none
+	BOOTPReserved BOOTP = "reserved" // machines with a reserved address
+	BOOTPAny      BOOTP = "any"      // all, from Ranges
+)
 
 // ServeDHCP implements [Handler].
 func (p *Pool) ServeDHCP(ctx context.Context, r *Request) (*dhcpv4.DHCPv4, error) {
 	if err := p.Validate(); err != nil {
 		return nil, err
 	}
-	hw := r.hardwareAddr()
-	if hw == nil {
+	c, ok := p.client(r)
+	if !ok {
 		return nil, nil
 	}
-	res, known := p.known[string(hw)]
-	if p.KnownOnly && !known {
-		return nil, nil
-	}
-	c := client{Request: r, hw: hw, res: res, requested: toAddr(r.RequestedIPAddress()), ciaddr: toAddr(r.ClientIPAddr)}
-	if sid := r.Options.Get(dhcpv4.OptionServerIdentifier); sid != nil {
-		c.server, _ = netip.AddrFromSlice(sid)
-		c.serverSet = true
-	}
+	onLink := r.onLink(p.Prefix) && !p.fromElsewhere(c)
+	return p.serve(ctx, c, onLink)
+}
+
+// serve is ServeDHCP for a client of which is known whether it is on the link.
+func (p *Pool) serve(ctx context.Context, c client, onLink bool) (*dhcpv4.DHCPv4, error) {
 	// One message of a machine at a time: of two DISCOVERs that came at once,
 	// the second sees what the first was offered.
-	defer p.machines.lock(string(hw))()
+	defer p.machines.lock(c.owner)()
 
-	onLink := r.onLink(p.Prefix) && !p.fromElsewhere(c)
-	switch t := r.MessageType(); {
+	switch t := c.MessageType(); {
 	case t == dhcpv4.MessageTypeDiscover && onLink:
 		return p.discover(ctx, c)
 	case t == dhcpv4.MessageTypeRequest && (onLink || p.routed(ctx, c)):
-		return p.request(ctx, c)
-	case t == dhcpv4.MessageTypeInform && p.Prefix.Contains(c.ciaddr) && (onLink || c.ciaddr == r.Peer.Addr()):
+		return p.request(ctx, c, onLink)
+	case t == dhcpv4.MessageTypeInform && p.Prefix.Contains(c.ciaddr) && (onLink || c.ciaddr == c.Peer.Addr()):
 		return p.inform(c), nil
-	case t == dhcpv4.MessageTypeRelease && p.Prefix.Contains(c.ciaddr) && (c.ciaddr == r.Peer.Addr() || !r.Peer.IsValid()):
+	case t == dhcpv4.MessageTypeRelease && p.Prefix.Contains(c.ciaddr) && (c.ciaddr == c.Peer.Addr() || !c.Peer.IsValid()):
 		// It comes from the address that it gives back (RFC 2131 section
 		// 4.4.6); anybody could write another's into the message.
 		return p.release(ctx, c)
 	case t == dhcpv4.MessageTypeDecline && onLink:
 		return p.decline(ctx, c)
+	case c.isBOOTP() && onLink && p.BOOTP != BOOTPNone:
+		return p.bootp(ctx, c)
 	}
 	return nil, nil
 }
@@ -166,11 +266,44 @@ func (p *Pool) ServeDHCP(ctx context.Context, r *Request) (*dhcpv4.DHCPv4, error
 type client struct {
 	*Request
 	hw        net.HardwareAddr
+	owner     string      // see LeaseStore
+	id        string      // owner, where that is not hw
 	res       Reservation // zero for a machine without one
+	self      netip.Addr  // what the client knows this server by
 	requested netip.Addr  // option 50
 	ciaddr    netip.Addr
 	server    netip.Addr // option 54
 	serverSet bool
+}
+
+// client reads the request. ok is false for one that the pool does not serve.
+func (p *Pool) client(r *Request) (c client, ok bool) {
+	c = client{
+		Request: r, hw: r.hardwareAddr(), self: r.serverIDOr(p.ServerID),
+		requested: toAddr(r.Options.Get(dhcpv4.OptionRequestedIPAddress)), ciaddr: toAddr(r.ClientIPAddr),
+	}
+	if c.hw == nil {
+		return c, false
+	}
+	res, id := p.reservation(r)
+	if res >= 0 {
+		c.res = p.Reservations[res]
+	} else if p.KnownOnly {
+		r.notef("subnet %v serves known machines only, and this one has no reservation", p.Prefix)
+		return c, false
+	}
+	if id == "" {
+		id = p.Identity.id(r)
+	}
+	c.id, c.owner = id, id
+	if id == "" {
+		c.owner = string(c.hw)
+	}
+	if sid := r.Options.Get(dhcpv4.OptionServerIdentifier); sid != nil {
+		c.server, _ = netip.AddrFromSlice(sid)
+		c.serverSet = true
+	}
+	return c, true
 }
 
 // routed reports whether the request renews a lease from behind a relay: such
@@ -181,7 +314,7 @@ func (p *Pool) routed(ctx context.Context, c client) bool {
 		return false
 	}
 	l, err := p.store.LeaseByAddr(ctx, c.ciaddr)
-	return err == nil && l.heldBy(c.hw) && l.Active(time.Now())
+	return err == nil && l.heldBy(c.owner) && l.Active(time.Now())
 }
 
 // fromElsewhere reports whether the request was routed here from another
@@ -190,189 +323,6 @@ func (p *Pool) routed(ctx context.Context, c client) bool {
 func (p *Pool) fromElsewhere(c client) bool {
 	return c.ciaddr.IsValid() && c.ciaddr == c.Peer.Addr() && !p.Prefix.Contains(c.ciaddr) &&
 		c.Local.Addr() != broadcastAddr
-}
-
-func (p *Pool) discover(ctx context.Context, c client) (*dhcpv4.DHCPv4, error) {
-	addr, err := p.allocate(ctx, c)
-	if err != nil || !addr.IsValid() {
-		return nil, err
-	}
-	reply := p.reply(c, dhcpv4.MessageTypeOffer)
-	p.setLease(reply, addr)
-	return reply, nil
-}
-
-func (p *Pool) request(ctx context.Context, c client) (*dhcpv4.DHCPv4, error) {
-	if c.serverSet && c.server != p.ServerID {
-		// The client chose another server's offer.
-		if p.offers.drop(c.hw) {
-			p.search.freed()
-		}
-		return nil, nil
-	}
-	addr, renewing := c.requested, false
-	if !addr.IsValid() {
-		// RENEWING and REBINDING put it in ciaddr (RFC 2131 section 4.3.2).
-		addr, renewing = c.ciaddr, true
-	}
-	if !addr.IsValid() {
-		return nil, ErrDrop
-	}
-	ok, err := p.mayHave(ctx, c, addr, renewing)
-	if err != nil {
-		return nil, err
-	}
-	if !ok {
-		return p.nak(c), nil
-	}
-	err = p.commit(ctx, c, addr)
-	if errors.Is(err, fs.ErrExist) {
-		return p.nak(c), nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	reply := p.reply(c, dhcpv4.MessageTypeAck)
-	p.setLease(reply, addr)
-	reply.ClientIPAddr = c.ClientIPAddr
-	return reply, nil
-}
-
-func (p *Pool) nak(c client) *dhcpv4.DHCPv4 {
-	p.offers.drop(c.hw)
-	reply := NewReply(c.Request, dhcpv4.MessageTypeNak)
-	setOption(reply, dhcpv4.OptionServerIdentifier, p.ServerID.AsSlice())
-	setOption(reply, dhcpv4.OptionMessage, []byte("address not available"))
-	return reply
-}
-
-// commit makes the lease, and ends others that the machine has here.
-func (p *Pool) commit(ctx context.Context, c client, addr netip.Addr) error {
-	old, err := p.store.LeasesByHardwareAddr(ctx, c.hw)
-	if err != nil {
-		return err
-	}
-	l := Lease{
-		Addr: addr, HardwareAddr: c.hw, UUID: c.UUID(), Archs: c.ClientArch(), Expires: p.expires(),
-		ClientID: c.Options.Get(dhcpv4.OptionClientIdentifier),
-		Hostname: c.res.Hostname,
-	}
-	// A client chooses these: nothing long, and no name that is none.
-	l.Archs = l.Archs[:min(len(l.Archs), 16)]
-	l.ClientID = l.ClientID[:min(len(l.ClientID), 255)]
-	if name := c.HostName(); validHostname(name) {
-		l.ClientHostname = name
-	}
-	slices.SortFunc(old, func(a, b Lease) int { return b.Expires.Compare(a.Expires) })
-	for _, o := range old {
-		l.UUID = cmp.Or(l.UUID, o.UUID)
-		if l.Archs == nil {
-			l.Archs = o.Archs
-		}
-	}
-	if err := p.store.Commit(ctx, l); err != nil {
-		return err
-	}
-	p.offers.drop(c.hw)
-	for _, o := range old {
-		if o.Addr != addr && p.Prefix.Contains(o.Addr) && o.Active(time.Now()) {
-			if err := p.store.Release(ctx, o.Addr, c.hw); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return err
-			}
-			p.search.freed()
-		}
-	}
-	return nil
-}
-
-func (p *Pool) inform(c client) *dhcpv4.DHCPv4 {
-	// RFC 2131 section 4.3.5: parameters only, neither address nor lease time.
-	reply := p.reply(c, dhcpv4.MessageTypeAck)
-	reply.ClientIPAddr = c.ClientIPAddr
-	return reply
-}
-
-func (p *Pool) release(ctx context.Context, c client) (*dhcpv4.DHCPv4, error) {
-	if c.serverSet && c.server != p.ServerID {
-		return nil, nil
-	}
-	switch err := p.store.Release(ctx, c.ciaddr, c.hw); {
-	case err == nil:
-		p.search.freed()
-	case !errors.Is(err, fs.ErrNotExist):
-		return nil, err
-	}
-	return nil, ErrDrop
-}
-
-// decline takes an address out of use that the client, by ARP, found to be
-// somebody else's. Only the machine that was given it is believed.
-func (p *Pool) decline(ctx context.Context, c client) (*dhcpv4.DHCPv4, error) {
-	if c.serverSet && c.server != p.ServerID || !p.Prefix.Contains(c.requested) {
-		return nil, nil
-	}
-	l, err := p.store.LeaseByAddr(ctx, c.requested)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	if !(err == nil && l.heldBy(c.hw)) && p.offers.addr(c.hw) != c.requested {
-		return nil, ErrDrop
-	}
-	p.offers.drop(c.hw)
-	reserved := p.reserved[c.requested] != nil
-	if ok, missed := p.declined.allow(time.Second); ok {
-		p.logger().Warn("dhcp: a client found its address in use by a machine that did not get it here: find that one (arping) and move it, or change the range or the reservation",
-			"addr", c.requested, "mac", c.hw.String(), "reserved", reserved, "unlogged", missed)
-	}
-	if reserved {
-		// Quarantine would leave the machine without any address.
-		return nil, ErrDrop
-	}
-	if err := p.store.Decline(ctx, c.requested, c.hw, time.Now().Add(p.declineTime())); err != nil && !errors.Is(err, fs.ErrExist) {
-		return nil, err
-	}
-	return nil, ErrDrop
-}
-
-// reply starts an OFFER or ACK with the parameters of the subnet.
-func (p *Pool) reply(c client, t dhcpv4.MessageType) *dhcpv4.DHCPv4 {
-	reply := NewReply(c.Request, t)
-	setOption(reply, dhcpv4.OptionServerIdentifier, p.ServerID.AsSlice())
-	setOption(reply, dhcpv4.OptionSubnetMask, net.CIDRMask(p.Prefix.Bits(), 32))
-	if p.Prefix.Bits() < 31 {
-		setOption(reply, dhcpv4.OptionBroadcastAddress, lastAddr(p.Prefix).AsSlice())
-	}
-	if p.Router.IsValid() {
-		setOption(reply, dhcpv4.OptionRouter, p.Router.AsSlice())
-	}
-	if len(p.DNS) > 0 {
-		var list []byte
-		for _, a := range p.DNS {
-			list = append(list, a.AsSlice()...)
-		}
-		setOption(reply, dhcpv4.OptionDomainNameServer, list)
-	}
-	if p.Domain != "" {
-		setOption(reply, dhcpv4.OptionDomainName, []byte(p.Domain))
-	}
-	if c.res.Hostname != "" {
-		setOption(reply, dhcpv4.OptionHostName, []byte(c.res.Hostname))
-	}
-	return reply
-}
-
-func (p *Pool) setLease(reply *dhcpv4.DHCPv4, addr netip.Addr) {
-	reply.YourIPAddr = toIP(addr)
-	seconds := uint32(0xffffffff) // RFC 2131 section 3.3: infinity
-	if t := p.leaseTime(); t > 0 {
-		seconds = uint32(t / time.Second)
-	}
-	setOption(reply, dhcpv4.OptionIPAddressLeaseTime,
-		[]byte{byte(seconds >> 24), byte(seconds >> 16), byte(seconds >> 8), byte(seconds)})
-}
-
-func setOption(m *dhcpv4.DHCPv4, code dhcpv4.OptionCode, value []byte) {
-	m.Options[code.Code()] = value
 }
 
 // LeaseByAddr returns the active lease of an address of this pool: who is this
@@ -397,34 +347,32 @@ func (p *Pool) LeaseByAddr(ctx context.Context, addr netip.Addr) (Lease, error) 
 }
 
 // LeaseByHardwareAddr returns the active lease of a machine in this pool, or
-// [fs.ErrNotExist]. It may be called concurrently.
+// [fs.ErrNotExist]. It may be called concurrently. Where machines are known by
+// something else than their hardware address it looks at all leases.
 func (p *Pool) LeaseByHardwareAddr(ctx context.Context, hw net.HardwareAddr) (Lease, error) {
 	if err := p.Validate(); err != nil {
 		return Lease{}, err
 	}
-	leases, err := p.store.LeasesByHardwareAddr(ctx, hw)
+	leases, err := p.store.LeasesByOwner(ctx, string(hw))
 	if err != nil {
 		return Lease{}, err
 	}
 	for _, l := range leases {
-		if p.Prefix.Contains(l.Addr) && bytes.Equal(l.HardwareAddr, hw) && l.Active(time.Now()) {
+		if p.Prefix.Contains(l.Addr) && l.Active(time.Now()) {
 			return l, nil
 		}
 	}
-	return Lease{}, fmt.Errorf("dhcp: no lease of %v: %w", hw, fs.ErrNotExist)
-}
-
-func (p *Pool) leaseTime() time.Duration { return cmp.Or(p.LeaseTime, defaultLeaseTime) }
-
-func (p *Pool) offerTime() time.Duration { return cmp.Or(p.OfferTime, defaultOfferTime) }
-
-func (p *Pool) declineTime() time.Duration { return cmp.Or(p.DeclineTime, defaultDeclineTime) }
-
-func (p *Pool) expires() time.Time {
-	if t := p.leaseTime(); t > 0 {
-		return time.Now().Add(t)
+	if p.Identity != ByHardwareAddr || p.kinds&^(1<<keyHardware) != 0 {
+		for l, err := range p.store.Leases(ctx) {
+			if err != nil {
+				return Lease{}, err
+			}
+			if p.Prefix.Contains(l.Addr) && bytes.Equal(l.HardwareAddr, hw) && l.Active(time.Now()) {
+				return l, nil
+			}
+		}
 	}
-	return time.Time{}
+	return Lease{}, fmt.Errorf("dhcp: no lease of %v: %w", hw, fs.ErrNotExist)
 }
 
 func (p *Pool) logger() *slog.Logger { return orDefault(p.Logger) }

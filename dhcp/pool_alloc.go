@@ -5,32 +5,66 @@ import (
 	"errors"
 	"hash/fnv"
 	"io/fs"
-	"net"
 	"net/netip"
 	"slices"
 	"sync"
 	"time"
 )
 
-// allocate chooses the address to offer and holds it for the client. The zero
+// maxInUse is how many addresses are tried for one DISCOVER when strangers
+// are found to use them.
+const maxInUse = 3
+
+// choose finds the address to offer and holds it for the client. The zero
 // Addr means that there is none.
-func (p *Pool) allocate(ctx context.Context, c client) (netip.Addr, error) {
-	if c.res.Addr.IsValid() {
-		usable, err := p.available(ctx, c.res.Addr, c.hw)
-		if err != nil {
+func (p *Pool) choose(ctx context.Context, c client) (netip.Addr, error) {
+	for range maxInUse {
+		addr, fresh, err := p.allocate(ctx, c)
+		if err != nil || !addr.IsValid() || !fresh || p.InUse == nil || c.dry() {
+			return addr, err
+		}
+		used, err := p.InUse(ctx, c.Request, addr)
+		if err != nil && ctx.Err() == nil {
+			if ok, missed := p.probing.allow(time.Minute); ok {
+				p.logger().Warn("dhcp: cannot find out whether an address is in use, it is offered all the same", "addr", addr, "err", err, "unlogged", missed)
+			}
+		}
+		if !used || err != nil {
+			return addr, nil
+		}
+		if ok, missed := p.declined.allow(time.Second); ok {
+			p.logger().Warn("dhcp: an address of the range is in use by a machine that did not get it here: find that one (arping), or exclude the address",
+				"addr", addr, "unlogged", missed)
+		}
+		p.offers.drop(c.owner)
+		if err := p.store.Decline(ctx, addr, c.owner, time.Now().Add(p.declineTime())); err != nil && !errors.Is(err, fs.ErrExist) {
 			return netip.Addr{}, err
 		}
-		if usable {
-			return c.res.Addr, nil // nobody else is offered it: no hold needed
+	}
+	return netip.Addr{}, nil
+}
+
+// allocate is choose without the question whether a stranger uses the address;
+// fresh is false for one that the client has, or was offered just now.
+func (p *Pool) allocate(ctx context.Context, c client) (addr netip.Addr, fresh bool, err error) {
+	if c.res.Addr.IsValid() {
+		usable, err := p.available(ctx, c.res.Addr, c.owner)
+		if err != nil {
+			return netip.Addr{}, false, err
 		}
+		if usable {
+			c.notef("%v is reserved for %v", c.res.Addr, &c.res)
+			return c.res.Addr, false, nil // nobody else is offered it: no hold needed
+		}
+		c.notef("%v is reserved for %v, but in use by another machine or in quarantine", c.res.Addr, &c.res)
 		if p.taken.first(c.hw.String()) {
 			p.logger().Warn("dhcp: the reserved address is still leased to another machine or in quarantine, the pool gives one meanwhile",
 				"mac", c.hw.String(), "addr", c.res.Addr)
 		}
 	}
-	leases, err := p.store.LeasesByHardwareAddr(ctx, c.hw)
+	leases, err := p.store.LeasesByOwner(ctx, c.owner)
 	if err != nil {
-		return netip.Addr{}, err
+		return netip.Addr{}, false, err
 	}
 	// The latest first; no expiry is later than any.
 	slices.SortFunc(leases, func(a, b Lease) int {
@@ -42,103 +76,165 @@ func (p *Pool) allocate(ctx context.Context, c client) (netip.Addr, error) {
 		}
 		return b.Expires.Compare(a.Expires)
 	})
+	now := time.Now()
 	for _, l := range leases {
-		if p.givable(l.Addr) && p.offers.hold(l.Addr, c.hw, p.offerTime()) == l.Addr {
-			return l.Addr, nil
+		// It goes before one that was merely offered the address.
+		if p.givable(l.Addr) && p.take(c, l.Addr) {
+			c.notef("the machine has or had %v", l.Addr)
+			return l.Addr, !l.Active(now), nil
 		}
 	}
-	if a := p.offers.addr(c.hw); a.IsValid() {
-		return p.offers.hold(a, c.hw, p.offerTime()), nil
+	if a := p.offers.addr(c.owner); a.IsValid() && p.givable(a) {
+		c.notef("%v was offered to it a moment ago", a)
+		return p.hold(c, a), false, nil
+	}
+	if len(leases) == 0 && !c.res.Addr.IsValid() && !p.admit(c) {
+		return netip.Addr{}, false, nil
 	}
 	if p.givable(c.requested) {
-		usable, err := p.available(ctx, c.requested, c.hw)
+		usable, err := p.available(ctx, c.requested, c.owner)
 		if err != nil {
-			return netip.Addr{}, err
+			return netip.Addr{}, false, err
 		}
 		if usable {
-			if a := p.offers.hold(c.requested, c.hw, p.offerTime()); a.IsValid() {
-				return a, nil
+			if a := p.hold(c, c.requested); a.IsValid() {
+				c.notef("the machine asks for %v, which is free", a)
+				return a, true, nil
 			}
 		}
 	}
-	return p.findFree(ctx, c.hw)
+	addr, err = p.findFree(ctx, c)
+	return addr, true, err
+}
+
+// hold is offers.hold, without an effect where nothing shall happen.
+func (p *Pool) hold(c client, a netip.Addr) netip.Addr {
+	if !c.dry() {
+		return p.offers.hold(a, c.owner, p.offerTime())
+	}
+	if p.offers.heldUntil(a, c.owner, time.Now()).IsZero() {
+		return a
+	}
+	return netip.Addr{}
+}
+
+// take holds an address also when it is held for somebody else.
+func (p *Pool) take(c client, a netip.Addr) bool {
+	if !c.dry() {
+		p.offers.take(a, c.owner, p.offerTime())
+	}
+	return true
 }
 
 // givable reports whether the pool may choose the address for a machine that
 // it is not reserved for.
 func (p *Pool) givable(a netip.Addr) bool {
-	return a.IsValid() && p.inRanges(a) && !p.excluded(a) && p.reserved[a] == nil
+	_, reserved := p.reserved[a]
+	return !reserved && p.inRanges(a) && !p.excluded(a)
 }
 
-// available reports whether nobody but hw has a lease of the address.
-func (p *Pool) available(ctx context.Context, a netip.Addr, hw net.HardwareAddr) (bool, error) {
+// available reports whether nobody but the owner has a lease of the address.
+func (p *Pool) available(ctx context.Context, a netip.Addr, owner string) (bool, error) {
 	l, err := p.store.LeaseByAddr(ctx, a)
 	if errors.Is(err, fs.ErrNotExist) {
 		return true, nil
 	}
-	return err == nil && (l.heldBy(hw) || !l.holds(time.Now())), err
+	return err == nil && (l.heldBy(owner) || !l.holds(time.Now())), err
 }
 
-// enough is how many addresses are looked at for one that was never used,
-// before an expired one will do.
-const enough = 1024
+// state is until when an address is or was in use.
+func (p *Pool) state(ctx context.Context, a netip.Addr) (expires time.Time, known bool, err error) {
+	if s, ok := p.store.(addrStates); ok {
+		expires, known = s.state(a)
+		return expires, known, nil
+	}
+	l, err := p.store.LeaseByAddr(ctx, a)
+	if errors.Is(err, fs.ErrNotExist) {
+		return time.Time{}, false, nil
+	}
+	return l.Expires, err == nil, err
+}
 
-// findFree searches the ranges, from a place that depends on hw.
-func (p *Pool) findFree(ctx context.Context, hw net.HardwareAddr) (netip.Addr, error) {
+const (
+	// enough is how many addresses are looked at for one that was never used,
+	// before an expired one will do.
+	enough = 1024
+	// patience is how long a machine that was offered an address has it for
+	// sure: EDK2 and iPXE collect offers for up to three seconds.
+	patience = 3 * time.Second
+)
+
+// findFree searches the ranges, from a place that depends on the owner.
+func (p *Pool) findFree(ctx context.Context, c client) (netip.Addr, error) {
 	now := time.Now()
 	if p.size == 0 || p.search.hopeless(now) {
-		p.warnExhausted(hw)
+		p.warnExhausted(c)
 		return netip.Addr{}, nil
 	}
 	h := fnv.New64a()
-	h.Write(hw)
+	h.Write([]byte(c.owner))
 	start := h.Sum64() % p.size
 	mark := p.search.mark()
+	hold := p.offerTime()
 
-	var oldest Lease // expired, and longest ago
+	var oldest, idle netip.Addr // expired longest ago; offered longest ago
+	var oldestAt, idleAt time.Time
 	next := now.Add(recheck)
 	for i := range p.size {
 		a := p.nth((start + i) % p.size)
 		if !p.givable(a) {
 			continue
 		}
-		if until := p.offers.heldUntil(a, hw, now); !until.IsZero() {
-			next = earlier(next, until)
+		if until := p.offers.heldUntil(a, c.owner, now); !until.IsZero() {
+			if idleAt.IsZero() || until.Before(idleAt) {
+				idle, idleAt = a, until
+			}
 			continue
 		}
-		l, err := p.store.LeaseByAddr(ctx, a)
+		expires, known, err := p.state(ctx, a)
 		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			if got := p.offers.hold(a, hw, p.offerTime()); got.IsValid() {
-				return got, nil
-			}
 		case err != nil:
 			return netip.Addr{}, err
-		case l.holds(now):
-			if !l.Expires.IsZero() {
-				next = earlier(next, l.Expires)
+		case !known:
+			if got := p.hold(c, a); got.IsValid() {
+				c.notef("%v was never used", got)
+				return got, nil
 			}
-		case !oldest.Addr.IsValid() || l.Expires.Before(oldest.Expires):
-			oldest = l
+		case expires.IsZero() || now.Before(expires):
+			if !expires.IsZero() {
+				next = earlier(next, expires)
+			}
+		case !oldest.IsValid() || expires.Before(oldestAt):
+			oldest, oldestAt = a, expires
 		}
-		if i >= enough && oldest.Addr.IsValid() {
+		if i >= enough && oldest.IsValid() {
 			break
 		}
 	}
-	if oldest.Addr.IsValid() {
-		if got := p.offers.hold(oldest.Addr, hw, p.offerTime()); got.IsValid() {
+	if oldest.IsValid() {
+		if got := p.hold(c, oldest); got.IsValid() {
+			c.notef("the lease of %v expired longest ago", got)
 			return got, nil
 		}
 	}
+	if idle.IsValid() {
+		since := now.Sub(idleAt.Add(-hold))
+		if since >= min(patience, hold) && p.take(c, idle) {
+			c.notef("%v was offered to a machine that did not take it", idle)
+			return idle, nil
+		}
+		next = earlier(next, idleAt.Add(-hold).Add(patience))
+	}
 	p.search.failed(mark, next)
-	p.warnExhausted(hw)
+	p.warnExhausted(c)
 	return netip.Addr{}, nil
 }
 
-func (p *Pool) warnExhausted(hw net.HardwareAddr) {
+func (p *Pool) warnExhausted(c client) {
+	c.notef("no address is left in %v", p.Prefix)
 	if ok, missed := p.exhausted.allow(time.Minute); ok {
 		p.logger().Warn("dhcp: no address left for a client: widen Ranges or shorten LeaseTime",
-			"subnet", p.Prefix, "mac", hw.String(), "addresses", p.size, "unlogged", missed)
+			"subnet", p.Prefix, "mac", c.hw.String(), "addresses", p.size, "unlogged", missed)
 	}
 }
 
@@ -154,17 +250,17 @@ func (p *Pool) mayHave(ctx context.Context, c client, addr netip.Addr, renewing 
 	if !p.Prefix.Contains(addr) || p.excluded(addr) {
 		return false, nil
 	}
-	if owner := p.reserved[addr]; owner != nil {
-		if string(owner) != string(c.hw) {
+	if _, ok := p.reserved[addr]; ok {
+		if c.res.Addr != addr {
 			return false, nil
 		}
-		return p.available(ctx, addr, c.hw)
+		return p.available(ctx, addr, c.owner)
 	}
 	l, err := p.store.LeaseByAddr(ctx, addr)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return false, err
 	}
-	own := err == nil && l.heldBy(c.hw)
+	own := err == nil && l.heldBy(c.owner)
 	now := time.Now()
 	if err == nil && !own && l.holds(now) {
 		return false, nil
@@ -175,90 +271,12 @@ func (p *Pool) mayHave(ctx context.Context, c client, addr netip.Addr, renewing 
 		// REQUEST that is repeated gets the ACK once more.
 		return true, nil
 	}
-	if c.res.Addr.IsValid() && p.offers.addr(c.hw) != addr {
+	if c.res.Addr.IsValid() && p.offers.addr(c.owner) != addr {
 		// It shall come back for the address reserved for it. It was offered
 		// another one only if that was not free.
 		return false, nil
 	}
-	return p.inRanges(addr) && p.offers.heldUntil(addr, c.hw, now).IsZero(), nil
-}
-
-// offers are the addresses held for clients that have not requested them yet:
-// one per client, in memory only. The zero value is ready to use. It cannot
-// outgrow the pool's ranges.
-type offers struct {
-	mu     sync.Mutex
-	byAddr map[netip.Addr]offer
-	byHW   map[string]netip.Addr
-}
-
-type offer struct {
-	hw      string
-	expires time.Time
-}
-
-// hold keeps a for hw and returns it, or returns what is held for hw already,
-// or the zero Addr when another client has a.
-func (o *offers) hold(a netip.Addr, hw net.HardwareAddr, d time.Duration) netip.Addr {
-	now := time.Now()
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if held, ok := o.byHW[string(hw)]; ok && held != a {
-		if now.Before(o.byAddr[held].expires) {
-			o.byAddr[held] = offer{hw: string(hw), expires: now.Add(d)}
-			return held
-		}
-		delete(o.byAddr, held)
-		delete(o.byHW, string(hw))
-	}
-	if old, ok := o.byAddr[a]; ok && old.hw != string(hw) {
-		if now.Before(old.expires) {
-			return netip.Addr{}
-		}
-		delete(o.byHW, old.hw)
-	}
-	if o.byAddr == nil {
-		o.byAddr = make(map[netip.Addr]offer)
-		o.byHW = make(map[string]netip.Addr)
-	}
-	o.byAddr[a] = offer{hw: string(hw), expires: now.Add(d)}
-	o.byHW[string(hw)] = a
-	return a
-}
-
-// addr returns what is held for hw, or the zero Addr.
-func (o *offers) addr(hw net.HardwareAddr) netip.Addr {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	a, ok := o.byHW[string(hw)]
-	if !ok || !time.Now().Before(o.byAddr[a].expires) {
-		return netip.Addr{}
-	}
-	return a
-}
-
-// heldUntil returns until when a is held for a client other than hw, or the
-// zero time.
-func (o *offers) heldUntil(a netip.Addr, hw net.HardwareAddr, now time.Time) time.Time {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	of, ok := o.byAddr[a]
-	if !ok || of.hw == string(hw) || !now.Before(of.expires) {
-		return time.Time{}
-	}
-	return of.expires
-}
-
-// drop forgets what is held for hw, and reports whether anything was.
-func (o *offers) drop(hw net.HardwareAddr) bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	a, ok := o.byHW[string(hw)]
-	if ok {
-		delete(o.byAddr, a)
-		delete(o.byHW, string(hw))
-	}
-	return ok
+	return p.inRanges(addr) && p.offers.heldUntil(addr, c.owner, now).IsZero(), nil
 }
 
 // recheck is how long at most a pool is taken for exhausted without looking:

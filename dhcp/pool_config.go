@@ -4,11 +4,15 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io/fs"
+	"maps"
 	"math"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
 )
 
 // Validate reports, as an error that is [fs.ErrInvalid], what in the pool's
@@ -42,6 +46,12 @@ func (p *Pool) index() error {
 		return fmt.Errorf("field Domain is longer than 253 bytes")
 	case p.LeaseTime != -1 && p.LeaseTime != 0 && (p.LeaseTime < time.Second || p.LeaseTime/time.Second >= math.MaxUint32):
 		return fmt.Errorf("field LeaseTime %v is neither 0, -1 nor between 1 second and 136 years", p.LeaseTime)
+	case p.MaxLeaseTime > 0 && p.MaxLeaseTime < time.Minute:
+		return fmt.Errorf("field MaxLeaseTime %v is shorter than a minute", p.MaxLeaseTime)
+	case p.Identity != ByHardwareAddr && p.Identity != ByClientID && p.Identity != ByUUID:
+		return fmt.Errorf("field Identity %q is neither empty, %q nor %q", p.Identity, ByClientID, ByUUID)
+	case p.BOOTP != BOOTPNone && p.BOOTP != BOOTPReserved && p.BOOTP != BOOTPAny:
+		return fmt.Errorf("field BOOTP %q is neither empty, %q nor %q", p.BOOTP, BOOTPReserved, BOOTPAny)
 	case p.OfferTime < 0 || p.DeclineTime < 0:
 		return fmt.Errorf("field OfferTime or DeclineTime is negative")
 	}
@@ -62,35 +72,77 @@ func (p *Pool) index() error {
 				return fmt.Errorf("ranges %v-%v and %v-%v overlap", o.First, o.Last, r.First, r.Last)
 			}
 		}
-		p.size += uint64(addrNumber(r.Last)-addrNumber(r.First)) + 1
 	}
+	for _, r := range p.Exclude {
+		if !r.First.Is4() || !r.Last.Is4() || r.Last.Less(r.First) {
+			return fmt.Errorf("exclusion %v-%v is no range", r.First, r.Last)
+		}
+	}
+	p.ranges = without(p.Ranges, p.Exclude)
+	for _, r := range p.ranges {
+		p.size += r.size()
+	}
+	for i := range p.Classes {
+		class := &p.Classes[i]
+		if err := class.validate(); err != nil {
+			return fmt.Errorf("class %q: %w", class.Name, err)
+		}
+		if err := checkOptions(class.Options); err != nil {
+			return fmt.Errorf("class %q: %w", class.Name, err)
+		}
+	}
+	if err := p.indexOptions(); err != nil {
+		return err
+	}
+	p.reserved = make(map[netip.Addr]int, len(p.Reservations))
 	return p.indexReservations()
 }
 
-func (p *Pool) indexReservations() error {
-	p.known = make(map[string]Reservation, len(p.Reservations))
-	p.reserved = make(map[netip.Addr]net.HardwareAddr, len(p.Reservations))
-	for _, r := range p.Reservations {
-		if len(r.HardwareAddr) == 0 || len(r.HardwareAddr) > 16 {
-			return fmt.Errorf("reservation %q %v: hardware address %q has not 1 to 16 bytes", r.Hostname, r.Addr, r.HardwareAddr)
+// indexOptions puts together what all clients of the subnet get.
+func (p *Pool) indexOptions() error {
+	p.options = maps.Clone(p.Defaults)
+	if p.options == nil {
+		p.options = make(dhcpv4.Options)
+	}
+	fields := dhcpv4.Options{}
+	set := func(code dhcpv4.OptionCode, v []byte) { fields[code.Code()] = v }
+	if p.Router.IsValid() {
+		set(dhcpv4.OptionRouter, p.Router.AsSlice())
+	}
+	if len(p.DNS) > 0 {
+		var list []byte
+		for _, a := range p.DNS {
+			list = append(list, a.AsSlice()...)
 		}
-		if _, ok := p.known[string(r.HardwareAddr)]; ok {
-			return fmt.Errorf("two reservations for %v", r.HardwareAddr)
+		set(dhcpv4.OptionDomainNameServer, list)
+	}
+	if p.Domain != "" {
+		set(dhcpv4.OptionDomainName, []byte(p.Domain))
+	}
+	for code := range fields {
+		if _, twice := p.Options[code]; twice {
+			return fmt.Errorf("option %d (%v) is in Options and in a field of its own", code, dhcpv4.GenericOptionCode(code))
 		}
-		if !validHostname(r.Hostname) {
-			return fmt.Errorf("reservation for %v: %q is no host name", r.HardwareAddr, r.Hostname)
+	}
+	set(dhcpv4.OptionSubnetMask, net.CIDRMask(p.Prefix.Bits(), 32))
+	if p.Prefix.Bits() < 31 {
+		set(dhcpv4.OptionBroadcastAddress, lastAddr(p.Prefix).AsSlice())
+	}
+	maps.Copy(p.options, fields)
+	maps.Copy(p.options, p.Options)
+	if err := checkOptions(p.Defaults); err != nil {
+		return err
+	}
+	return checkOptions(p.Options)
+}
+
+// checkOptions refuses those that the protocol itself is made of.
+func checkOptions(o dhcpv4.Options) error {
+	for code := range o {
+		switch {
+		case code == 0 || code == 255 || code >= 50 && code <= 57 || code == 61 || code == 80 || code == 82 || code == 97 || code == 118:
+			return fmt.Errorf("option %d is the protocol's own and cannot be set", code)
 		}
-		p.known[string(r.HardwareAddr)] = r
-		if !r.Addr.IsValid() {
-			continue
-		}
-		if !p.Prefix.Contains(r.Addr) || p.excluded(r.Addr) {
-			return fmt.Errorf("reservation for %v: %v is not an address for a machine of this subnet", r.HardwareAddr, r.Addr)
-		}
-		if other := p.reserved[r.Addr]; other != nil {
-			return fmt.Errorf("%v is reserved for both %v and %v", r.Addr, other, r.HardwareAddr)
-		}
-		p.reserved[r.Addr] = r.HardwareAddr
 	}
 	return nil
 }
@@ -110,24 +162,42 @@ func (p *Pool) excluded(a netip.Addr) bool {
 }
 
 func (p *Pool) inRanges(a netip.Addr) bool {
-	for _, r := range p.Ranges {
-		if r.contains(a) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(p.ranges, func(r Range) bool { return r.contains(a) })
 }
 
 // nth returns the n-th address of the ranges, counted through all of them.
 func (p *Pool) nth(n uint64) netip.Addr {
-	for _, r := range p.Ranges {
-		size := uint64(addrNumber(r.Last)-addrNumber(r.First)) + 1
-		if n < size {
+	for _, r := range p.ranges {
+		if n < r.size() {
 			return numberAddr(addrNumber(r.First) + uint32(n))
 		}
-		n -= size
+		n -= r.size()
 	}
 	return netip.Addr{}
+}
+
+func (r Range) size() uint64 { return uint64(addrNumber(r.Last)-addrNumber(r.First)) + 1 }
+
+// without takes the excluded addresses out of the ranges.
+func without(ranges, exclude []Range) []Range {
+	left := slices.Clone(ranges)
+	for _, x := range exclude {
+		var next []Range
+		for _, r := range left {
+			if r.Last.Less(x.First) || x.Last.Less(r.First) {
+				next = append(next, r)
+				continue
+			}
+			if r.First.Less(x.First) {
+				next = append(next, Range{r.First, x.First.Prev()})
+			}
+			if x.Last.Less(r.Last) {
+				next = append(next, Range{x.Last.Next(), r.Last})
+			}
+		}
+		left = next
+	}
+	return left
 }
 
 func addrNumber(a netip.Addr) uint32 {

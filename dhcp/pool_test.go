@@ -204,7 +204,7 @@ func TestPoolMessagePaths(t *testing.T) {
 			}
 			switch kind {
 			case offered:
-				require.True(t, p.inRanges(toAddr(reply.YourIPAddr)) || p.reserved[toAddr(reply.YourIPAddr)] != nil)
+				require.True(t, p.inRanges(toAddr(reply.YourIPAddr)) || func() bool { _, ok := p.reserved[toAddr(reply.YourIPAddr)]; return ok }())
 			case naked:
 				require.Nil(t, reply.YourIPAddr)
 				require.False(t, reply.Options.Has(dhcpv4.OptionIPAddressLeaseTime))
@@ -425,7 +425,7 @@ func TestPoolExhausted(t *testing.T) {
 		require.Contains(t, logged.String(), "unlogged=99")
 
 		// Another server frees an address in the shared store: noticed soon.
-		require.NoError(t, p.store.Release(t.Context(), p.nth(0), net.HardwareAddr{2, 0, 0, 0, 1, leaseOwner(t, p, p.nth(0))}))
+		require.NoError(t, p.store.Release(t.Context(), p.nth(0), string(net.HardwareAddr{2, 0, 0, 0, 1, leaseOwner(t, p, p.nth(0))})))
 		time.Sleep(recheck)
 		kind, _ := serve(t, p, on(message(discover, macA, bareSystem)))
 		require.Equal(t, offered, kind)
@@ -520,7 +520,7 @@ func (s brokenStore) Commit(context.Context, Lease) error { return s.err }
 func (s brokenStore) LeaseByAddr(context.Context, netip.Addr) (Lease, error) {
 	return Lease{}, s.err
 }
-func (s brokenStore) LeasesByHardwareAddr(context.Context, net.HardwareAddr) ([]Lease, error) {
+func (s brokenStore) LeasesByOwner(context.Context, string) ([]Lease, error) {
 	return nil, s.err
 }
 func (s brokenStore) Leases(context.Context) iter.Seq2[Lease, error] { return nil }
@@ -573,7 +573,7 @@ func TestPoolValidate(t *testing.T) {
 		{"overlap", func(p *Pool) {
 			p.Ranges = []Range{{ip("10.0.0.5"), ip("10.0.0.9")}, {ip("10.0.0.1"), ip("10.0.0.5")}}
 		}},
-		{"1 to 16 bytes", func(p *Pool) { p.Reservations = []Reservation{{Addr: ip("10.0.0.5")}} }},
+		{"names no machine", func(p *Pool) { p.Reservations = []Reservation{{Addr: ip("10.0.0.5")}} }},
 		{"two reservations for", func(p *Pool) { p.Reservations = []Reservation{{HardwareAddr: macA}, {HardwareAddr: macA}} }},
 		{"reserved for both", func(p *Pool) {
 			p.Reservations = []Reservation{{HardwareAddr: macA, Addr: ip("10.0.0.5")}, {HardwareAddr: macB, Addr: ip("10.0.0.5")}}

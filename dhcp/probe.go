@@ -60,23 +60,30 @@ const (
 // broadcastFrame wraps a client's message into UDP, IPv4 and Ethernet headers,
 // from 0.0.0.0:68 to 255.255.255.255:67, as a host without an address sends it.
 func broadcastFrame(hw net.HardwareAddr, payload []byte) []byte {
+	return udpFrame(hw, net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff},
+		netip.AddrPortFrom(netip.IPv4Unspecified(), clientPort), netip.AddrPortFrom(broadcastAddr, serverPort), payload)
+}
+
+// udpFrame wraps a payload into UDP, IPv4 and Ethernet headers.
+func udpFrame(src, dst net.HardwareAddr, from, to netip.AddrPort, payload []byte) []byte {
 	f := make([]byte, etherHeader+ipHeader+udpHeader, etherHeader+ipHeader+udpHeader+len(payload))
-	copy(f, []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff})
-	copy(f[6:], hw)
+	copy(f, dst)
+	copy(f[6:], src)
 	binary.BigEndian.PutUint16(f[12:], 0x0800)
 
 	ip := f[etherHeader:]
 	ip[0] = 4<<4 | ipHeader/4
 	binary.BigEndian.PutUint16(ip[2:], uint16(ipHeader+udpHeader+len(payload)))
 	ip[8], ip[9] = 64, protoUDP
-	copy(ip[16:20], []byte{255, 255, 255, 255})
+	copy(ip[12:16], from.Addr().AsSlice())
+	copy(ip[16:20], to.Addr().AsSlice())
 	binary.BigEndian.PutUint16(ip[10:], checksum(ip[:ipHeader]))
 
 	udp := ip[ipHeader:]
-	binary.BigEndian.PutUint16(udp, clientPort)
-	binary.BigEndian.PutUint16(udp[2:], serverPort)
+	binary.BigEndian.PutUint16(udp, from.Port())
+	binary.BigEndian.PutUint16(udp[2:], to.Port())
 	binary.BigEndian.PutUint16(udp[4:], uint16(udpHeader+len(payload)))
-	// UDP checksum 0: none (RFC 768).
+	// UDP checksum 0: none (RFC 768). Ethernet has one of its own.
 	return append(f, payload...)
 }
 

@@ -17,7 +17,9 @@ import (
 // sends, so a handler cannot get them wrong.
 func NewReply(r *Request, t dhcpv4.MessageType) *dhcpv4.DHCPv4 {
 	reply := &dhcpv4.DHCPv4{Options: make(dhcpv4.Options, 16)}
-	reply.Options[dhcpv4.OptionDHCPMessageType.Code()] = []byte{byte(t)}
+	if t != dhcpv4.MessageTypeNone { // which is BOOTP
+		reply.Options[dhcpv4.OptionDHCPMessageType.Code()] = []byte{byte(t)}
+	}
 	echo(r, reply)
 	return reply
 }
@@ -42,6 +44,9 @@ func echo(r *Request, reply *dhcpv4.DHCPv4) {
 			reply.Options[code.Code()] = v
 		}
 	}
+	if v, ok := r.Options[dhcpv4.OptionSubnetSelection.Code()]; ok && toAddr(r.GatewayIPAddr).IsValid() {
+		reply.Options[dhcpv4.OptionSubnetSelection.Code()] = v // RFC 3011: it was heeded
+	}
 	// RFC 2131 section 4.3.2: a relay must broadcast a NAK, the client has no
 	// address that it could be reached by.
 	if reply.MessageType() == dhcpv4.MessageTypeNak && toAddr(r.GatewayIPAddr).IsValid() {
@@ -57,6 +62,9 @@ const (
 	// Fragments are what many a ROM cannot put together. EDK2 allows 65280
 	// bytes in its REQUEST and does not mean it.
 	maxMessageSize = 1500
+
+	// RFC 951 and RFC 1048: a BOOTP message has 300 bytes.
+	bootpSize = 300
 
 	maxFile  = 127 // bytes in the fixed field, without the final NUL
 	maxSname = 63
@@ -102,12 +110,20 @@ func encode(r *Request, reply *dhcpv4.DHCPv4) (data []byte, left []uint8, err er
 	}
 
 	limit := minMessageSize
+	if r.isBOOTP() {
+		limit = bootpSize + ipUDPHeader
+	}
 	if size, err := r.MaxMessageSize(); err == nil {
 		limit = min(max(limit, int(size)), maxMessageSize)
 	}
 	limit -= ipUDPHeader
 
 	data = reply.ToBytes()
+	if len(data) > limit {
+		if short := overload(reply, limit); short != nil {
+			return short, nil, nil
+		}
+	}
 	for len(data) > limit {
 		code, ok := leastNeeded(r, reply)
 		if !ok {

@@ -94,6 +94,7 @@ func TestEncodeMessageSize(t *testing.T) {
 	long := func(size ...func(*dhcpv4.DHCPv4)) (*Request, *dhcpv4.DHCPv4) {
 		r := on(message(dhcpv4.MessageTypeDiscover, macA, Firmware{Params: []byte{1, 3, 15, 67}}, size...))
 		reply := NewReply(r, dhcpv4.MessageTypeOffer)
+		reply.BootFileName, reply.ServerHostName = "b", "s" // no room for options there
 		setOption(reply, dhcpv4.OptionSubnetMask, []byte{255, 255, 255, 0})
 		setOption(reply, dhcpv4.OptionDomainName, bytes.Repeat([]byte("d"), 60))
 		setOption(reply, dhcpv4.OptionBootfileName, bytes.Repeat([]byte("b"), 100))
@@ -156,7 +157,93 @@ func TestDestination(t *testing.T) {
 			if test.peer != "" {
 				r.Peer = netip.MustParseAddrPort(test.peer)
 			}
-			require.Equal(t, test.want, destination(r, NewReply(r, test.reply)).String())
+			to, hw := destination(r, NewReply(r, test.reply))
+			require.Equal(t, test.want, to.String())
+			require.Nil(t, hw)
 		})
 	}
+
+	// Without an address yet, and without the broadcast flag, it goes to the
+	// address that it is about to have.
+	for _, test := range []struct {
+		m    *dhcpv4.DHCPv4
+		kind dhcpv4.MessageType
+		want string
+	}{
+		{message(dhcpv4.MessageTypeDiscover, macA, bareSystem), dhcpv4.MessageTypeOffer, "10.0.0.100:68"},
+		{message(dhcpv4.MessageTypeDiscover, macA, BIOSFirmware()), dhcpv4.MessageTypeOffer, all},
+		{message(dhcpv4.MessageTypeRequest, macA, bareSystem), dhcpv4.MessageTypeNak, all},
+		{message(dhcpv4.MessageTypeDiscover, macA[:4], bareSystem), dhcpv4.MessageTypeOffer, all},
+	} {
+		r := on(test.m)
+		reply := NewReply(r, test.kind)
+		reply.YourIPAddr = toIP(ip("10.0.0.100"))
+		to, hw := destination(r, reply)
+		require.Equal(t, test.want, to.String())
+		require.Equal(t, test.want != all, hw != nil)
+	}
+}
+
+// What is too much for the options field moves to file and sname.
+func TestEncodeOverload(t *testing.T) {
+	r := on(message(dhcpv4.MessageTypeDiscover, macA, bareSystem))
+	for _, test := range []struct {
+		file, sname string
+		bits        byte
+	}{{"", "", 3}, {"a", "", 2}, {"", "b", 1}} {
+		reply := NewReply(r, dhcpv4.MessageTypeOffer)
+		reply.BootFileName, reply.ServerHostName = test.file, test.sname
+		setOption(reply, dhcpv4.OptionRootPath, bytes.Repeat([]byte("r"), 200))
+		setOption(reply, dhcpv4.OptionDomainName, bytes.Repeat([]byte("d"), 59))
+		setOption(reply, dhcpv4.OptionNTPServers, bytes.Repeat([]byte{1, 2, 3, 4}, 3))
+		setOption(reply, dhcpv4.OptionLogServer, bytes.Repeat([]byte{5, 6, 7, 8}, 14))
+		data, left, err := encode(r, reply)
+		require.NoError(t, err)
+		require.Empty(t, left)
+		require.LessOrEqual(t, len(data), 548)
+		got, err := dhcpv4.FromBytes(data)
+		require.NoError(t, err)
+		require.Equal(t, []byte{test.bits}, got.Options.Get(dhcpv4.OptionOptionOverload))
+		// A client reads it back as it was.
+		data[0] = byte(dhcpv4.OpcodeBootRequest)
+		back, err := decode(append(data, 0))
+		require.NoError(t, err)
+		require.Equal(t, test.file, back.BootFileName)
+		require.Equal(t, test.sname, back.ServerHostName)
+		for code, v := range reply.Options {
+			require.Equal(t, v, back.Options[code], "option %d", code)
+		}
+	}
+}
+
+func TestDecodeOverload(t *testing.T) {
+	m := message(dhcpv4.MessageTypeDiscover, macA, bareSystem, option(52, 3), option(60, []byte("PXE")...))
+	data := append(m.ToBytes(), 0)
+	copy(data[108:], "\x3c\x06Client\xff")
+	copy(data[44:], "\x4d\x04iPXE\xff")
+	got, err := decode(data)
+	require.NoError(t, err)
+	require.Equal(t, "PXEClient", got.ClassIdentifier())
+	require.Equal(t, "iPXE", string(got.Options.Get(dhcpv4.OptionUserClassInformation)))
+	require.Empty(t, got.BootFileName+got.ServerHostName)
+
+	copy(data[44:], "\x4d\xffiPXE") // a length that lies
+	_, err = decode(data)
+	require.Error(t, err)
+}
+
+// A client from before DHCP, and before options.
+func TestDecodeBOOTP(t *testing.T) {
+	m := message(dhcpv4.MessageTypeNone, macA, bareSystem)
+	plain := m.ToBytes()
+	for _, n := range []int{236, 238, 240, 300} {
+		data := make([]byte, n+1)
+		copy(data, plain[:236])
+		got, err := decode(data)
+		require.NoError(t, err, "%d bytes", n)
+		require.Equal(t, macA, got.ClientHWAddr)
+		require.True(t, (&Request{DHCPv4: got}).isBOOTP())
+	}
+	_, err := decode(make([]byte, 236))
+	require.Error(t, err)
 }

@@ -2,7 +2,6 @@ package dhcp
 
 import (
 	"bytes"
-	"encoding/hex"
 	"net"
 	"net/netip"
 	"strings"
@@ -29,6 +28,8 @@ type Request struct {
 
 	// addrs are the addresses of Interface, when the server already knew them.
 	addrs []netip.Addr
+
+	trail *trail // of Explain; nil otherwise
 }
 
 // Platform says what kind of program sent a request, as far as it matters for
@@ -136,14 +137,28 @@ func (r *Request) UUID() string {
 	if bytes.Count(id, []byte{0}) == 16 || bytes.Count(id, []byte{0xff}) == 16 {
 		return ""
 	}
-	var b [36]byte
-	hex.Encode(b[0:8], id[0:4])
-	hex.Encode(b[9:13], id[4:6])
-	hex.Encode(b[14:18], id[6:8])
-	hex.Encode(b[19:23], id[8:10])
-	hex.Encode(b[24:36], id[10:16])
-	b[8], b[13], b[18], b[23] = '-', '-', '-', '-'
-	return string(b[:])
+	return formatUUID(id)
+}
+
+// isBOOTP reports whether the client speaks BOOTP (RFC 951): DHCP messages
+// have a type.
+func (r *Request) isBOOTP() bool {
+	return !r.Options.Has(dhcpv4.OptionDHCPMessageType)
+}
+
+// UserClasses returns the user classes (option 77): the strings of a list as
+// RFC 3004 has it, or the one that iPXE and others send bare.
+func (r *Request) UserClasses() []string {
+	data := r.Options.Get(dhcpv4.OptionUserClassInformation)
+	var list []string
+	for rest := data; len(rest) > 0; {
+		n := int(rest[0])
+		if n == 0 || n > len(rest)-1 {
+			return []string{string(bytes.TrimRight(data, "\x00"))}
+		}
+		list, rest = append(list, string(rest[1:1+n])), rest[1+n:]
+	}
+	return list
 }
 
 // asksFor reports whether the client lists the option in option 55. Unlike
@@ -161,12 +176,13 @@ func (r *Request) hardwareAddr() net.HardwareAddr {
 	return r.ClientHWAddr
 }
 
-// onLink reports whether the client is on the subnet: its relay says so, or
+// onLink reports whether the client is on the subnet: its relay says so (see
+// linkAddr), or
 // the interface that the request came in by (without one, the address that it
 // was sent to) has an address there.
 func (r *Request) onLink(subnet netip.Prefix) bool {
-	if relay := toAddr(r.GatewayIPAddr); relay.IsValid() {
-		return subnet.Contains(relay)
+	if link := r.linkAddr(); link.IsValid() {
+		return subnet.Contains(link)
 	}
 	if r.Interface == nil {
 		return subnet.Contains(r.Local.Addr())

@@ -1,6 +1,7 @@
 package dhcp
 
 import (
+	"net"
 	"net/netip"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -9,6 +10,7 @@ import (
 const (
 	serverPort = 67
 	clientPort = 68
+	proxyPort  = 4011
 )
 
 // broadcastAddr is the limited broadcast address.
@@ -24,24 +26,28 @@ var broadcastAddr = netip.AddrFrom4([4]byte{255, 255, 255, 255})
 //  4. a client that says it has an address (ciaddr): there;
 //  5. a client that sends from an address and does not ask for a broadcast
 //     answer: back to where it came from;
-//  6. all others: broadcast. RFC 2131 would have the message sent to the
-//     hardware address and the offered address when the broadcast flag is
-//     clear; every client takes a broadcast too.
-func destination(r *Request, reply *dhcpv4.DHCPv4) netip.AddrPort {
+//  6. a client that has no address yet and does not ask for a broadcast: to
+//     the offered address and the client's hardware address hw, which takes a
+//     packet socket; without one the socket falls back to the next;
+//  7. all others: broadcast.
+func destination(r *Request, reply *dhcpv4.DHCPv4) (to netip.AddrPort, hw net.HardwareAddr) {
 	if relay := toAddr(r.GatewayIPAddr); relay.IsValid() {
-		return netip.AddrPortFrom(relay, serverPort)
+		return netip.AddrPortFrom(relay, serverPort), nil
 	}
 	hasSource := r.Peer.Addr().IsValid() && !r.Peer.Addr().IsUnspecified()
 	broadcast := netip.AddrPortFrom(broadcastAddr, clientPort)
 	switch ciaddr := toAddr(r.ClientIPAddr); {
 	case hasSource && r.Peer.Port() != clientPort:
-		return r.Peer
+		return r.Peer, nil
 	case reply.MessageType() == dhcpv4.MessageTypeNak:
-		return broadcast
+		return broadcast, nil
 	case ciaddr.IsValid():
-		return netip.AddrPortFrom(ciaddr, clientPort)
+		return netip.AddrPortFrom(ciaddr, clientPort), nil
 	case hasSource && !r.IsBroadcast():
-		return r.Peer
+		return r.Peer, nil
 	}
-	return broadcast
+	if yiaddr := toAddr(reply.YourIPAddr); yiaddr.IsValid() && !r.IsBroadcast() && len(r.ClientHWAddr) == 6 {
+		return netip.AddrPortFrom(yiaddr, clientPort), r.ClientHWAddr
+	}
+	return broadcast, nil
 }

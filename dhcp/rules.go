@@ -1,53 +1,18 @@
 package dhcp
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io/fs"
-	"net"
-	"slices"
-
-	"github.com/insomniacslk/dhcp/iana"
 )
 
-// BootRule says what to tell the clients that it matches. A field that is not
-// set matches all; those that are must all match.
+// BootRule says what to tell the clients that it matches.
 type BootRule struct {
-	// Archs are architectures, of which the client (option 93) has one. 7
-	// and 9 count as the same: by an erratum, x86-64 UEFI firmware sends
-	// either.
-	Archs []iana.Arch
-	// Platforms are platforms, of which the client is one.
-	Platforms []Platform
-	// HardwareAddrs are hardware addresses or beginnings of such (three bytes
-	// for a maker), of which the client has one.
-	HardwareAddrs []net.HardwareAddr
-
+	// Name is for logs and [Explain]; it may be empty.
+	Name string
+	Match
 	// Boot is what the client is told.
 	Boot Boot
-}
-
-// Matches reports whether the rule is for the client.
-func (b *BootRule) Matches(r *Request) bool {
-	if len(b.Archs) > 0 {
-		arch, ok := r.Arch()
-		if !ok || !slices.ContainsFunc(b.Archs, func(a iana.Arch) bool { return sameArch(a) == sameArch(arch) }) {
-			return false
-		}
-	}
-	if len(b.Platforms) > 0 && !slices.Contains(b.Platforms, r.Platform()) {
-		return false
-	}
-	return len(b.HardwareAddrs) == 0 ||
-		slices.ContainsFunc(b.HardwareAddrs, func(hw net.HardwareAddr) bool { return bytes.HasPrefix(r.ClientHWAddr, hw) })
-}
-
-func sameArch(a iana.Arch) iana.Arch {
-	if a == iana.EFI_BC {
-		return iana.EFI_X86_64
-	}
-	return a
 }
 
 // BootRules are rules of which the first that matches decides. iPXE asks for
@@ -60,6 +25,7 @@ type BootRules []BootRule
 func (rules BootRules) Boot(_ context.Context, r *Request) (Boot, error) {
 	for i := range rules {
 		if rules[i].Matches(r) {
+			r.notef("boot rule %d %s (%v) gives %q", i+1, rules[i].Name, &rules[i].Match, rules[i].Boot.File)
 			return rules[i].Boot, nil
 		}
 	}

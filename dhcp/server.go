@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"runtime/debug"
+	"strconv"
 	"sync"
 	"time"
 
@@ -16,7 +17,7 @@ import (
 )
 
 const (
-	defaultInFlight = 64
+	defaultInFlight = 1024
 
 	// maxDatagram bounds what is read of a datagram. DHCP messages stay below
 	// the MTU; a longer one is refused, not cut.
@@ -29,10 +30,15 @@ type Server struct {
 	// Addr is the UDP address that ListenAndServe listens on; empty is ":67".
 	Addr string
 
-	// Interface, when set, names the only network interface that is served:
-	// ListenAndServe binds its socket to it, and Serve ignores what came in
-	// by another one. On a machine in more than one network, set it.
-	Interface string
+	// Interfaces, when there are any, are the names of the only network
+	// interfaces that are served: ListenAndServe opens a socket for each and
+	// binds it, and Serve ignores what came in by another one. On a machine
+	// in more than one network, set it.
+	Interfaces []string
+
+	// ProxyPort makes ListenAndServe listen on port 4011 besides, where
+	// firmware comes for its boot file after a ProxyDHCP offer; see [Proxy].
+	ProxyPort bool
 
 	// Handler decides what clients are told. It is required.
 	Handler Handler
@@ -45,7 +51,7 @@ type Server struct {
 	Logger *slog.Logger
 
 	// MaxInFlight is how many requests are worked on at the same time; 0 is
-	// 64, -1 no limit. When all are busy the server stops reading, and the
+	// 1024, -1 no limit. Those that wait for a disk or for a probe count too. When all are busy the server stops reading, and the
 	// kernel's socket buffer holds or drops what comes; clients retry.
 	MaxInFlight int
 
@@ -70,11 +76,55 @@ func (s *Server) ListenAndServe() error {
 	if s.isClosing() {
 		return ErrServerClosed
 	}
-	conn, err := Listen(s.Addr, s.Interface)
-	if err != nil {
-		return err
+	var addrs []string
+	addrs = append(addrs, s.Addr)
+	if s.ProxyPort {
+		host, _, err := net.SplitHostPort(s.Addr)
+		if err != nil && s.Addr != "" {
+			return fmt.Errorf("dhcp: Server.Addr: %w", err)
+		}
+		addrs = append(addrs, net.JoinHostPort(host, strconv.Itoa(proxyPort)))
 	}
-	return s.Serve(conn)
+	interfaces := s.Interfaces
+	if len(interfaces) == 0 {
+		interfaces = []string{""}
+	}
+	var conns []net.PacketConn
+	for _, iface := range interfaces {
+		for _, addr := range addrs {
+			conn, err := Listen(addr, iface)
+			if err != nil {
+				for _, c := range conns {
+					c.Close()
+				}
+				return err
+			}
+			conns = append(conns, conn)
+		}
+	}
+	return s.serveAll(conns)
+}
+
+// serveAll serves several sockets until the first of them fails, which ends
+// the others.
+func (s *Server) serveAll(conns []net.PacketConn) error {
+	if len(conns) == 1 {
+		return s.Serve(conns[0])
+	}
+	ended := make(chan error, len(conns))
+	for _, conn := range conns {
+		go func() { ended <- s.Serve(conn) }()
+	}
+	err := <-ended
+	if !errors.Is(err, ErrServerClosed) { // Shutdown lets the others finish
+		for _, conn := range conns {
+			conn.Close()
+		}
+	}
+	for range conns[1:] {
+		<-ended
+	}
+	return err
 }
 
 // Serve answers the requests that arrive on conn, and closes it in the end.
@@ -86,8 +136,8 @@ func (s *Server) ListenAndServe() error {
 // With a *[net.UDPConn] (network "udp4") the server learns for each request
 // the receiving interface and sends broadcasts out of the same one. On a
 // socket that [Listen] did not open, what was queued before Serve lacks that,
-// and is ignored when the field Interface is set. With any other conn
-// [Request.Interface] is the one named by the field Interface, if any,
+// and is ignored when the field Interfaces is set. With any other conn
+// [Request.Interface] is the one that the field Interfaces names, if it is one,
 // [Request.Local] is the conn's local address, and it is up to conn where a
 // broadcast goes.
 func (s *Server) Serve(conn net.PacketConn) error {
@@ -106,7 +156,9 @@ func (s *Server) Serve(conn net.PacketConn) error {
 	s.wg.Add(1)
 	s.mu.Unlock()
 
-	err := s.serve(newSocket(conn, s.Interface))
+	sock := newSocket(conn, s.Interfaces)
+	err := s.serve(sock)
+	sock.close()
 
 	conn.Close()
 	s.mu.Lock()
@@ -174,7 +226,9 @@ func (s *Server) serve(sock *socket) error {
 
 // replier sends a reply to where it belongs: a socket, or a test.
 type replier interface {
-	write(data []byte, to netip.AddrPort, request source) error
+	// write sends data; hw, when it is set, is the client that to is the
+	// address of, but which does not have that address yet.
+	write(data []byte, to netip.AddrPort, hw net.HardwareAddr, request source) (sentTo netip.AddrPort, err error)
 }
 
 // handle deals with one datagram. The last byte of data is spare.
@@ -210,8 +264,9 @@ func (s *Server) handle(ctx context.Context, out replier, data []byte, from sour
 				"mac", r.ClientHWAddr.String(), "options", fmt.Sprint(left), "bytes", len(packet), "unlogged", missed)
 		}
 	}
-	to := destination(r, reply)
-	if err := out.write(packet, to, from); err != nil {
+	to, hw := destination(r, reply)
+	to, err = out.write(packet, to, hw, from)
+	if err != nil {
 		s.noReply(r, fmt.Errorf("dhcp: send reply to %v: %w", to, err))
 		return
 	}
@@ -253,21 +308,6 @@ func (s *Server) noReply(r *Request, err error) {
 
 // errNotRequest is for replies of other servers and the like.
 var errNotRequest = errors.New("dhcp: not a BOOTREQUEST")
-
-// decode parses a request of len(data)-1 bytes. The spare byte at the end
-// becomes an End option, since clients exist that leave it out and the codec
-// insists on it.
-func decode(data []byte) (*dhcpv4.DHCPv4, error) {
-	n := len(data) - 1
-	if n >= maxDatagram {
-		return nil, fmt.Errorf("dhcp: datagram of %d bytes or more", maxDatagram)
-	}
-	if n > 0 && dhcpv4.OpcodeType(data[0]) != dhcpv4.OpcodeBootRequest {
-		return nil, errNotRequest
-	}
-	data[n] = dhcpv4.OptionEnd.Code()
-	return dhcpv4.FromBytes(data)
-}
 
 // Shutdown stops reading, waits until every request that was read has been
 // answered and all sockets are closed, and returns nil; or, when ctx ends

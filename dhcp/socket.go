@@ -28,7 +28,9 @@ type source struct {
 type link struct {
 	iface *net.Interface
 	addrs []netip.Addr
-	until time.Time
+	// prefixes are the subnets of addrs.
+	prefixes map[netip.Addr]netip.Prefix
+	until    time.Time
 }
 
 // socket reads and writes datagrams with as much knowledge of interfaces as
@@ -37,14 +39,15 @@ type socket struct {
 	conn  net.PacketConn
 	udp   *net.UDPConn // nil when there is no packet info
 	local netip.AddrPort
-	name  string // the only interface that is served, or ""
+	names []string // the only interfaces that are served; none for all
 
 	mu    sync.Mutex
 	links map[int]*link
+	raw   rawSender
 }
 
-func newSocket(conn net.PacketConn, iface string) *socket {
-	s := &socket{conn: conn, local: addrPort(conn.LocalAddr()), name: iface, links: make(map[int]*link)}
+func newSocket(conn net.PacketConn, interfaces []string) *socket {
+	s := &socket{conn: conn, local: addrPort(conn.LocalAddr()), names: interfaces, links: make(map[int]*link)}
 	if udp, ok := conn.(*net.UDPConn); ok {
 		// Not every system has it; what is left is a conn like any other.
 		if ipv4.NewPacketConn(udp).SetControlMessage(ipv4.FlagInterface|ipv4.FlagDst, true) == nil {
@@ -61,8 +64,8 @@ func (s *socket) read(b []byte) (int, source, error) {
 			return 0, source{}, err
 		}
 		from := source{peer: addrPort(addr), local: s.local, addr: addr}
-		if s.name != "" {
-			if iface, err := net.InterfaceByName(s.name); err == nil {
+		if len(s.names) == 1 {
+			if iface, err := net.InterfaceByName(s.names[0]); err == nil {
 				from.link = s.lookup(iface.Index)
 			}
 		}
@@ -81,19 +84,26 @@ func (s *socket) read(b []byte) (int, source, error) {
 		}
 		from.link = s.lookup(cm.IfIndex)
 	}
-	from.foreign = s.name != "" && (from.link == nil || from.link.iface.Name != s.name)
+	from.foreign = len(s.names) > 0 && (from.link == nil || !slices.Contains(s.names, from.link.iface.Name))
 	return n, from, nil
 }
 
-// write sends data, out of the interface that the request came in by.
-func (s *socket) write(data []byte, to netip.AddrPort, request source) error {
+// write sends data, out of the interface that the request came in by, and
+// returns where to.
+func (s *socket) write(data []byte, to netip.AddrPort, hw net.HardwareAddr, request source) (netip.AddrPort, error) {
+	if hw != nil {
+		if s.udp != nil && request.link != nil && s.raw.send(request.link, data, s.local.Port(), to, hw) == nil {
+			return to, nil
+		}
+		to = netip.AddrPortFrom(broadcastAddr, clientPort)
+	}
 	if s.udp == nil {
 		var addr net.Addr = net.UDPAddrFromAddrPort(to)
 		if to == request.peer && request.addr != nil {
 			addr = request.addr
 		}
 		_, err := s.conn.WriteTo(data, addr)
-		return err
+		return to, err
 	}
 	var cm ipv4.ControlMessage
 	if to.Addr() == broadcastAddr && request.link != nil {
@@ -104,8 +114,11 @@ func (s *socket) write(data []byte, to netip.AddrPort, request source) error {
 		cm.Src = toIP(request.local.Addr()) // a client may insist on it
 	}
 	_, _, err := s.udp.WriteMsgUDPAddrPort(data, cm.Marshal(), to)
-	return err
+	return to, err
 }
+
+// close gives back what write opened.
+func (s *socket) close() { s.raw.close() }
 
 // linkTTL is how long the addresses of an interface are believed.
 const linkTTL = 2 * time.Second
@@ -124,26 +137,34 @@ func (s *socket) lookup(index int) *link {
 		delete(s.links, index)
 		return nil
 	}
-	l := &link{iface: iface, addrs: interfaceAddrs(iface), until: now.Add(linkTTL)}
+	l := &link{iface: iface, until: now.Add(linkTTL)}
+	l.addrs, l.prefixes = interfacePrefixes(iface)
 	s.links[index] = l
 	return l
 }
 
 // interfaceAddrs returns the interface's IPv4 addresses; never nil.
 func interfaceAddrs(iface *net.Interface) []netip.Addr {
-	list := []netip.Addr{}
+	list, _ := interfacePrefixes(iface)
+	return list
+}
+
+func interfacePrefixes(iface *net.Interface) ([]netip.Addr, map[netip.Addr]netip.Prefix) {
+	list, prefixes := []netip.Addr{}, make(map[netip.Addr]netip.Prefix)
 	addrs, err := iface.Addrs()
 	if err != nil {
-		return list
+		return list, prefixes
 	}
 	for _, a := range addrs {
 		if n, ok := a.(*net.IPNet); ok {
 			if addr := toAddr(n.IP); addr.Is4() {
+				ones, _ := n.Mask.Size()
 				list = append(list, addr)
+				prefixes[addr] = netip.PrefixFrom(addr, ones).Masked()
 			}
 		}
 	}
-	return list
+	return list, prefixes
 }
 
 // addrPort converts an address of a packet conn; what is not UDP is the zero

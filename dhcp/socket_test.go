@@ -19,13 +19,13 @@ import (
 func TestSocketForeignInterface(t *testing.T) {
 	lo := loopbackInterface(t)
 	for _, test := range []struct {
-		name    string
+		names   []string
 		foreign bool
-	}{{"", false}, {lo, false}, {"eth-other", true}} {
+	}{{nil, false}, {[]string{lo}, false}, {[]string{"eth-other", lo}, false}, {[]string{"eth-other"}, true}} {
 		conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 		require.NoError(t, err)
 		defer conn.Close()
-		sock := newSocket(conn, test.name)
+		sock := newSocket(conn, test.names)
 		require.NotNil(t, sock.udp, "no packet information")
 		_, err = conn.WriteTo([]byte("hello"), conn.LocalAddr())
 		require.NoError(t, err)

@@ -215,6 +215,17 @@ func TestIncludes(t *testing.T) {
 	}
 }
 
+func TestIncludeOfDirectory(t *testing.T) {
+	o := Parser{Includes: fstest.MapFS{"d/x": {}}}
+	const in = "[default]\nA=1\ninclude /d\n[pc01]\nB=2\n=\n"
+	_, err := o.Parse("main", strings.NewReader(in))
+	require.EqualError(t, err, "main:3:1: include: clients crash behind this: read d: is a directory")
+	o.Compatible = true
+	f, err := o.Parse("main", strings.NewReader(in))
+	require.NoError(t, err)
+	require.Equal(t, "A=\"1\"\nB=\"2\"\nexport A\nexport B\n", output(f, pc01))
+}
+
 // What a long file loses is what getltscfg loses: the comment and NEVER lie
 // behind the first 8192 bytes, of which the last are the start of a name.
 func TestIncludeInLongFile(t *testing.T) {

@@ -126,7 +126,7 @@ func (ev *evaluator) value(v *variable) Value {
 var ltspLocals = [...]string{"config", "applet", "clients_section", "server_section", "sub_dir", "want", "got"}
 
 func (f *LTSPFile) run(c LTSPClient, explain bool) *evaluator {
-	ev := &evaluator{f: f, explain: explain, vars: make(map[string]*variable), ran: make(map[string]bool), budget: maxSteps, bytes: maxExpand}
+	ev := &evaluator{f: f, explain: explain, vars: make(map[string]*variable), ran: make(map[string]bool), budget: maxSteps, bytes: maxExpand, errexit: true, tested: true}
 	if f.broken {
 		return ev
 	}
@@ -197,6 +197,7 @@ func (ev *evaluator) problem(off int, format string, args ...any) *SyntaxError {
 }
 
 func (ev *evaluator) note(off int, format string, args ...any) {
+	ev.noted++
 	if len(ev.notes) < maxProblems {
 		ev.notes = append(ev.notes, ev.problem(off, format, args...))
 	}

@@ -43,6 +43,22 @@ var shellCases = []struct {
 	{"f() { A=$A.; [ ${#A} -ge 4 ] || f; }\nf", map[string]string{"A": "...."}},
 	{"A=$(exit 3); B=$?; C=$(true) || D=1", map[string]string{"A": "", "B": "3", "C": ""}},
 	{"A=1\nreturn\nA=2", map[string]string{"A": "1"}},
+	{"false; A=$(exit 3)$?; B=$?", map[string]string{"A": "1", "B": "3"}},
+	{"false; A=$(exit 3) B=$?", map[string]string{"A": "", "B": "1"}},
+	// LTSP runs under set -e, which counts in substitutions only: elsewhere
+	// its own functions look at the status.
+	{"A=$(false; echo no); B=$?; false; C=1", map[string]string{"A": "", "B": "1", "C": "1"}},
+	{"A=$(echo 1; if false; then :; fi; false && true; ! true; false || echo 2; (exit 3); echo 3)", map[string]string{"A": "1\n2"}},
+	{"A=$(f() { false; echo 1; }; f || :; eval f || :; if f; then :; fi; f; echo 2)", map[string]string{"A": "1\n1\n1"}},
+	{"A=$( (false; echo 1) || :; { false; echo 2; } 2>/dev/null || :; true && false; echo 3); B=$(true | false; echo 1)", map[string]string{"A": "1\n2", "B": ""}},
+	{"A=$(for i in 1; do false; done; echo 1); B=$(while read -r x; do :; done </dev/null; echo 2)", map[string]string{"A": "", "B": "2"}},
+	{"A=$(set +e; false; echo 1; B=$(false; echo 2); echo $B); C=$(false; echo 3); set +e; D=$(false; echo 4)", map[string]string{"A": "1\n2", "C": "", "D": "4"}},
+	{"A=$(echo $(false; echo 1); B=$(false); echo 2)", map[string]string{"A": ""}},
+	{"A=\"${B-\"}\"}\"; C=\"${B-\"x}y\"}z\"", map[string]string{"A": "}", "C": "x}yz"}},
+	{"read -r A <<E\nq\\\nE\nE\nread -r B <<-E\n\tx\\\\\n\tE", map[string]string{"A": "qE", "B": "x\\"}},
+	{"{ { A=1; } }; if (B=2) then C=3; fi; if :; then if :; then D=4; fi fi", map[string]string{"A": "1", "C": "3", "D": "4"}},
+	{"case x in x) { A=1; } esac", map[string]string{"A": "1"}},
+	{"\"\"; A=$?", map[string]string{"A": "127"}},
 }
 
 func TestLTSPShell(t *testing.T) {
@@ -55,7 +71,7 @@ func TestLTSPShell(t *testing.T) {
 			require.Empty(t, f.Undecided(LTSPClient{}))
 			require.Equal(t, c.want, env(t, f, LTSPClient{}))
 
-			out, err := exec.Command("dash", "-c", "f0() {\n"+c.code+"\n}\nf0 >/dev/null 2>&1\n"+`for v in A B C D E F i x y; do eval "[ -n \"\${$v+x}\" ] && printf '%s=%s\\0' $v \"\$$v\""; done; exit 0`).Output()
+			out, err := exec.Command("dash", "-c", "set -e\nf0() {\n"+c.code+"\n}\nf0 >/dev/null 2>&1 || :\nset +e\n"+`for v in A B C D E F i x y; do eval "[ -n \"\${$v+x}\" ] && printf '%s=%s\\0' $v \"\$$v\""; done; exit 0`).Output()
 			require.NoError(t, err)
 			got := map[string]string{}
 			for _, kv := range strings.Split(strings.TrimSuffix(string(out), "\x00"), "\x00") {
@@ -80,6 +96,7 @@ func TestLTSPNeedsTheClient(t *testing.T) {
 		{"eval \"$(id)\"", "x:2:1: only the client can tell what this command is given"},
 		{"while :; do A=1; done", "x:2:7: this takes too long to evaluate"},
 		{"f() { [ -e /x ] && return; A=1; }\nf", "x:2:20: only the client can tell whether this is done"},
+		{"A=$(id >/dev/null; echo 1)\ncase $A in 1) ;; esac", "x:3:1: only the client can tell which of these cases applies"},
 	} {
 		f, err := LTSPParser{Compatible: true}.Parse("x", strings.NewReader("[clients]\n"+c.code+"\n"))
 		require.NoError(t, err)

@@ -10,6 +10,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"syscall"
 	"unicode"
 )
 
@@ -329,9 +330,12 @@ func (p *parser) include(t token) {
 	switch {
 	case errors.Is(err, errTooLarge):
 		p.err, p.done = err, true
-	case err != nil:
+	case err != nil && !errors.Is(err, syscall.EISDIR):
 		p.stop(t, "include: clients crash here: %v", err)
 	default:
+		if err != nil { // what is in the buffer is parsed before it is read
+			p.complain(t, "include: clients crash behind this: %v", err)
+		}
 		p.opened = append(p.opened, name)
 		p.f.names = append(p.f.names, t.text)
 		s.divert(src)
@@ -347,6 +351,9 @@ func (p *parser) readInclude(name string) ([]byte, error) {
 		return nil, err
 	}
 	defer r.Close()
+	if info, err := r.Stat(); err == nil && info.IsDir() {
+		return nil, &fs.PathError{Op: "read", Path: name, Err: syscall.EISDIR}
+	}
 	src, err := readLimited(name, r, p.budget)
 	if err == nil && p.budget >= 0 {
 		p.budget -= int64(len(src))

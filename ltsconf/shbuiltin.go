@@ -166,6 +166,8 @@ func (ev *evaluator) builtin(n *node, name string, args []string) status {
 	switch name {
 	case ":", "true":
 		return 0
+	case "":
+		return 127
 	case "false":
 		return 1
 	case "test":
@@ -360,9 +362,15 @@ func (ev *evaluator) set(n *node, args []string) status {
 		return 0
 	}
 	for _, a := range args {
-		if strings.Trim(a, "-+x") != "" {
+		if strings.Trim(a, "-+ex") != "" {
 			ev.note(n.off, "only the client can tell what set %s does", clip(a))
 			return unknown
+		}
+		if strings.Contains(a, "e") {
+			if old := ev.errexit; ev.subs > 0 {
+				ev.undo = append(ev.undo, func() { ev.errexit = old })
+			}
+			ev.errexit = a[0] == '-'
 		}
 	}
 	return 0

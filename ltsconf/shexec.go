@@ -31,6 +31,7 @@ type evaluator struct {
 	last     status          // $?
 	inner    status          // of the last $(...)
 	notes    []*SyntaxError
+	noted    int          // notes, those above the limit included
 	fatal    *SyntaxError // the shell has ended
 	failed   *SyntaxError // LTSP has
 	lastFail int          // offset of the last command that failed
@@ -49,6 +50,8 @@ type evaluator struct {
 	halted   bool
 	locals   [][]saved // of each function that runs
 	subs     int       // shells of their own around
+	errexit  bool      // set -e, as LTSP has it
+	tested   bool      // something looks at the status: set -e does not count
 	undo     []func()  // what they have changed
 	out      *capture
 	in       *input
@@ -96,6 +99,21 @@ func (ev *evaluator) exec(n *node) status {
 	}
 	st := ev.execNode(n)
 	ev.last = st
+	if k := n.kind; st != 0 && ev.errexit && !ev.tested && !ev.stopped() && (k == simpleNode || k == subNode || k == pipeNode) {
+		if st == unknown {
+			ev.note(n.off, "only the client can tell whether this ends the $( )")
+		}
+		ev.ctl, ev.code = ctlExit, st
+	}
+	return st
+}
+
+// test runs a command whose status is looked at.
+func (ev *evaluator) test(n *node) status {
+	tested := ev.tested
+	ev.tested = true
+	st := ev.exec(n)
+	ev.tested = tested
 	return st
 }
 
@@ -115,7 +133,7 @@ func (ev *evaluator) execNode(n *node) status {
 	case chainNode:
 		return ev.chain(n)
 	case notNode:
-		switch ev.exec(n.list[0]) {
+		switch ev.test(n.list[0]) {
 		case unknown:
 			return unknown
 		case 0:
@@ -146,7 +164,7 @@ func (ev *evaluator) execNode(n *node) status {
 }
 
 func (ev *evaluator) chain(n *node) status {
-	st := ev.exec(n.list[0])
+	st := ev.test(n.list[0])
 	for i, or := range n.ors {
 		if ev.stopped() {
 			break
@@ -157,7 +175,10 @@ func (ev *evaluator) chain(n *node) status {
 			if ev.sets(next) {
 				ev.note(next.off, "only the client can tell whether this is done")
 			}
-		case or == (st != 0):
+		case or != (st != 0):
+		case i+1 < len(n.ors):
+			st = ev.test(next)
+		default:
 			st = ev.exec(next)
 		}
 	}
@@ -166,7 +187,7 @@ func (ev *evaluator) chain(n *node) status {
 
 func (ev *evaluator) ifCommand(n *node) status {
 	for i := 0; i+1 < len(n.list); i += 2 {
-		st := ev.exec(n.list[i])
+		st := ev.test(n.list[i])
 		if ev.stopped() {
 			return st
 		}
@@ -244,7 +265,7 @@ func (ev *evaluator) whileLoop(n *node) status {
 	st := status(0)
 	ev.loops++
 	for {
-		cond := ev.exec(n.list[0])
+		cond := ev.test(n.list[0])
 		if ev.ctl != ctlNone {
 			if ev.leaves() {
 				break

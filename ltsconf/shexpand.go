@@ -196,15 +196,15 @@ func split(out []string, fs []fragment, ifs string) ([]string, bool) {
 
 // substitute runs a $(...), as far as its output is known.
 func (ev *evaluator) substitute(t part) val {
-	out, in, note := ev.out, ev.in, len(ev.notes)
-	ev.out = &capture{known: true}
-	st := ev.subshell(func() status { return ev.exec(t.body) })
+	out, in, last, tested := ev.out, ev.in, ev.last, ev.tested
+	notes, noted := len(ev.notes), ev.noted
+	ev.out, ev.tested = &capture{known: true}, false
+	ev.inner = ev.subshell(func() status { return ev.exec(t.body) })
 	got := ev.out
-	ev.out, ev.in = out, in
-	ev.last, ev.inner = st, st
-	if !got.known || len(ev.notes) > note {
-		ev.notes = ev.notes[:note] // the value tells
-		ev.last, ev.inner = unknown, unknown
+	ev.out, ev.in, ev.last, ev.tested = out, in, last, tested
+	if !got.known || ev.noted > noted {
+		ev.notes, ev.noted = ev.notes[:notes], noted // the value tells
+		ev.inner = unknown
 		return val{t.source, true}
 	}
 	return val{s: strings.ReplaceAll(strings.TrimRight(string(got.text), "\n"), "\x00", "")}

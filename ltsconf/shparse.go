@@ -144,8 +144,7 @@ func (p *shellParser) list() *node {
 		if p.pos >= len(p.src) || p.peek(")") || p.peek(";;") {
 			return out
 		}
-		switch p.reserved() {
-		case "then", "elif", "else", "fi", "esac", "do", "done", "}":
+		if p.closes() {
 			return out
 		}
 		n := p.andOr()
@@ -155,11 +154,21 @@ func (p *shellParser) list() *node {
 			n = &node{kind: subNode, off: n.off, list: []*node{n}, async: true}
 		} else if p.peek(";") && !p.peek(";;") {
 			p.pos++
-		} else if p.pos < len(p.src) && p.src[p.pos] != '\n' && !p.peek(")") && !p.peek(";;") {
+		} else if p.pos < len(p.src) && p.src[p.pos] != '\n' && !p.peek(")") && !p.peek(";;") && !p.closes() {
 			p.fail(p.pos, "unexpected "+p.near())
 		}
 		out.list = append(out.list, n)
 	}
+}
+
+// closes reports whether a word follows that ends a list. Behind a compound
+// command it needs no separator.
+func (p *shellParser) closes() bool {
+	switch p.reserved() {
+	case "then", "elif", "else", "fi", "esac", "do", "done", "}":
+		return true
+	}
+	return false
 }
 
 // body is a list that may not be empty.

@@ -47,6 +47,7 @@ func (p *shellParser) hereTexts() {
 		}
 		off := p.pos
 		var text strings.Builder
+		joined := false // by a backslash to the line above
 		for closed := false; !closed; {
 			if p.pos >= len(p.src) {
 				p.open = true
@@ -54,13 +55,14 @@ func (p *shellParser) hereTexts() {
 			}
 			line, _, _ := strings.Cut(p.src[p.pos:], "\n")
 			p.pos = min(p.pos+len(line)+1, len(p.src))
-			if r.op == "<<-" {
+			if r.op == "<<-" && !joined {
 				line = strings.TrimLeft(line, "\t")
 			}
-			if closed = line == end; !closed {
+			if closed = line == end && !joined; !closed {
 				text.WriteString(line)
 				text.WriteByte('\n')
 			}
+			joined = !literal && (len(line)-len(strings.TrimRight(line, `\`)))%2 == 1
 		}
 		if literal {
 			r.here = []part{{text: text.String(), quoted: true}}

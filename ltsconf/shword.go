@@ -82,13 +82,14 @@ func (p *shellParser) doubleQuoted(w *[]part) {
 func (p *shellParser) quotedParts(w *[]part, stop byte) {
 	p.enter()
 	defer func() { p.depth-- }()
-	special := "\"\\$`}"
+	special, inner := "\"\\$`}", false
 	for p.pos < len(p.src) {
 		switch c := p.src[p.pos]; {
-		case c == stop && stop != 0:
+		case c == stop && stop != 0 && !inner:
 			return
 		case c == '"' && stop == '}':
-			p.pos++ // ends and begins what is quoted anyhow
+			p.pos++ // what is inside is quoted either way, but for }
+			inner = !inner
 		case c == '\\' && p.pos+1 < len(p.src):
 			next := p.src[p.pos+1]
 			switch {

@@ -28,5 +28,5 @@ type backendDevice struct {
 
 func (d *backendDevice) Size() int64 { return d.size }
 func (d *backendDevice) Features() Features {
-	return Features{Write: true, Flush: true, MultiConn: true}
+	return Features{Write: true, Flush: true, Slow: true, MultiConn: true}
 }

@@ -172,7 +172,7 @@ func (c *Cache) log() *slog.Logger {
 func (c *Cache) Size() int64 { return c.size }
 
 // Features: a Cache can be read, and told what will be.
-func (c *Cache) Features() Features { return Features{Cache: true, MultiConn: true} }
+func (c *Cache) Features() Features { return Features{Cache: true, Slow: true, MultiConn: true} }
 
 var errCacheClosed = fmt.Errorf("nbd: cache: %w", fs.ErrClosed)
 

@@ -8,7 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"os"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -22,14 +21,18 @@ type conn struct {
 	port   *Port // nil: none
 	nc     net.Conn
 	rw     net.Conn // nc, or what is within its encryption
+	cork   *cork    // under the encryption; nil: there is none
 	info   ConnInfo
 	log    *slog.Logger
 	parent context.Context
 	ctx    context.Context
 	cancel context.CancelCauseFunc // from any goroutine
 
-	rd  reader
-	out writer
+	orphaned func() bool // ends the watch over parent; nil: there is none
+
+	rd      reader
+	replier            // for what is not left to a worker
+	writing sync.Mutex // replies, one as a whole after the other
 
 	// negotiated
 	tls        *tls.ConnectionState
@@ -41,16 +44,19 @@ type conn struct {
 	wdev    io.WriterAt // nil: read-only
 	sdev    Syncer      // nil: no flush
 	xdev    Extenter    // nil: extents are not known
+	mdev    Mapper      // nil: reads are copied
 	open    OpenInfo
 	size    uint64
 	align   uint64 // of requests
 	maxReq  uint32
-	extents []Extent // made when the first are asked for
 	timeout time.Duration
 
 	stats    ConnStats
-	readSeen bool // FirstRead has been traced
-	warned   bool // the device's first error has been logged
+	readSeen atomic.Bool // FirstRead has been traced
+	warned   atomic.Bool // the device's first error has been logged
+	streak   int         // requests since another connection had one
+
+	workers workers
 
 	armed    bool      // the read deadline for the piece at hand is set
 	deadline bool      // some read deadline is set
@@ -85,8 +91,9 @@ func newConn(parent context.Context, s *Server, nc net.Conn, p *Port, info ConnI
 		timeout: s.ioTimeout(),
 	}
 	c.ctx, c.cancel = context.WithCancelCause(parent)
-	c.rd.init(nc, &s.readBufs)
-	c.out = writer{w: nc, ctx: c.ctx, budget: s.budget, smallP: &s.smallBufs, bigP: &s.largeBufs}
+	c.rd.init(nc, &s.bufs.read)
+	c.replier = c.newReplier()
+	c.out.send.init(nc, &s.bufs.vecs)
 	return c
 }
 
@@ -116,11 +123,31 @@ func (c *conn) drain() {
 
 // run serves the connection to its end and returns why it ended.
 func (c *conn) run() error {
-	defer c.srv.remove(c)
-	defer c.cancel(nil)
-	stop := context.AfterFunc(c.parent, func() { c.cut(context.Cause(c.parent)) })
-	defer stop()
+	c.begin()
+	err := c.handshake()
+	if err == nil {
+		err = c.transmit()
+	}
+	return c.end(err)
+}
 
+// start is run without waiting. The handshake has a goroutine of its own: what
+// it calls makes a stack grow, and most connections are idle ever after.
+func (c *conn) start() {
+	go func() { // ends with the handshake
+		c.begin()
+		if err := c.handshake(); err != nil {
+			_ = c.end(err)
+			return
+		}
+		go func() { _ = c.end(c.transmit()) }() // ends with the connection; Shutdown and Close end that
+	}()
+}
+
+func (c *conn) begin() {
+	if c.parent.Done() != nil {
+		c.orphaned = context.AfterFunc(c.parent, func() { c.cut(context.Cause(c.parent)) })
+	}
 	if t, ok := c.nc.(*net.TCPConn); ok {
 		_ = t.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 15 * time.Second, Count: 4})
 		setUserTimeout(t, time.Minute)
@@ -129,12 +156,22 @@ func (c *conn) run() error {
 	if t := c.srv.Trace; t != nil && t.ConnOpened != nil {
 		t.ConnOpened(c.info)
 	}
+}
 
-	err := c.serve()
+// end closes everything and returns why the connection ended.
+func (c *conn) end(err error) error {
+	defer c.srv.remove(c)
+	defer c.cancel(nil)
+	if c.orphaned != nil {
+		defer c.orphaned()
+	}
 	if cause := context.Cause(c.ctx); cause != nil {
 		err = cause // and not the read error that came of it
 	}
 	c.out.release()
+	sums := c.workers.end()
+	sums.add(c.sums)
+	c.stats.Errors, c.stats.BytesRead, c.stats.BytesWritten = sums.errors, sums.read, sums.written
 	c.closeDevice()
 	c.farewell()
 	c.rw.Close()
@@ -151,13 +188,6 @@ func (c *conn) run() error {
 		t.ConnClosed(c.info, c.stats, err)
 	}
 	return err
-}
-
-func (c *conn) serve() error {
-	if err := c.handshake(); err != nil {
-		return err
-	}
-	return c.transmit()
 }
 
 // fill is for the handshake: it flushes the replies at hand, since the client
@@ -191,40 +221,13 @@ func (c *conn) next(n int) ([]byte, error) {
 	return p, nil
 }
 
-// flush sends the replies at hand.
-func (c *conn) flush() error {
-	if c.out.buf == nil {
-		return nil
-	}
-	if c.dev != nil && c.timeout > 0 {
-		_ = c.nc.SetWriteDeadline(time.Now().Add(c.timeout))
-	}
-	if err := c.out.flush(); err != nil {
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return fmt.Errorf("nbd: the client does not take its replies: %w", err)
-		}
-		return err
-	}
-	return nil
-}
-
-// reserve returns n bytes at the end of the replies at hand.
-func (c *conn) reserve(n int) ([]byte, error) {
-	if !c.out.fits(n) {
-		if err := c.flush(); err != nil {
-			return nil, err
-		}
-	}
-	return c.out.extend(n)
-}
-
 // closeDevice closes the connection's device, if it has one and that closes.
 func (c *conn) closeDevice() {
 	if c.dev == nil {
 		return
 	}
 	closeDevice(c.log, c.dev)
-	c.dev, c.wdev, c.sdev, c.xdev = nil, nil, nil, nil
+	c.dev, c.wdev, c.sdev, c.xdev, c.mdev = nil, nil, nil, nil, nil
 }
 
 func closeDevice(log *slog.Logger, dev Device) {

@@ -46,6 +46,13 @@ type Features struct {
 	Cache bool
 	// Extents: the device is an [Extenter].
 	Extents bool
+	// Map: the device is a [Mapper].
+	Map bool
+	// Slow: a request may take as long as a network or another machine does.
+	// The server then works on up to 16 requests of a connection at the same
+	// time, and answers each when it is done. Without it a connection's requests
+	// are answered one after the other, which is less work.
+	Slow bool
 	// MultiConn: what one connection has flushed, or has been told is
 	// written, every other connection to the same export sees. A read-only
 	// device may always set it.
@@ -81,6 +88,8 @@ func FeaturesOf(dev Device) Features {
 	has(&f.Cache, ok)
 	_, ok = dev.(Extenter)
 	has(&f.Extents, ok)
+	_, ok = dev.(Mapper)
+	has(&f.Map, ok)
 	return f
 }
 
@@ -146,6 +155,20 @@ type Extent struct {
 // neither kind.
 type Extenter interface {
 	Extents(off, n int64, dst []Extent) (int, error)
+}
+
+// Mapper is a device whose bytes are in memory, its own or that of a mapped
+// file, from where they can be sent without being copied.
+//
+// Map appends to dst the segments that the n bytes at off consist of, in
+// order, and returns it; the caller calls Release on each when it is sent. The
+// range lies within the device. What is written to the range before they are
+// sent may or may not be seen. Map fails as ReadAt does, and with
+// [errors.ErrUnsupported] when it is only that the range cannot be mapped now:
+// then, and when the memory turns out to be gone, the range is read. When it
+// fails nothing was appended.
+type Mapper interface {
+	Map(off, n int64, dst []Segment) ([]Segment, error)
 }
 
 // Filter makes a Device of another one, to which it adds or from which it

@@ -237,6 +237,17 @@ func (d *tapeDir) rename(from, to string) error {
 	return nil
 }
 
+func (d *tapeDir) remove(name string) error {
+	if err := d.overlayDir.remove(name); err != nil {
+		return err
+	}
+	dir, _, id := d.tape.where(filepath.Join(d.path, name))
+	d.tape.removed(dir, name, id)
+	return nil
+}
+
+func (d *tapeDir) boot() string { return "before the loss of power" }
+
 func (d *tapeDir) sync() error {
 	_, _, id := d.tape.where(d.path)
 	d.tape.synced("syncdir", id)
@@ -392,7 +403,8 @@ func withoutSyncs() disk {
 
 type lazyDir struct{ overlayDir }
 
-func (lazyDir) sync() error { return nil }
+func (lazyDir) sync() error  { return nil }
+func (lazyDir) boot() string { return "after the loss of power" }
 func (d lazyDir) open(name string, create bool) (overlayFile, error) {
 	f, err := d.overlayDir.open(name, create)
 	if err != nil {

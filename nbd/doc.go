@@ -66,6 +66,26 @@
 // NBD_OPT_STARTTLS is forgotten, and a client that sends more along with it is
 // cut. Without TLS there is no authentication but [Request].Client.
 //
+// # How requests are worked on
+//
+// A connection has one goroutine and, while nothing is in it, no buffer. All
+// requests that have come are answered with one system call, of at most 1 MiB.
+// On Linux the data of a device that is a [Mapper], as files, images and the
+// overlays and roots over them are, goes from the page cache into the socket
+// with it; what is encrypted, and all else, is copied. Mapped memory is shown
+// to the kernel only: a file that is cut in place gives errors, no faults.
+//
+// A connection's requests are answered in their order, unless the device says
+// that it is Slow (see [Features]): then up to 16 of them are worked on at the
+// same time, each on a goroutine of its own, but for writes of more than 64 KiB,
+// which are passed on as they come. A flush covers every write that was
+// answered before it was sent, as the protocol has it.
+//
+// A machine that lost its power is found out by TCP: keepalive probes an idle
+// connection every 15 s and gives it up after four, and what was sent may stay
+// unacknowledged for a minute (TCP_USER_TIMEOUT, on Linux). The send buffer is
+// left to the system, which makes it as large as the way to the client needs.
+//
 // # Caveats
 //
 // A read of more than 1 MiB is sent in pieces while it is read. When a later

@@ -317,8 +317,9 @@ func ExamplePort() {
 	// Output: 512
 }
 
-// upper is a filter: it shows letters in upper case. What it changes is not
-// to be written back, so it takes that ability away.
+// upper is a filter: it shows letters in upper case. All has to be read through
+// it, so it is not to be mapped; and what it changes is not to be written back,
+// so it takes that ability away too.
 type upper struct{ nbd.Pass }
 
 func (d upper) ReadAt(p []byte, off int64) (int, error) {
@@ -329,6 +330,7 @@ func (d upper) ReadAt(p []byte, off int64) (int, error) {
 
 func (d upper) Features() nbd.Features {
 	f := d.Pass.Features()
+	f.Map = false
 	f.Write, f.Trim, f.Zero, f.FastZero = false, false, false, false
 	return f
 }

@@ -25,6 +25,7 @@ type File struct {
 	f        *os.File
 	size     int64 // of the device
 	writable bool
+	mapped   *Mapping // nil: it cannot be
 
 	// length is that of the file: what a device has beyond it is padding,
 	// until it is written to.
@@ -59,22 +60,27 @@ func openFile(path string, flag int) (*File, error) {
 		f.Close()
 		return nil, fmt.Errorf("nbd: %w", err)
 	}
-	d := &File{f: f, size: padded(size), writable: flag == os.O_RDWR}
+	return newFile(f, size, flag == os.O_RDWR), nil
+}
+
+func newFile(f *os.File, size int64, writable bool) *File {
+	d := &File{f: f, size: padded(size), writable: writable}
 	d.length.Store(size)
-	return d, nil
+	d.mapped, _ = MapFile(f, d.size) // can be done without
+	return d
 }
 
 // Size returns the padded size in bytes.
 func (d *File) Size() int64 { return d.size }
 
 // Features: one opened with OpenFileRW can be written and flushed, and on Linux
-// trimmed and zeroed; on Linux any File knows its holes.
+// trimmed and zeroed; on Linux any File knows its holes and is mapped.
 func (d *File) Features() Features {
 	return Features{
 		Write: d.writable, Flush: d.writable,
 		Trim: d.writable && fileTrims, Zero: d.writable && fileTrims, FastZero: d.writable && fileTrims,
 		Cache: fileExtents, Extents: fileExtents,
-		MultiConn: true,
+		Map: d.mapped != nil, MultiConn: true,
 	}
 }
 
@@ -119,8 +125,44 @@ func (d *File) inFile(op string, off, n int64) (int64, error) {
 // Sync returns when all that was written is on stable storage (fdatasync).
 func (d *File) Sync() error { return syncData(d.f) }
 
+// Map implements [Mapper].
+func (d *File) Map(off, n int64, dst []Segment) ([]Segment, error) {
+	if _, err := d.inFile("map", off, n); err != nil {
+		return dst, err
+	}
+	return mapPadded(d.mapped, off, n, d.length.Load(), dst)
+}
+
 // Close closes the file.
-func (d *File) Close() error { return d.f.Close() }
+func (d *File) Close() error {
+	if d.mapped != nil {
+		return errors.Join(d.mapped.Close(), d.f.Close())
+	}
+	return d.f.Close()
+}
+
+// mapPadded is readPadded for segments.
+func mapPadded(m *Mapping, off, n, size int64, dst []Segment) ([]Segment, error) {
+	switch {
+	case m == nil:
+		return dst, errNotMapped
+	case off < 0 || n < 0 || n > padded(size)-off:
+		return dst, fmt.Errorf("nbd: cannot map %d bytes at %d of %d: %w", n, off, padded(size), fs.ErrInvalid)
+	}
+	if have := min(n, size-off); have > 0 {
+		s, ok := m.Segment(off, have)
+		if !ok {
+			return dst, errNotMapped
+		}
+		dst, n = append(dst, s), n-have
+	}
+	if n > 0 {
+		dst = append(dst, Segment{Zeroes: n})
+	}
+	return dst, nil
+}
+
+var errNotMapped = unsupported("be mapped")
 
 // padded rounds up to whole sectors.
 func padded(size int64) int64 { return (size + sectorLen - 1) &^ (sectorLen - 1) }

@@ -109,7 +109,11 @@ func (d *File) Extents(off, n int64, dst []Extent) (int, error) {
 		data, err := d.f.Seek(off, unix.SEEK_DATA)
 		switch {
 		case errors.Is(err, syscall.ENXIO): // none from here on
-			add(hole, end-off)
+			if size, err := d.f.Seek(0, io.SeekEnd); err != nil || size < end {
+				add(Extent{}, end-off) // it was cut: reading will tell
+			} else {
+				add(hole, end-off)
+			}
 			off = end
 			continue
 		case err != nil: // it does not know, or fails when it is read

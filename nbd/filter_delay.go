@@ -27,4 +27,5 @@ func (d Delay) before(op Op, _, _ int64) error {
 }
 
 func (d Delay) after(Op, int64, time.Duration, error) {}
+func (d Delay) slow() bool                            { return true }
 func (d Delay) closed()                               {}

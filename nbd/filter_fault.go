@@ -110,4 +110,5 @@ func (r *faultRule) fits(op Op, off, n int64) bool {
 }
 
 func (f *Faults) after(Op, int64, time.Duration, error) {}
+func (f *Faults) slow() bool                            { return true }
 func (f *Faults) closed()                               {}

@@ -1,6 +1,7 @@
 package nbd
 
 import (
+	"errors"
 	"io"
 	"time"
 )
@@ -34,6 +35,8 @@ type opFilter interface {
 	before(op Op, off, n int64) error
 	// after gets what the device said, or before.
 	after(op Op, n int64, took time.Duration, err error)
+	// slow says that before may wait, or has to see each read.
+	slow() bool
 	closed()
 }
 
@@ -42,6 +45,33 @@ type opFilter interface {
 type filtered struct {
 	Pass
 	opFilter
+}
+
+// Features are the device's. Behind a slow filter nothing is mapped.
+func (d *filtered) Features() Features {
+	f := d.Pass.Features()
+	if d.slow() {
+		f.Map, f.Slow = false, true
+	}
+	return f
+}
+
+// Map counts as a read, of the bytes that it maps.
+func (d *filtered) Map(off, n int64, dst []Segment) (segs []Segment, err error) {
+	if d.slow() {
+		return dst, errNotMapped
+	}
+	start := time.Now()
+	segs, err = d.Pass.Map(off, n, dst)
+	if errors.Is(err, errors.ErrUnsupported) {
+		return segs, err // it will be read
+	}
+	mapped := n
+	if err != nil {
+		mapped = 0
+	}
+	d.after(OpRead, mapped, time.Since(start), err)
+	return segs, err
 }
 
 func (d *filtered) do(op Op, off, n int64, request func() error) error {

@@ -106,6 +106,8 @@ type rateDevice struct {
 	once   sync.Once
 }
 
+func (d *rateDevice) slow() bool { return true }
+
 func (d *rateDevice) before(op Op, _, n int64) error {
 	if err := wait(d.ctx, d.client.requests, 1); err != nil {
 		return err

@@ -110,6 +110,8 @@ func (d *statsDevice) closed() {
 	}
 }
 
+func (s *Stats) slow() bool { return false }
+
 func (s *Stats) before(Op, int64, int64) error { return nil }
 
 func (s *Stats) after(op Op, n int64, took time.Duration, err error) {

@@ -323,6 +323,12 @@ func (c *conn) setDevice(dev Device, open OpenInfo) {
 	if open.Features.Extents {
 		c.xdev = dev.(Extenter)
 	}
+	c.out.send.setTimeout(c.timeout)
+	if open.Features.Map && !open.Features.Slow && c.out.send.can() {
+		c.mdev = dev.(Mapper)
+	} else {
+		c.out.least = smallBufLen // for several replies with their data
+	}
 	smallest, _ := blockSizes(open.Features)
 	c.align = uint64(smallest)
 	// Contexts count for the export that they were selected for.

@@ -28,15 +28,16 @@ func (c *conn) startTLS(opt uint32, data []byte) error {
 	if err := c.flush(); err != nil {
 		return err
 	}
-	tc := tls.Server(c.nc, c.srv.TLS)
+	c.cork = &cork{Conn: c.nc, pool: &c.srv.bufs.small}
+	tc := tls.Server(c.cork, c.srv.TLS)
 	if err := tc.HandshakeContext(c.ctx); err != nil {
 		return fmt.Errorf("nbd: TLS: %w", err)
 	}
 	state := tc.ConnectionState()
 	c.tls, c.rw = &state, tc
 	c.rd.release()
-	c.rd.init(tc, &c.srv.readBufs)
-	c.out.w = tc
+	c.rd.init(tc, &c.srv.bufs.read)
+	c.out.nc, c.out.send, c.out.extra = tc, sender{}, smallBufLen
 	// What was agreed on before may have been somebody else's wish.
 	c.structured, c.meta, c.metaExport = false, false, ""
 	return nil

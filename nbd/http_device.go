@@ -104,7 +104,7 @@ func OpenHTTP(ctx context.Context, rawURL string, opts *HTTPOptions) (*HTTPDevic
 func (d *HTTPDevice) Size() int64 { return padded(d.size) }
 
 // Features: an HTTPDevice can be read.
-func (d *HTTPDevice) Features() Features { return Features{MultiConn: true} }
+func (d *HTTPDevice) Features() Features { return Features{Slow: true, MultiConn: true} }
 
 // ID identifies the content, for [OpenCache]: it is made of the URL without
 // its query, the entity tag, the time stamp and the size.

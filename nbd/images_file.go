@@ -26,7 +26,7 @@ func (id fileID) sameFile(other fileID) bool { return id.Dev == other.Dev && id.
 // imageFile is one generation of an image: an open file that is not to change.
 type imageFile struct {
 	f      *os.File
-	holes  *File // the same, to be asked for its extents
+	file   *File // the same, to be asked for its extents and its segments
 	size   int64
 	digest string // 64 hexadecimal digits, set before it is shared
 
@@ -55,8 +55,7 @@ func openImageFile(path string) (*imageFile, error) {
 		return nil, errors.Join(err, f.Close())
 	}
 	file := &imageFile{f: f, size: info.Size(), id: statID(info)}
-	file.holes = &File{f: f, size: file.paddedSize()}
-	file.holes.length.Store(file.size)
+	file.file = newFile(f, file.size, false)
 	file.refs.Store(1)
 	return file, nil
 }
@@ -79,7 +78,7 @@ func (f *imageFile) tryRetain() bool {
 
 func (f *imageFile) release() {
 	if f.refs.Add(-1) == 0 {
-		f.f.Close() // opened for reading: nothing can be lost
+		f.file.Close() // opened for reading: nothing can be lost
 	}
 }
 
@@ -146,8 +145,18 @@ type imageDevice struct {
 	closed sync.Once
 }
 
-func (d *imageDevice) Size() int64        { return d.paddedSize() }
-func (d *imageDevice) Features() Features { return Features{MultiConn: true, Extents: fileExtents} }
+func (d *imageDevice) Size() int64 { return d.paddedSize() }
+func (d *imageDevice) Features() Features {
+	return Features{Extents: fileExtents, Map: d.file.mapped != nil, MultiConn: true}
+}
+
+// Map implements [Mapper].
+func (d *imageDevice) Map(off, n int64, dst []Segment) ([]Segment, error) {
+	if d.broken.Load() {
+		return dst, errImageChanged
+	}
+	return d.file.Map(off, n, dst)
+}
 
 func (d *imageDevice) Close() error {
 	d.closed.Do(d.release)

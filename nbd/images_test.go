@@ -73,7 +73,7 @@ func TestImagesServeGenerations(t *testing.T) {
 
 	old, err := openName(t, im, "debian")
 	require.NoError(t, err)
-	require.Equal(t, Features{MultiConn: true, Extents: fileExtents}, old.Features())
+	require.Equal(t, Features{Extents: fileExtents, Map: canMap, MultiConn: true}, old.Features())
 	require.EqualValues(t, 5120, old.Size(), "padded")
 	require.Equal(t, append(bytes.Clone(one), make([]byte, 120)...), content(t, old))
 	_, err = old.ReadAt(make([]byte, 1), 5120)
@@ -189,7 +189,12 @@ func TestImageCut(t *testing.T) {
 			list := make([]Extent, 4)
 			n, err := e.Extents(0, 8192, list)
 			require.NoError(t, err)
-			require.Equal(t, []Extent{{Length: 8192}}, list[:n], "what is gone is no hole")
+			sum := int64(0)
+			for _, e := range list[:n] {
+				require.False(t, e.Hole || e.Zero, "what is gone is no hole")
+				sum += e.Length
+			}
+			require.EqualValues(t, 8192, sum)
 		}
 	}
 	_, err = openName(t, im, "debian~"+digestOf(randomBytes(1, 8192))[:12])

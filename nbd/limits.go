@@ -7,11 +7,16 @@ import (
 
 const (
 	readBufLen  = 64 << 10         // of one connection, while it has data in it
+	headBufLen  = 16 << 10         // headers, and data that is not copied
 	smallBufLen = 128<<10 + 4<<10  // replies: a kernel's largest read and more than one small one
 	pieceLen    = 1 << 20          // the most of a read that is held at once
 	largeBufLen = pieceLen + 4<<10 // replies: one piece and its header
 	blockLen    = 4 << 10          // pieces of a write end at its multiples
 	maxDrained  = 1 << 20          // of an option that is too long
+	zeroesLen   = 64 << 10         // of zeroes in memory, to be sent over and over
+	maxVecs     = 1024             // in one system call (IOV_MAX)
+	maxWorkers  = 16               // on the requests of one connection
+	aloneAfter  = 16               // requests in a row
 	lameDuck    = 100 * time.Millisecond
 	minBuffered = int64(2 * largeBufLen)
 )

@@ -65,6 +65,9 @@ type overlayStore interface {
 	state(chunk int64) (data, zero uint64)
 	// read fills p from off; all blocks touched are stored.
 	read(p []byte, off int64) error
+	// segments appends what read would read, which lies inside one chunk, if
+	// that can be mapped.
+	segments(off, n int64, dst []Segment) ([]Segment, error)
 	// write stores p at off, inside one chunk. A block that is not stored is
 	// written whole and counts as stored only by mark.
 	write(p []byte, off int64) error
@@ -89,13 +92,18 @@ func NewOverlay(base Device) *Overlay {
 func (o *Overlay) Size() int64 { return o.size }
 
 // Features announces all that a disk can do, and several connections. Blocks
-// of the base's MinBlock are asked for where it has one.
-func (o *Overlay) Features() Features { return overlayFeatures(o.base.Features().MinBlock) }
+// of the base's MinBlock are asked for where it has one, and it is mapped, or slow, as the base is.
+func (o *Overlay) Features() Features {
+	base := FeaturesOf(o.base)
+	f := overlayFeatures(base.MinBlock)
+	f.Map, f.Slow = base.Map, base.Slow
+	return f
+}
 
 func overlayFeatures(minBlock int) Features {
 	return Features{
 		Write: true, Flush: true, Trim: true, Zero: true, FastZero: true, Extents: true,
-		MultiConn: true, MinBlock: minBlock,
+		Map: canMap, MultiConn: true, MinBlock: minBlock,
 	}
 }
 

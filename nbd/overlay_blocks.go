@@ -74,6 +74,14 @@ func (m blockMap) setZero(chunk int64, blocks uint64) {
 	page.dirty.Store(true)
 }
 
+// set notes the state of a chunk. Nobody else may use the map.
+func (m blockMap) set(chunk int64, own, zero uint64) {
+	page, i := m.page(chunk), chunk%mapPageChunks
+	page.zero[i].Store(zero)
+	page.own[i].Store(own)
+	page.dirty.Store(true)
+}
+
 // clear makes all blocks the base's. Nobody else may use the map.
 func (m blockMap) clear() {
 	for i := range m {
@@ -131,16 +139,19 @@ func (p *mapPage) encode() []byte {
 	out := make([]byte, mapPageBytes)
 	for c := range int64(mapPageChunks) {
 		data, zero := p.state(c)
-		own := data | zero
-		for j := range mapChunkBytes {
-			out[c*mapChunkBytes+int64(j)] = byte(own>>(4*j)&15 | zero>>(4*j)&15<<4)
-		}
+		encodeChunk(out[c*mapChunkBytes:], data|zero, zero)
 	}
 	return out
 }
 
-// decodeChunk is encode's inverse for one chunk. A block that is zero and not
-// its own is no state that encode makes.
+func encodeChunk(out []byte, own, zero uint64) {
+	for j := range out[:mapChunkBytes] {
+		out[j] = byte(own>>(4*j)&15 | zero>>(4*j)&15<<4)
+	}
+}
+
+// decodeChunk is encodeChunk's inverse. A block that is zero and not its own is
+// no state that encode makes.
 func decodeChunk(in []byte) (own, zero uint64, ok bool) {
 	for j, b := range in[:mapChunkBytes] {
 		own |= uint64(b&15) << (4 * j)

@@ -2,6 +2,7 @@ package nbd
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -66,7 +67,7 @@ func (s *sparseBytes) truncate(size int64) {
 
 // crashOp is one recorded step.
 type crashOp struct {
-	kind     string // write, truncate, sync, link, rename, syncdir, or a mark of the test
+	kind     string // write, truncate, sync, link, rename, remove, syncdir, or a mark of the test
 	file     int
 	off      int64
 	data     []byte
@@ -78,6 +79,7 @@ type crashDir struct {
 	files []*sparseBytes
 	names map[string]int
 	log   []crashOp
+	host  string // which boot of it
 
 	phase string // what the test is doing
 	skip  string // the sync that is taken out, by label or by its place in the source
@@ -86,7 +88,7 @@ type crashDir struct {
 }
 
 func newCrashDir() *crashDir {
-	return &crashDir{names: make(map[string]int), syncs: make(map[string]int), sites: make(map[string]bool)}
+	return &crashDir{host: "first boot", names: make(map[string]int), syncs: make(map[string]int), sites: make(map[string]bool)}
 }
 
 func (d *crashDir) record(op crashOp) { d.log = append(d.log, op) }
@@ -140,6 +142,16 @@ func (d *crashDir) sync() error {
 	return nil
 }
 
+func (d *crashDir) remove(name string) error {
+	if _, ok := d.names[name]; !ok {
+		return fs.ErrNotExist
+	}
+	d.record(crashOp{kind: "remove", from: name})
+	delete(d.names, name)
+	return nil
+}
+
+func (d *crashDir) boot() string { return d.host }
 func (d *crashDir) close() error { return nil }
 
 type crashFile struct {
@@ -184,30 +196,47 @@ func (f *crashFile) sync() error {
 	return nil
 }
 
+func (d *crashDir) apply(op crashOp) {
+	for len(d.files) <= op.file {
+		d.files = append(d.files, newSparse())
+	}
+	switch op.kind {
+	case "write":
+		_, _ = d.files[op.file].WriteAt(op.data, op.off)
+	case "truncate":
+		d.files[op.file].truncate(op.off)
+	case "link", "rename":
+		d.names[op.to] = op.file
+		delete(d.names, op.from)
+	case "remove":
+		delete(d.names, op.from)
+	}
+}
+
+// killed makes what is there when the process ends after the first n steps, and
+// the host does not.
+func (d *crashDir) killed(n int) *crashDir {
+	c := newCrashDir()
+	for _, op := range d.log[:n] {
+		if c.apply(op); op.kind == "host ended" {
+			c.host = op.to
+		}
+	}
+	return c
+}
+
 // after makes what a loss of power after the first n steps may leave.
 func (d *crashDir) after(n int, rng *rand.Rand) *crashDir {
 	c := newCrashDir()
+	c.host = "next boot"
 	pending := make(map[int][]crashOp)
 	var dirPending []crashOp
-	apply := func(op crashOp) {
-		for len(c.files) <= op.file {
-			c.files = append(c.files, newSparse())
-		}
-		switch op.kind {
-		case "write":
-			_, _ = c.files[op.file].WriteAt(op.data, op.off)
-		case "truncate":
-			c.files[op.file].truncate(op.off)
-		case "link", "rename":
-			c.names[op.to] = op.file
-			delete(c.names, op.from)
-		}
-	}
+	apply := c.apply
 	for _, op := range d.log[:n] {
 		switch op.kind {
 		case "write", "truncate":
 			pending[op.file] = append(pending[op.file], op)
-		case "link", "rename":
+		case "link", "rename", "remove":
 			dirPending = append(dirPending, op)
 		case "sync":
 			for _, p := range pending[op.file] {
@@ -263,8 +292,9 @@ func (r rampBase) Features() Features { return Features{} }
 // crashBase needs two pages of map.
 const crashBase = rampBase(mapPageSpan + 5*overlayBlock + 700)
 
-// crashWork writes, zeroes, flushes and resets at random, around both ends of the base
-// and the border between the pages of the map, and leaves marks in the log.
+// crashWork writes, zeroes, flushes, resets, closes and opens at random, around
+// both ends of the base and the border between the pages of the map, and leaves
+// marks in the log.
 func crashWork(t *testing.T, seed uint64, skip string) *crashDir {
 	d := newCrashDir()
 	d.skip, d.phase = skip, "create"
@@ -273,7 +303,29 @@ func crashWork(t *testing.T, seed uint64, skip string) *crashDir {
 	o := &Overlay{base: crashBase, size: int64(crashBase), store: s}
 	rng := rand.New(rand.NewPCG(seed, 1))
 	for range 25 {
-		switch rng.IntN(8) {
+		switch rng.IntN(10) {
+		case 9: // and lost nothing, this time
+			d.phase = "settle"
+			d.host += ", then another"
+			d.record(crashOp{kind: "host ended", to: d.host})
+			s, err := openFileStore(d, int64(crashBase), "id")
+			require.NoError(t, err)
+			require.NoError(t, s.settle())
+			d.record(crashOp{kind: "settled"})
+			o = &Overlay{base: crashBase, size: int64(crashBase), store: s}
+			o.used.Store(s.count())
+		case 8:
+			d.phase = "close"
+			d.record(crashOp{kind: "close begins"})
+			require.NoError(t, o.Close())
+			d.record(crashOp{kind: "flushed"})
+			d.record(crashOp{kind: "closed"})
+			d.phase = "open"
+			s, err := openFileStore(d, int64(crashBase), "id")
+			require.NoError(t, err)
+			require.False(t, s.lost)
+			o = &Overlay{base: crashBase, size: int64(crashBase), store: s}
+			o.used.Store(s.count())
 		case 0, 1:
 			d.phase = "flush"
 			require.NoError(t, o.Sync())
@@ -291,51 +343,85 @@ func crashWork(t *testing.T, seed uint64, skip string) *crashDir {
 			for i := range data {
 				data[i] = byte(rng.Uint32() | 1)
 			}
+			d.phase = "write"
 			if rng.IntN(3) == 0 {
 				clear(data)
 				d.record(crashOp{kind: "wrote", off: off, data: data})
 				require.NoError(t, o.Zero(off, n, 0))
+				d.record(crashOp{kind: "done"})
 				continue
 			}
 			d.record(crashOp{kind: "wrote", off: off, data: data})
 			_, err := o.WriteAt(data, off)
 			require.NoError(t, err)
+			d.record(crashOp{kind: "done", data: data})
 		}
 	}
 	return d
 }
 
-// checkCrash opens what is left of the first n steps and compares every block
-// that was ever written with what may be there: the flushed bytes, or those of
-// a later write; while a reset is under way, or all of that or the base.
-func checkCrash(d *crashDir, n int, rng *rand.Rand) error {
+// checkCrash opens what is left of the first n steps, by a process that was
+// killed or by a loss of power, and compares every block that was ever written
+// with what may be there: the bytes that were acknowledged or flushed, or those
+// of a later write; while a reset is under way, or all of that or the base.
+func checkCrash(d, left *crashDir, n int) error {
+	killed := left.host != "next boot"
 	flushed, written, spots := newSparse(), newSparse(), map[int64]bool{}
-	var current, later []crashOp
+	var current, later, ghosts []crashOp // ghosts were lost, or not
+	synced := 0                          // of current
 	resetting := false
+	mayLose, mustLose, lost := false, false, false
+	holds := func() {
+		later, mustLose = slices.Clone(ghosts), false
+		flushed, written = newSparse(), newSparse()
+		for _, w := range current {
+			_, _ = flushed.WriteAt(w.data, w.off)
+			_, _ = written.WriteAt(bytes.Repeat([]byte{1}, len(w.data)), w.off)
+		}
+	}
 	for _, op := range d.log[:n] {
 		switch op.kind {
 		case "wrote":
+			mayLose = true
 			current, later = append(current, op), append(later, op)
 			for b := op.off / overlayBlock; b <= (op.off+int64(len(op.data))-1)/overlayBlock; b++ {
 				spots[b] = true
 			}
-		case "flushed":
-			later = nil
-			flushed, written = newSparse(), newSparse()
-			for _, w := range current {
-				_, _ = flushed.WriteAt(w.data, w.off)
-				_, _ = written.WriteAt(bytes.Repeat([]byte{1}, len(w.data)), w.off)
+		case "done":
+			if killed {
+				holds()
+			} else {
+				mustLose = mustLose || op.data != nil // zeroes may have been there
 			}
+		case "flushed":
+			synced = len(current)
+			holds()
+		case "host ended":
+			lost = mayLose
+			ghosts, current = append(ghosts, current[synced:]...), slices.Clone(current[:synced])
+			holds()
+		case "settled":
+			mayLose, lost = false, false
+		case "close begins":
+			mustLose = false
+		case "closed":
+			mayLose = false
 		case "reset begins":
-			resetting = true
+			resetting, mustLose = true, false
 		case "reset":
-			resetting, current, later, flushed, written = false, nil, nil, newSparse(), newSparse()
+			current, ghosts, synced, mayLose, resetting = nil, nil, 0, false, false
+			holds()
 		}
 	}
-	left := d.after(n, rng)
 	s, err := openFileStore(left, int64(crashBase), "id")
 	if err != nil {
 		return fmt.Errorf("it does not open: %w", err)
+	}
+	switch {
+	case s.lost && (killed && !lost || !mayLose):
+		return errors.New("it says that writes were lost")
+	case !s.lost && mustLose:
+		return errors.New("it does not say that writes were lost")
 	}
 	o := &Overlay{base: crashBase, size: int64(crashBase), store: s}
 	o.used.Store(s.count())
@@ -381,10 +467,13 @@ func crashes(t *testing.T, skip string, stopAtFirst bool) (states int, bad error
 	for seed := range uint64(6) {
 		d := crashWork(t, seed, skip)
 		for n := range len(d.log) + 1 {
-			for try := range uint64(4) {
+			for try := range uint64(5) {
 				states++
-				rng := rand.New(rand.NewPCG(seed, uint64(n)*100+try))
-				if err := checkCrash(d, n, rng); err != nil {
+				left := d.killed(n)
+				if try > 0 {
+					left = d.after(n, rand.New(rand.NewPCG(seed, uint64(n)*100+try)))
+				}
+				if err := checkCrash(d, left, n); err != nil {
 					bad = fmt.Errorf("seed %d, after step %d, try %d: %w", seed, n, try, err)
 					if stopAtFirst {
 						return states, bad
@@ -396,7 +485,8 @@ func crashes(t *testing.T, skip string, stopAtFirst bool) (states int, bad error
 	return states, bad
 }
 
-// TestOverlaySurvivesPowerLoss proves the order of writes and syncs.
+// TestOverlaySurvivesPowerLoss proves the order of writes and syncs, and that a
+// killed process loses nothing.
 func TestOverlaySurvivesPowerLoss(t *testing.T) {
 	states, bad := crashes(t, "", true)
 	require.NoError(t, bad)
@@ -414,8 +504,8 @@ func TestOverlayNeedsEverySync(t *testing.T) {
 		}
 		maps.Copy(sites, d.sites)
 	}
-	require.ElementsMatch(t, syncSites(t, "overlay_[fm]*.go", "sync"), slices.Collect(maps.Keys(sites)))
-	require.Len(t, labels, 7, "made, flushed and reset: a line may do for two of them")
+	require.ElementsMatch(t, syncSites(t, "overlay_[flm]*.go", "sync"), slices.Collect(maps.Keys(sites)))
+	require.Len(t, labels, 11, "made, written, flushed, reset, closed and settled: a line may do for two of them")
 	for _, label := range slices.Sorted(maps.Keys(labels)) {
 		t.Run(label, func(t *testing.T) {
 			_, bad := crashes(t, label, true)

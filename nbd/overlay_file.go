@@ -10,7 +10,8 @@ import (
 	"sync/atomic"
 )
 
-// A stored overlay is two files in a directory of its own:
+// A stored overlay is two files in a directory of its own, and, while it is
+// written to, a third one, which overlay_live.go describes:
 //
 //   - data holds block i of the base at i*4096, is sparse, and means nothing
 //     where the map has no bit;
@@ -26,9 +27,8 @@ import (
 //   - Sync first makes data durable, then writes the states that blocks had
 //     before it began, then makes the map durable: no block counts as stored
 //     before it is.
-//   - What becomes zero is zero in the map in memory before its space is given
-//     back. Should the map on disk still count it as stored after a crash, it
-//     reads as the hole that it is: as zeroes too.
+//   - What becomes zero has its space given back. Should the map still count it
+//     as stored after a crash, it reads as the hole that it is: as zeroes too.
 //   - Reset puts a new, empty map in the old one's place (durable, renamed,
 //     directory durable) before it touches data.
 //   - Creation makes the map durable before there is a data file, so that a
@@ -51,8 +51,11 @@ type overlayDir interface {
 	// empty one, in the place of any that is there.
 	open(name string, create bool) (overlayFile, error)
 	rename(from, to string) error
-	// sync makes creations and renames durable.
+	remove(name string) error
+	// sync makes creations, renames and removals durable.
 	sync() error
+	// boot says which boot of the host this is; "" is not known.
+	boot() string
 	close() error
 }
 
@@ -78,7 +81,10 @@ type overlayFile interface {
 // would be mixed with foreign ones.
 //
 // What was flushed before a crash or a loss of power is there again. On Linux
-// an overlay that another process has open is refused.
+// everything that was written is, flushed or not, as long as the host has not
+// restarted, however the process ended; elsewhere, and when the host has
+// restarted, [Overlay.Lost] tells that there may have been more. On Linux an
+// overlay that another process has open is refused.
 func OpenOverlay(base Device, dir, id string) (*Overlay, error) {
 	return disk{}.openOverlay(base, dir, id)
 }
@@ -100,8 +106,13 @@ func (d disk) openOverlay(base Device, dir, id string) (*Overlay, error) {
 type fileStore struct {
 	dir      overlayDir
 	data     overlayFile
+	mapped   fileMap // of data
 	baseSize int64
 	id       string
+	boot     string
+	// generation changes with each reset. Maps made before it was introduced
+	// have 0.
+	generation uint64
 
 	blocks blockMap
 	// unsynced is set after each write to data.
@@ -111,13 +122,19 @@ type fileStore struct {
 
 	syncMu  sync.Mutex
 	mapFile overlayFile
+
+	live    atomic.Pointer[overlayFile]
+	liveMu  sync.Mutex // to make it
+	lost    bool       // found at the opening
+	records [overlayStripe][mapChunkBytes]byte
 }
 
 func openFileStore(d overlayDir, baseSize int64, id string) (*fileStore, error) {
 	if len(id) > overlayMaxID {
 		return nil, fmt.Errorf("the base's id is longer than %d bytes: %w", overlayMaxID, fs.ErrInvalid)
 	}
-	s := &fileStore{dir: d, baseSize: baseSize, id: id, blocks: newBlockMap(baseSize)}
+	s := &fileStore{dir: d, baseSize: baseSize, id: id, boot: d.boot(), blocks: newBlockMap(baseSize)}
+	s.boot = s.boot[:min(len(s.boot), liveMaxBoot)]
 	if err := s.open(); err != nil {
 		if s.mapFile != nil {
 			err = errors.Join(err, s.mapFile.close())
@@ -154,10 +171,9 @@ func (s *fileStore) open() (err error) {
 	s.data, err = s.dir.open(overlayDataName, false)
 	if errors.Is(err, fs.ErrNotExist) && s.end() == 0 {
 		// Creation ends with this file, so it is missing after a crash
-		// between the two.
-		if s.data, err = s.dir.open(overlayDataName, true); err == nil {
-			err = s.dir.sync()
-		}
+		// between the two. Before the first write live makes its name durable,
+		// together with its own.
+		s.data, err = s.dir.open(overlayDataName, true)
 	}
 	if err != nil {
 		return err
@@ -167,7 +183,7 @@ func (s *fileStore) open() (err error) {
 	} else if size < s.end() {
 		return fmt.Errorf("the data file ends at %d, before the last block of the map at %d: it was cut: %w", size, s.end(), fs.ErrInvalid)
 	}
-	return nil
+	return s.openLive()
 }
 
 // end returns how long data must be at least.
@@ -181,20 +197,39 @@ func (s *fileStore) clean() bool                           { return s.blocks.cle
 func (s *fileStore) read(p []byte, off int64) error { return readFullAt(s.data, p, off) }
 
 func (s *fileStore) write(p []byte, off int64) error {
-	if err := s.failed.Load(); err != nil {
-		return *err
+	if err := s.touch(); err != nil {
+		return err
 	}
 	_, err := s.data.WriteAt(p, off)
 	s.unsynced.Store(true)
-	return err
+	if err != nil {
+		return err
+	}
+	chunk := off / chunkBytes
+	data, zero := s.blocks.state(chunk)
+	if fresh := blocksOf(off, len(p)) &^ data; fresh != 0 {
+		return s.record(chunk, data|zero|fresh, zero&^fresh)
+	}
+	return nil
+}
+
+// blocksOf returns the bits of the blocks that n bytes at off, inside one chunk,
+// touch.
+func blocksOf(off int64, n int) uint64 {
+	first := off % chunkBytes / overlayBlock
+	count := (off%overlayBlock + int64(n) + overlayBlock - 1) / overlayBlock
+	return ^uint64(0) >> (chunkBlocks - count) << first
 }
 
 func (s *fileStore) zero(chunk int64, blocks uint64) error {
-	if err := s.failed.Load(); err != nil {
-		return *err
+	data, zero := s.blocks.state(chunk)
+	if blocks&^zero == 0 {
+		return nil
 	}
-	data, _ := s.blocks.state(chunk)
-	s.blocks.setZero(chunk, blocks)
+	if err := s.touch(); err != nil {
+		return err
+	}
+	// First, because on a full disk it makes the room that live may need.
 	for freed := data & blocks; freed != 0; {
 		first := bits.TrailingZeros64(freed)
 		run := bits.TrailingZeros64(^(freed >> first))
@@ -205,6 +240,10 @@ func (s *fileStore) zero(chunk int64, blocks uint64) error {
 		}
 		freed &= ^uint64(0) << (first + run)
 	}
+	if err := s.record(chunk, data|zero|blocks, zero|blocks); err != nil {
+		return err
+	}
+	s.blocks.setZero(chunk, blocks)
 	return nil
 }
 
@@ -249,6 +288,7 @@ func (s *fileStore) sync() error {
 func (s *fileStore) fail(err error) error {
 	err = fmt.Errorf("nbd: overlay: a flush failed, nothing more is written until it is opened again: %w", err)
 	s.failed.Store(&err)
+	s.disown()
 	return err
 }
 
@@ -269,10 +309,13 @@ func (s *fileStore) reset() error {
 	}
 	s.failed.Store(nil)
 	s.unsynced.Store(false)
-	// Only gives space back: no bit points there any more.
-	return errors.Join(s.data.truncate(0), closeErr)
+	s.mapped.drop() // who has still to send from it reads anew, what is there now
+	// Only gives space back: no bit points there any more, and what live says is
+	// of another generation.
+	return errors.Join(s.data.truncate(0), s.closeLive(), s.settle(), closeErr)
 }
 
 func (s *fileStore) close() error {
-	return errors.Join(s.mapFile.close(), s.data.close(), s.dir.close())
+	s.mapped.drop()
+	return errors.Join(s.closeLive(), s.mapFile.close(), s.data.close(), s.dir.close())
 }

@@ -6,17 +6,21 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io/fs"
+	"math/rand/v2"
 )
 
 // newMap puts an empty map in the place of the one that is there, at once.
 func (s *fileStore) newMap() (overlayFile, error) {
+	former := s.generation
+	s.generation = rand.Uint64()
 	f, err := s.dir.open(overlayTempName, true)
 	if err != nil {
+		s.generation = former
 		return nil, err
 	}
 	_, err = f.WriteAt(s.header(), 0)
 	if err == nil {
-		err = f.truncate(int64(1+len(s.blocks)) * mapPageBytes)
+		err = f.truncate(s.mapSize())
 	}
 	if err == nil {
 		err = f.sync()
@@ -25,12 +29,16 @@ func (s *fileStore) newMap() (overlayFile, error) {
 		err = s.dir.rename(overlayTempName, overlayMapName)
 	}
 	if err != nil {
+		s.generation = former
 		return nil, errors.Join(err, f.close())
 	}
 	return f, s.dir.sync()
 }
 
-// header: magic, version, block size, base size, length of id, id, zeroes, CRC-32C.
+func (s *fileStore) mapSize() int64 { return int64(1+len(s.blocks)) * mapPageBytes }
+
+// header: magic, version, block size, base size, length of id, id, zeroes, at
+// 168 the generation, zeroes, CRC-32C.
 func (s *fileStore) header() []byte {
 	h := make([]byte, mapPageBytes)
 	copy(h, overlayMagic)
@@ -39,6 +47,7 @@ func (s *fileStore) header() []byte {
 	binary.LittleEndian.PutUint64(h[24:], uint64(s.baseSize))
 	binary.LittleEndian.PutUint32(h[32:], uint32(len(s.id)))
 	copy(h[36:], s.id)
+	binary.LittleEndian.PutUint64(h[168:], s.generation)
 	binary.LittleEndian.PutUint32(h[mapPageBytes-4:], headerSum(h))
 	return h
 }
@@ -68,7 +77,7 @@ func (s *fileStore) checkHeader(h []byte) error {
 
 // load reads the map.
 func (s *fileStore) load() error {
-	want := int64(1+len(s.blocks)) * mapPageBytes
+	want := s.mapSize()
 	size, err := s.mapFile.size()
 	if err != nil {
 		return err
@@ -83,6 +92,7 @@ func (s *fileStore) load() error {
 	if err := s.checkHeader(buf); err != nil {
 		return err
 	}
+	s.generation = binary.LittleEndian.Uint64(buf[168:])
 	if size != want {
 		return fmt.Errorf("the map is %d bytes long instead of %d: it was cut or extended: %w", size, want, fs.ErrInvalid)
 	}

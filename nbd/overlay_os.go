@@ -62,6 +62,11 @@ func (d *osDir) rename(from, to string) error {
 	return os.Rename(filepath.Join(d.path, from), filepath.Join(d.path, to))
 }
 
+func (d *osDir) remove(name string) error {
+	return os.Remove(filepath.Join(d.path, name))
+}
+
+func (d *osDir) boot() string { return hostBoot() }
 func (d *osDir) sync() error  { return d.dir.Sync() }
 func (d *osDir) close() error { return d.dir.Close() }
 
@@ -74,6 +79,8 @@ func (f osFile) size() (int64, error) {
 	}
 	return info.Size(), nil
 }
+
+func (f osFile) mapped(n int64) (*Mapping, error) { return MapFile(f.File, n) }
 
 func (f osFile) truncate(n int64) error { return f.Truncate(n) }
 func (f osFile) punch(off, n int64) error {

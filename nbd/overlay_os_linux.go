@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"syscall"
 )
 
@@ -30,6 +31,15 @@ func punchHole(f *os.File, off, n int64) error {
 			return err
 		}
 	}
+}
+
+// hostBoot returns the ID that the kernel gives each boot of the host.
+func hostBoot() string {
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(id))
 }
 
 // lockFile takes a lock that ends with the descriptor. File systems that

@@ -6,6 +6,9 @@ import "os"
 
 func syncData(f *os.File) error { return f.Sync() }
 
+// hostBoot is not known.
+func hostBoot() string { return "" }
+
 // lockFile does nothing: on these systems it is the operator who sees to it
 // that one directory has one server.
 func lockFile(*os.File) error { return nil }

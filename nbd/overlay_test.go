@@ -352,16 +352,23 @@ func (z zeroBase) ReadAt(p []byte, off int64) (int, error) { clear(p); return le
 func (z zeroBase) Size() int64                             { return int64(z) }
 func (z zeroBase) Features() Features                      { return Features{} }
 
-// FuzzOverlayMap opens an overlay whose map is anything.
+// FuzzOverlayMap opens an overlay whose map, and what a killed process left
+// beside it, is anything.
 func FuzzOverlayMap(f *testing.F) {
 	const size = 40 * overlayBlock
 	s := &fileStore{baseSize: size, id: "id"}
-	f.Add([]byte{}, []byte{})
-	f.Add(s.header(), make([]byte, mapPageBytes))
-	f.Add(s.header(), bytes.Repeat([]byte{0xff}, mapPageBytes))
-	f.Fuzz(func(t *testing.T, header, words []byte) {
+	s.boot, s.blocks = newCrashDir().host, newBlockMap(size)
+	none, all := make([]byte, mapPageBytes), bytes.Repeat([]byte{0xff}, mapPageBytes)
+	some := append([]byte{0x13}, none[1:]...)
+	f.Add([]byte{}, []byte{}, []byte{})
+	f.Add(s.header(), none, s.liveHeader())
+	f.Add(s.header(), none, append(s.liveHeader(), some...))
+	f.Add(s.header(), none, append(s.liveHeader(), all...))
+	f.Add(s.header(), all, []byte{})
+	f.Fuzz(func(t *testing.T, header, words, live []byte) {
 		d := newCrashDir()
-		for name, text := range map[string][]byte{"map": append(header[:len(header):len(header)], words...), "data": make([]byte, size)} {
+		files := map[string][]byte{"map": append(header[:len(header):len(header)], words...), "data": make([]byte, size), "live": live}
+		for name, text := range files {
 			file, err := d.open(name, true)
 			require.NoError(t, err)
 			_, err = file.WriteAt(text, 0)

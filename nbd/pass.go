@@ -9,18 +9,24 @@ import (
 // Pass is a [Device] that passes every call on to another one, and has just its
 // features. It is what a filter embeds, to override what it is about:
 //
-//	type slow struct{ nbd.Pass }
+//	type late struct{ nbd.Pass }
 //
-//	func (d slow) ReadAt(p []byte, off int64) (int, error) {
+//	func (d late) Features() nbd.Features {
+//		f := d.Pass.Features()
+//		f.Map, f.Slow = false, true // each read is to come here
+//		return f
+//	}
+//
+//	func (d late) ReadAt(p []byte, off int64) (int, error) {
 //		time.Sleep(time.Millisecond)
 //		return d.Pass.ReadAt(p, off)
 //	}
 //
 // It has the methods of all abilities. Those that the Device has not fail with
 // [errors.ErrUnsupported] and are not in Features, and no caller uses what is
-// not in Features. A filter that changes what is written overrides WriteAt, Trim and Zero, or
-// clears their bits in Features; one that changes what is read, ReadAt and
-// Extents.
+// not in Features. A filter that changes what is written overrides WriteAt,
+// Trim and Zero, or clears their bits in Features; one that changes or watches
+// what is read, ReadAt, Map and Extents.
 type Pass struct{ Device Device }
 
 func unsupported(op string) error {
@@ -82,6 +88,14 @@ func (d Pass) Extents(off, n int64, dst []Extent) (int, error) {
 		return e.Extents(off, n, dst)
 	}
 	return 0, unsupported("tell its extents")
+}
+
+// Map asks the Device.
+func (d Pass) Map(off, n int64, dst []Segment) ([]Segment, error) {
+	if m, ok := d.Device.(Mapper); ok {
+		return m.Map(off, n, dst)
+	}
+	return dst, unsupported("be mapped")
 }
 
 // Close closes the Device, if it is an [io.Closer].

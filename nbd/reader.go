@@ -15,6 +15,10 @@ type reader struct {
 	buf  *[readBufLen]byte
 	r, w int // buf[r:w] is unread
 
+	// alone: nobody else needs this thread, it may wait for a moment itself.
+	alone bool
+	last  int // bytes that the last fill has read
+
 	// raw reads without holding a buffer while it waits; nil where there is no
 	// file descriptor.
 	raw     syscall.RawConn
@@ -70,6 +74,7 @@ func (b *reader) fillRaw() error {
 		return io.EOF
 	}
 	b.w += b.rawN
+	b.last = b.rawN
 	return nil
 }
 

@@ -87,13 +87,23 @@ var ErrFenced = errors.New("a newer boot or a reset has taken this root")
 // to turn a kept root into an ephemeral one.
 //
 // With Dir set everything is in plain files, and what a machine has flushed
-// survives a loss of power:
+// survives a loss of power. What it has not flushed survives a server that is
+// killed, as long as the host stays up (Linux): the machine reconnects and goes
+// on. When the host restarts, those writes may be gone, and a machine that still
+// runs must not go on beneath them: a boot that has written, and whose
+// connections had not ended before, is refused with [fs.ErrPermission] then,
+// which a Warn tells; its machine's next boot finds what was flushed. A machine
+// that opens IMAGE@ROOT without a token is let in: nothing says that it is not
+// a new boot.
+//
+// The files:
 //
 //	secret                 the key of the tokens, mode 0600; replicas may share it
 //	deleted.json           the newest token of all deleted and renamed roots
 //	images/GENERATION.img  hard links that keep generations in use
 //	roots/ROOT/root.json   image, generation, kind, newest token opened
-//	roots/ROOT/TOKEN/      the overlay that began with that boot: data and map
+//	roots/ROOT/TOKEN/      the overlay that began with that boot: data, map, and,
+//	                       while it is written to, live
 //	layers/ID/             overlays that Clone froze: several roots are over them
 //
 // For the hard links the images must be in the same file system as Dir, and be

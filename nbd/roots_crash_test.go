@@ -3,6 +3,7 @@ package nbd
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -46,6 +47,23 @@ type crashRoot struct {
 	base   crashImage     // zero: it was reset
 	blocks map[int][]byte // what may be there
 	token  string         // "": none opens it
+	lost   lostWrites
+}
+
+// lostWrites says whether a loss of power refuses a root's boot.
+type lostWrites int
+
+const (
+	nothingLost lostWrites = iota
+	mayBeLost
+	isLost
+)
+
+// lose says what a loss of power does to a root's boot.
+func (w *crashWorld) lose(root string, what lostWrites) {
+	r := w.roots[root]
+	r.lost = what
+	w.roots[root] = r
 }
 
 func (w *crashWorld) clone() *crashWorld {
@@ -124,6 +142,15 @@ func (w *crashWorld) check(t *testing.T, dir string) (err error) {
 		if r.base == (crashImage{}) {
 			continue
 		}
+		if r.token != "" && r.lost != nothingLost {
+			err := opens(t.Context(), rs, export, nil)
+			if !errors.Is(err, errLost) && (err != nil || r.lost == isLost) {
+				return fmt.Errorf("%s, which has lost writes, gets %w", export, err)
+			}
+			if err != nil {
+				export = "debian@" + name
+			}
+		}
 		if err := opens(t.Context(), rs, export, &r); err != nil {
 			return err
 		}
@@ -199,8 +226,23 @@ func (g *crashRig) start() {
 }
 
 func (g *crashRig) stop() {
-	require.NoError(g.t, g.roots.Close())
+	all := func(what lostWrites) func(w *crashWorld) {
+		return func(w *crashWorld) {
+			for name := range w.roots {
+				w.lose(name, min(what, w.roots[name].lost))
+			}
+		}
+	}
+	g.do(func() error { return nil }, all(mayBeLost))
+	g.do(g.roots.Close, all(nothingLost))
 	require.NoError(g.t, g.images.Close())
+}
+
+// close ends the connection to a root.
+func (g *crashRig) close(root string, d *rootDevice) {
+	g.t.Helper()
+	g.do(func() error { return nil }, func(w *crashWorld) { w.lose(root, mayBeLost) })
+	g.do(d.Close, func(w *crashWorld) { w.lose(root, nothingLost) })
 }
 
 // do says what a step changes: while it is under way either is right, and each
@@ -250,8 +292,11 @@ func (g *crashRig) open(name, root string, kind Kind) (dev *rootDevice) {
 			w.refuse(root)
 		}
 		r := w.roots[root]
+		if r.token != name {
+			r.lost = min(r.lost, mayBeLost) // by the one before
+		}
 		if r.token = name; r.base == (crashImage{}) || kind == Ephemeral {
-			r.kind, r.base, r.blocks = kind, w.newest, map[int][]byte{}
+			r.kind, r.base, r.blocks, r.lost = kind, w.newest, map[int][]byte{}, nothingLost
 		}
 		w.roots[root] = r
 	})
@@ -271,11 +316,16 @@ func (g *crashRig) write(root string, d *rootDevice, block int, b byte) {
 				may = nil
 			}
 			r.blocks[block] = append(slices.Clone(may), b)
+			if r.lost = isLost; also {
+				r.lost = max(w.roots[root].lost, mayBeLost)
+			}
+			w.roots[root] = r
 		}
 	}
 	g.do(func() error { return nil }, set(true))
 	_, err := d.WriteAt(bytes.Repeat([]byte{b}, overlayBlock), int64(block)*overlayBlock)
 	require.NoError(g.t, err)
+	g.do(func() error { return nil }, func(w *crashWorld) { w.lose(root, isLost) })
 	g.do(d.Sync, set(false))
 }
 
@@ -294,6 +344,9 @@ func (g *crashRig) work() {
 	e := g.boot("e", Ephemeral)
 	g.write("e", e, 1, 'b')
 	g.do(func() error { return g.roots.Clone(ctx, "k", "c") }, func(w *crashWorld) {
+		w.lose("k", mayBeLost)
+	}, func(w *crashWorld) {
+		w.lose("k", nothingLost)
 		r := w.roots["k"]
 		w.roots["c"] = crashRoot{kind: Kept, base: r.base, blocks: maps.Clone(r.blocks)}
 	})
@@ -303,7 +356,7 @@ func (g *crashRig) work() {
 	g.publish(crashImage{2, 2})
 	e = g.boot("e", Ephemeral)
 	g.write("e", e, 2, 'f')
-	g.do(func() error { return g.roots.Rename(ctx, "k", "m") }, func(w *crashWorld) { w.refuse("k") }, func(w *crashWorld) {
+	g.do(func() error { return g.roots.Rename(ctx, "k", "m") }, func(w *crashWorld) { w.lose("k", mayBeLost) }, func(w *crashWorld) { w.refuse("k") }, func(w *crashWorld) {
 		w.roots["m"] = w.roots["k"]
 		delete(w.roots, "k")
 	})
@@ -323,7 +376,7 @@ func (g *crashRig) work() {
 		w.newest, w.kept = w.kept[0], []crashImage{w.newest}
 	})
 	g.write("m", m, 4, 'h')
-	require.NoError(g.t, m.Close())
+	g.close("m", m)
 	attached := ""
 	g.do(func() error {
 		n, err := g.roots.Attach(ctx, "m")
@@ -332,7 +385,7 @@ func (g *crashRig) work() {
 	}, func(w *crashWorld) { w.refuse("m") })
 	m = g.open(attached, "m", Kept)
 	g.write("m", m, 5, 'i')
-	require.NoError(g.t, m.Close())
+	g.close("m", m)
 	g.do(func() error { _, err := g.roots.Commit(ctx, "m", "debian"); return err }, func(w *crashWorld) {
 		w.kept = []crashImage{w.newest}
 		r := w.roots["m"]

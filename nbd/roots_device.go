@@ -154,6 +154,15 @@ func (d *rootDevice) Extents(off, n int64, dst []Extent) (int, error) {
 	return d.overlay.Extents(off, n, dst)
 }
 
+// Map implements [Mapper].
+func (d *rootDevice) Map(off, n int64, dst []Segment) ([]Segment, error) {
+	defer d.holder.ops.RUnlock()
+	if err := d.enter(); err != nil {
+		return dst, err
+	}
+	return d.overlay.Map(off, n, dst)
+}
+
 // Close ends the connection's part in the root. The root stays with its boot,
 // which may reconnect.
 func (d *rootDevice) Close() error {
@@ -183,5 +192,6 @@ func (i rootInfo) Zero(int64, int64, ZeroFlags) error { return errRootInfo }
 func (i rootInfo) Extents(int64, int64, []Extent) (int, error) {
 	return 0, errRootInfo
 }
+func (i rootInfo) Map(_, _ int64, dst []Segment) ([]Segment, error) { return dst, errRootInfo }
 
 var errRootInfo = fmt.Errorf("nbd: the root was only looked at: %w", fs.ErrPermission)

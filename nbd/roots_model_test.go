@@ -29,9 +29,13 @@ type modelRoot struct {
 	// unlinked: before the first opening the server restarted and the image
 	// was replaced, so that there was no file to link any more.
 	unlinked bool
-	blocks   [modelBlocks][]byte
-	flushed  [modelBlocks][]byte
-	machine  *client
+	// A boot that wrote since its connections began is refused when the host
+	// ends: wrote, or perhaps, with zeroes that may have been there.
+	wrote, perhaps bool
+	refused        bool
+	blocks         [modelBlocks][]byte
+	flushed        [modelBlocks][]byte
+	machine        *client
 }
 
 const modelBlocks = 8
@@ -72,6 +76,7 @@ func runModel(t *testing.T, seed uint64, stored bool) {
 			}
 			r.blocks[b] = []byte{0}
 			r.flushed[b] = append(r.flushed[b], 0)
+			r.perhaps = true
 			r.check(t)
 		case 15:
 			r.clone(t, g, fmt.Sprint("clone-", rng.IntN(3)), clones)
@@ -84,8 +89,8 @@ func runModel(t *testing.T, seed uint64, stored bool) {
 				require.NoError(t, g.Fence(t.Context(), r.name))
 				require.ErrorIs(t, *r.machine.cut.Load(), ErrFenced)
 				r.machine.end()
-				r.machine, r.pending = nil, false
-				r.flush()
+				r.machine, r.pending, r.refused = nil, false, false
+				r.closed()
 				// All tokens until now are overtaken, by one that nobody has.
 				r.opened = len(r.tokens)
 				r.tokens, r.images = append(r.tokens, ""), append(r.images, 0)
@@ -98,14 +103,26 @@ func runModel(t *testing.T, seed uint64, stored bool) {
 			if !stored {
 				continue
 			}
-			crash := rng.IntN(2) == 0
-			g.restart(crash)
+			how := rng.IntN(3)
+			switch how {
+			case 0:
+				g.restart(false)
+			case 1:
+				g.restart(true) // and nothing is lost
+			default:
+				g.hostEnds()
+			}
 			for _, r := range roots {
 				r.machine, r.pending, r.lost = nil, false, true
-				for b := range r.blocks {
-					if crash {
+				if how == 0 {
+					r.closed()
+				}
+				if how == 2 {
+					r.refused = r.refused || r.wrote
+					for b := range r.blocks {
 						r.blocks[b] = append(r.blocks[b], r.flushed[b]...)
 					}
+					r.wrote = false
 				}
 			}
 		case 2:
@@ -136,7 +153,7 @@ func runModel(t *testing.T, seed uint64, stored bool) {
 			if r.machine != nil {
 				r.machine.end()
 				if r.machine.cut.Load() == nil {
-					r.flush()
+					r.closed()
 				}
 				r.machine = nil
 			}
@@ -155,6 +172,7 @@ func runModel(t *testing.T, seed uint64, stored bool) {
 			require.NoError(t, err)
 			r.blocks[b] = []byte{v}
 			r.flushed[b] = append(r.flushed[b], v)
+			r.wrote = true
 			r.check(t)
 		}
 	}
@@ -189,6 +207,10 @@ func (r *modelRoot) open(t *testing.T, g *rootsRig, i int, newest byte) {
 	case i < r.opened, i == r.opened && !r.exists, r.tokens[i] == "":
 		require.Error(t, err)
 		return
+	case i == r.opened && (r.refused || r.perhaps && errors.Is(err, errLost)):
+		require.ErrorIs(t, err, errLost)
+		r.refused = true
+		return
 	case err != nil && r.unlinked:
 		require.ErrorIs(t, err, fs.ErrNotExist)
 		return
@@ -215,8 +237,9 @@ func (r *modelRoot) open(t *testing.T, g *rootsRig, i int, newest byte) {
 			for b := range r.blocks {
 				r.blocks[b], r.flushed[b] = []byte{r.image}, []byte{r.image}
 			}
+			r.wrote, r.perhaps = false, false
 		}
-		r.opened, r.exists = i, true
+		r.opened, r.exists, r.refused = i, true, false
 	}
 	if i == len(r.tokens)-1 {
 		r.pending = false
@@ -245,7 +268,7 @@ func (r *modelRoot) clone(t *testing.T, g *rootsRig, name string, clones map[str
 	require.NoError(t, err)
 	r.check(t)
 	clones[name] = content(t, r.machine)
-	r.flush()
+	r.closed() // what it had is frozen
 	checkClone(t, g, name, clones[name])
 }
 
@@ -266,6 +289,12 @@ func (r *modelRoot) check(t *testing.T) {
 	}
 }
 
+// closed: everything is flushed, and nobody has the root open.
+func (r *modelRoot) closed() {
+	r.flush()
+	r.wrote, r.perhaps = false, false
+}
+
 func (r *modelRoot) flush() {
 	for b := range r.blocks {
 		r.flushed[b] = slices.Clone(r.blocks[b])
@@ -275,5 +304,6 @@ func (r *modelRoot) flush() {
 // forget: the data is gone, and no token given out until now opens it again.
 func (r *modelRoot) forget() {
 	r.exists, r.pending, r.opened = false, false, len(r.tokens)-1
+	r.wrote, r.perhaps, r.refused = false, false, false
 	r.machine = nil
 }

@@ -34,12 +34,12 @@ func (rs *Roots) Rename(ctx context.Context, from, to string) error {
 	if err := rs.raiseFloor(newest); err != nil {
 		return err
 	}
+	rs.settleAnyway(ctx, src)
 	state := src.state
 	state.Opened, state.UsedAt = formatSeq(newest), rs.now().UTC()
 	if err := rs.save(src, state); err != nil {
 		return err
 	}
-	rs.rest(src)
 	if rs.stored() {
 		err := rs.removeFolder(to) // a first boot that failed may have left it
 		if err == nil {
@@ -96,7 +96,7 @@ func (rs *Roots) Attach(ctx context.Context, name string) (Name, error) {
 	var n Name
 	err := rs.command(ctx, name, "attached", offline, func(r *root, _ int64) error {
 		seq := rs.nextSeq(r)
-		if err := rs.supersede(r, seq); err != nil {
+		if err := rs.supersede(ctx, r, seq); err != nil {
 			return err
 		}
 		n = Name{Image: r.state.Image, Generation: r.state.Generation[:GenerationDigits], Root: name}
@@ -110,8 +110,8 @@ func (rs *Roots) Attach(ctx context.Context, name string) (Name, error) {
 }
 
 // supersede makes seq the newest token opened; the data stays.
-func (rs *Roots) supersede(r *root, seq int64) error {
-	rs.rest(r)
+func (rs *Roots) supersede(ctx context.Context, r *root, seq int64) error {
+	rs.settleAnyway(ctx, r)
 	state := r.state
 	state.Opened, state.UsedAt = formatSeq(seq), rs.now().UTC()
 	return rs.save(r, state)
@@ -121,7 +121,7 @@ func (rs *Roots) supersede(r *root, seq int64) error {
 // until now; its data stays. Its machine must boot again.
 func (rs *Roots) Fence(ctx context.Context, name string) error {
 	return rs.command(ctx, name, "fenced", notEmpty, func(r *root, _ int64) error {
-		return rs.supersede(r, rs.nextSeq(r))
+		return rs.supersede(ctx, r, rs.nextSeq(r))
 	})
 }
 
@@ -138,7 +138,7 @@ func (rs *Roots) Rebase(ctx context.Context, name, generation string) error {
 		if err := offline(r); err != nil {
 			return err
 		}
-		clean, err := rs.clean(r)
+		clean, err := rs.clean(ctx, r)
 		if err == nil && !clean {
 			err = fmt.Errorf("nbd: root %s has data that belongs to generation %s: commit it to an image, or reset it: %w",
 				name, r.state.Generation[:GenerationDigits], fs.ErrPermission)
@@ -166,13 +166,17 @@ func (rs *Roots) begin(r *root, base *imageFile) error {
 	return err
 }
 
-// clean reports whether nothing was written to a root. Its base is not needed.
-func (rs *Roots) clean(r *root) (bool, error) {
+// clean reports whether nothing was written to a root. Its base is not needed,
+// unless a server was killed.
+func (rs *Roots) clean(ctx context.Context, r *root) (bool, error) {
 	switch {
 	case len(r.state.Layers) > 0:
 		return false, nil
 	case r.overlay != nil:
 		return r.overlay.store.clean(), nil
+	}
+	if err := rs.settle(ctx, r); err != nil {
+		return false, err
 	}
 	text, err := os.ReadFile(filepath.Join(rs.overlayDir(r), overlayMapName))
 	if err != nil {

@@ -56,7 +56,7 @@ func (rs *Roots) openBoot(ctx context.Context, n Name, req *Request) (Device, er
 		return rs.look(ctx, n.Image, n.Generation)
 	}
 	if same {
-		err = rs.resume(ctx, r, n.Boot)
+		err = rs.resume(ctx, r, n)
 	} else {
 		cut, err = rs.take(ctx, r, n, seq, kind)
 	}
@@ -90,6 +90,8 @@ func (rs *Roots) admit(r *root, n Name, seq int64, kind Kind) error {
 		return refuse(n, ErrFenced)
 	case seq == opened && s.Overlay == "":
 		return refuse(n, ErrFenced) // reset
+	case seq == opened && s.lost():
+		return refuse(n, errLost)
 	case seq == opened && (n.Image != s.Image || !strings.HasPrefix(s.Generation, n.Generation)):
 		return refuse(n, errors.New("the token belongs to another generation"))
 	case seq > opened && s.kept():
@@ -102,6 +104,8 @@ func (rs *Roots) admit(r *root, n Name, seq int64, kind Kind) error {
 	}
 	return nil
 }
+
+var errLost = errors.New("what it had written and not flushed was lost with the host")
 
 func refuse(n Name, why error) error {
 	return fmt.Errorf("nbd: root %s, boot %s: %w: boot the machine again: %w", n.Root, n.Boot, why, fs.ErrPermission)
@@ -201,7 +205,11 @@ func (rs *Roots) adoptKept(ctx context.Context, r *root, state rootState, base *
 	}
 	r.base.release()
 	r.base = base
-	return rs.ensureOverlay(ctx, r)
+	if err := rs.openOverlay(ctx, r); err != nil {
+		return err
+	}
+	// Who lost writes is fenced off.
+	return r.overlay.store.(*fileStore).settle()
 }
 
 // freshRoot is an empty overlay on its way into a root: whole on disk before
@@ -299,11 +307,16 @@ func (rs *Roots) removeOverlay(r *root, name string) {
 }
 
 // resume goes on with the boot that has the root.
-func (rs *Roots) resume(ctx context.Context, r *root, token string) error {
-	if h := r.holder; h != nil && h.token != token && len(h.devices) > 0 {
+func (rs *Roots) resume(ctx context.Context, r *root, n Name) error {
+	if h := r.holder; h != nil && h.token != n.Boot && len(h.devices) > 0 {
 		return fmt.Errorf("nbd: root %s is open for maintenance: close it there first: %w: %w", r.name, syscall.EBUSY, fs.ErrPermission)
 	}
-	return rs.hold(ctx, r, token)
+	err := rs.hold(ctx, r, n.Boot)
+	if err == nil && r.state.lost() {
+		rs.rest(r)
+		err = refuse(n, errLost)
+	}
+	return err
 }
 
 // hold makes token the holder of a root that nobody else has open.
@@ -355,8 +368,53 @@ func (rs *Roots) openAsIs(ctx context.Context, n Name, req *Request) (Device, er
 	return d, nil
 }
 
-// ensureOverlay opens the root's overlay when it is not open.
-func (rs *Roots) ensureOverlay(ctx context.Context, r *root) (err error) {
+// ensureOverlay opens the root's overlay when it is not open. When writes to it
+// were lost, the boot that made them is refused from then on.
+func (rs *Roots) ensureOverlay(ctx context.Context, r *root) error {
+	err := rs.openOverlay(ctx, r)
+	if err != nil || !r.overlay.Lost() {
+		return err
+	}
+	rs.logger().Warn("nbd: the host ended before all that was written to a root was flushed: its machine is refused until it boots anew, with what was flushed",
+		"root", r.name, "boot", r.state.Opened)
+	state := r.state
+	state.Lost = state.Opened
+	if err = rs.save(r, state); err == nil {
+		err = r.overlay.store.(*fileStore).settle()
+	}
+	if err != nil {
+		err = errors.Join(err, rs.closeOverlay(r.overlay))
+		r.overlay = nil
+	}
+	return err
+}
+
+// settle closes a root's overlay and takes up what a server that was killed left
+// in it, so that what was lost counts as that of the boot that had it, and not of
+// the next one.
+func (rs *Roots) settle(ctx context.Context, r *root) error {
+	rs.rest(r)
+	if !rs.stored() || r.overlay != nil || r.state.Overlay == "" {
+		return nil
+	}
+	if _, err := os.Stat(filepath.Join(rs.overlayDir(r), overlayLiveName)); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	err := rs.ensureOverlay(ctx, r)
+	rs.rest(r)
+	return err
+}
+
+// settleAnyway is for what must not fail for want of the base: the next boot may
+// be refused once then.
+func (rs *Roots) settleAnyway(ctx context.Context, r *root) {
+	if err := rs.settle(ctx, r); err != nil {
+		rs.logger().Warn("nbd: what a root's machine wrote last cannot be looked at", "root", r.name, "err", err)
+	}
+}
+
+// openOverlay opens the root's overlay when it is not open.
+func (rs *Roots) openOverlay(ctx context.Context, r *root) (err error) {
 	s := &r.state
 	if r.base == nil {
 		r.base, err = rs.acquireBase(ctx, s.Image, s.Generation)

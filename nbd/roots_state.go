@@ -36,6 +36,9 @@ type rootState struct {
 	// Layers are the frozen overlays between base and overlay, the lowest
 	// first.
 	Layers []string `json:"layers,omitempty"`
+	// Lost is the Opened of a boot that is refused because the host ended
+	// before it had flushed everything.
+	Lost string `json:"lost,omitempty"`
 }
 
 func (s *rootState) opened() int64 {
@@ -45,6 +48,9 @@ func (s *rootState) opened() int64 {
 
 // kept reports whether there is data that no boot may throw away.
 func (s *rootState) kept() bool { return s.Kind == Kept && s.Overlay != "" }
+
+// lost reports whether the newest boot is refused.
+func (s *rootState) lost() bool { return s.Lost != "" && s.Lost == s.Opened }
 
 // conflict is what speaks against a boot with this image and kind on a root
 // that is kept.

@@ -28,6 +28,7 @@ type rootsRig struct {
 	log   bytes.Buffer
 	clock time.Time
 	mu    sync.Mutex
+	host  string // which boot of it; "" is the real one
 }
 
 func newRootsRig(t testing.TB, stored bool) *rootsRig {
@@ -50,7 +51,18 @@ func (g *rootsRig) start() {
 	images := &Images{Logger: logger}
 	require.NoError(g.t, images.Add(g.t.Context(), "debian", g.image))
 	g.Roots = &Roots{Images: images, Dir: g.Dir, Logger: logger, Now: g.now}
+	if host := g.host; host != "" {
+		g.disk.wrap = func(_ string, d overlayDir) overlayDir { return hostDir{d, host} }
+	}
 }
+
+// hostDir is an overlay's directory on another boot of the host.
+type hostDir struct {
+	overlayDir
+	host string
+}
+
+func (d hostDir) boot() string { return d.host }
 
 func (g *rootsRig) now() time.Time {
 	g.mu.Lock()
@@ -64,17 +76,17 @@ func (g *rootsRig) pass(d time.Duration) {
 	g.clock = g.clock.Add(d)
 }
 
-// restart stops the server in good order, or, with crash, drops what was not
-// flushed as the end of the process would.
+// restart stops the server in good order, or, with crash, leaves everything as
+// the end of the process would.
 func (g *rootsRig) restart(crash bool) {
 	if crash {
 		for _, r := range g.roots {
 			if r.overlay != nil {
-				_ = r.overlay.store.close()
+				leave(r.overlay)
 			}
 		}
 		for _, l := range g.layers {
-			_ = l.overlay.store.close()
+			leave(l.overlay)
 		}
 		if g.Roots.lock != nil {
 			_ = g.Roots.lock.Close()
@@ -84,6 +96,21 @@ func (g *rootsRig) restart(crash bool) {
 	}
 	require.NoError(g.t, g.Images.Close())
 	g.start()
+}
+
+func leave(o *Overlay) {
+	if s, ok := o.store.(*fileStore); ok {
+		_ = errors.Join(s.mapFile.close(), s.data.close(), s.dir.close())
+		if f := s.live.Load(); f != nil {
+			_ = (*f).close()
+		}
+	}
+}
+
+// hostEnds restarts all: what was not flushed is gone, as far as the map tells.
+func (g *rootsRig) hostEnds() {
+	g.host += "another boot"
+	g.restart(true)
 }
 
 func (g *rootsRig) boot(root string, kind Kind) string {

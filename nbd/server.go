@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/semaphore"
@@ -61,8 +62,9 @@ type Server struct {
 	// every client may rely on.
 	MaxRequest int64
 	// MaxBuffered is how many bytes all connections together may hold in reply
-	// buffers; 0 is 256 MiB, and less than 2 MiB is 2 MiB. When they are used
-	// up, connections wait for each other.
+	// buffers, and in the data of writes to slow devices; 0 is 256 MiB, and
+	// less than 2 MiB is 2 MiB. When they are used up, connections wait for
+	// each other.
 	MaxBuffered int64
 	// IOTimeout is how long a client may take to send the next 64 KiB of a
 	// request it has begun, or to take the replies sent at once (at most
@@ -88,7 +90,10 @@ type Server struct {
 	lastWarn  time.Time
 	budget    *semaphore.Weighted
 
-	readBufs, smallBufs, largeBufs sync.Pool
+	bufs bufPools
+	// last is the connection that had the last request, to know when one is
+	// alone.
+	last atomic.Uint64
 }
 
 // ListenAndServe listens on Addr and serves until Shutdown or Close; it then
@@ -138,7 +143,7 @@ func (s *Server) serve(l net.Listener, p *Port) error {
 		if err == nil {
 			pause = 0
 			if c, err := s.admit(context.Background(), nc, p); err == nil {
-				go c.run() // ends with its connection; Shutdown and Close end that
+				c.start()
 			}
 			continue
 		}

@@ -213,5 +213,5 @@ func TestIdleConnectionsHoldNoBuffers(t *testing.T) {
 	}
 	per := (heap() - before) / n
 	t.Logf("%d bytes for each connection, both ends", per)
-	require.Less(t, per, int64(48<<10))
+	require.Less(t, per, int64(24<<10))
 }

@@ -21,9 +21,9 @@ func putChunk(p []byte, cookie uint64, flags, typ uint16, n uint32) {
 }
 
 // replyChunk ends r's reply, with an error or without.
-func (c *conn) replyChunk(r command, code uint32) error {
+func (t *replier) replyChunk(r command, code uint32) error {
 	if code == 0 {
-		p, err := c.reserve(chunkHeaderLen)
+		p, err := t.reserve(chunkHeaderLen)
 		if err == nil {
 			putChunk(p, r.cookie, chunkDone, chunkNone, 0)
 		}
@@ -31,7 +31,7 @@ func (c *conn) replyChunk(r command, code uint32) error {
 	}
 	text := wireText(code)
 	n := 6 + len(text)
-	p, err := c.reserve(chunkHeaderLen + n)
+	p, err := t.reserve(chunkHeaderLen + n)
 	if err != nil {
 		return err
 	}
@@ -64,17 +64,17 @@ func wireText(code uint32) string {
 }
 
 // readChunks answers NBD_CMD_READ in chunks, without what is known to be zero.
-func (c *conn) readChunks(r command) error {
+func (t *replier) readChunks(r command) error {
 	left, off := int64(r.length), int64(r.offset)
 	for left > 0 {
-		n, zero := c.nextRange(off, left)
+		n, zero := t.nextRange(off, left)
 		flags := uint16(0)
 		if n == left {
 			flags = chunkDone
 		}
 		head := chunkHeaderLen + 8
 		if zero {
-			p, err := c.reserve(head + 4)
+			p, err := t.reserve(head + 4)
 			if err != nil {
 				return err
 			}
@@ -82,18 +82,17 @@ func (c *conn) readChunks(r command) error {
 			binary.BigEndian.PutUint64(p[chunkHeaderLen:], uint64(off))
 			binary.BigEndian.PutUint32(p[head:], uint32(n))
 		} else {
-			p, err := c.reserve(head + int(n))
+			p, code, err := t.data(r, head, off, n)
 			if err != nil {
 				return err
 			}
-			if err := c.readAt(p[head:], off); err != nil {
-				c.out.truncate(len(p))
-				c.stats.Errors++
-				return c.errorAt(r, c.wireError(err, "read"), off)
+			if code != 0 {
+				t.sums.errors++
+				return t.errorAt(r, code, off)
 			}
 			putChunk(p, r.cookie, flags, chunkData, uint32(8+n))
 			binary.BigEndian.PutUint64(p[chunkHeaderLen:], uint64(off))
-			c.stats.BytesRead += uint64(n)
+			t.sums.read += uint64(n)
 		}
 		left, off = left-n, off+n
 	}
@@ -101,29 +100,33 @@ func (c *conn) readChunks(r command) error {
 }
 
 // errorAt ends r's reply with an error that has a place.
-func (c *conn) errorAt(r command, code uint32, off int64) error {
-	text := wireText(code)
-	n := 6 + len(text) + 8
-	p, err := c.reserve(chunkHeaderLen + n)
-	if err != nil {
-		return err
+func (t *replier) errorAt(r command, code uint32, off int64) error {
+	p, err := t.reserve(errorAtLen(code))
+	if err == nil {
+		putErrorAt(p, r.cookie, chunkDone, code, off)
 	}
-	putChunk(p, r.cookie, chunkDone, chunkErrorOffset, uint32(n))
+	return err
+}
+
+func errorAtLen(code uint32) int { return chunkHeaderLen + 6 + len(wireText(code)) + 8 }
+
+func putErrorAt(p []byte, cookie uint64, flags uint16, code uint32, off int64) {
+	text := wireText(code)
+	putChunk(p, cookie, flags, chunkErrorOffset, uint32(6+len(text)+8))
 	binary.BigEndian.PutUint32(p[chunkHeaderLen:], code)
 	binary.BigEndian.PutUint16(p[chunkHeaderLen+4:], uint16(len(text)))
 	copy(p[chunkHeaderLen+6:], text)
 	binary.BigEndian.PutUint64(p[chunkHeaderLen+6+len(text):], uint64(off))
-	return nil
 }
 
 // nextRange is what one chunk is to hold: zeroes, or data of at most pieceLen.
 // Zeroes of less than blockLen count as data, a chunk has its price.
-func (c *conn) nextRange(off, left int64) (n int64, zero bool) {
+func (t *replier) nextRange(off, left int64) (n int64, zero bool) {
 	data := min(left, pieceLen)
-	if c.xdev == nil || left < blockLen {
+	if t.c.xdev == nil || left < blockLen {
 		return data, false
 	}
-	exts, err := c.extentsAt(off, left, maxExtents)
+	exts, err := t.extentsAt(off, left, maxExtents)
 	if err != nil {
 		// Reading will tell whether something is wrong with the device.
 		return data, false
@@ -143,19 +146,19 @@ func (c *conn) nextRange(off, left int64) (n int64, zero bool) {
 }
 
 // extentsAt asks the device, and holds it to what an Extenter promises.
-func (c *conn) extentsAt(off, n int64, most int) (exts []Extent, err error) {
+func (t *replier) extentsAt(off, n int64, most int) (exts []Extent, err error) {
 	defer recovered(&err)
-	if c.extents == nil {
-		c.extents = make([]Extent, maxExtents)
+	if t.extents == nil {
+		t.extents = make([]Extent, maxExtents)
 	}
-	m, err := c.xdev.Extents(off, n, c.extents[:most])
+	m, err := t.c.xdev.Extents(off, n, t.extents[:most])
 	if err != nil {
 		return nil, err
 	}
 	if m <= 0 || m > most {
 		return nil, errBadExtents
 	}
-	exts = c.extents[:m]
+	exts = t.extents[:m]
 	for _, e := range exts {
 		if e.Length <= 0 || e.Length > n {
 			return nil, errBadExtents
@@ -168,19 +171,19 @@ func (c *conn) extentsAt(off, n int64, most int) (exts []Extent, err error) {
 var errBadExtents = errors.New("nbd: the device's extents do not fit what it was asked for")
 
 // blockStatus answers NBD_CMD_BLOCK_STATUS.
-func (c *conn) blockStatus(r command) error {
-	if !c.meta || c.badFlags(r, cmdFlagReqOne) || c.outside(r) || c.unaligned(r) || r.length == 0 {
-		return c.done(r, protocol.TRANSMISSION_ERROR_EINVAL)
+func (t *replier) blockStatus(r command) error {
+	if !t.c.meta || t.c.badFlags(r, cmdFlagReqOne) || t.c.outside(r) || t.c.unaligned(r) || r.length == 0 {
+		return t.done(r, protocol.TRANSMISSION_ERROR_EINVAL)
 	}
 	most := maxExtents
 	if r.flags&cmdFlagReqOne != 0 {
 		most = 1
 	}
-	exts, err := c.extentsAt(int64(r.offset), int64(r.length), most)
+	exts, err := t.extentsAt(int64(r.offset), int64(r.length), most)
 	if err != nil {
-		return c.done(r, c.wireError(err, "block status"))
+		return t.done(r, t.c.wireError(err, "block status"))
 	}
-	p, err := c.reserve(chunkHeaderLen + 4 + 8*len(exts))
+	p, err := t.reserve(chunkHeaderLen + 4 + 8*len(exts))
 	if err != nil {
 		return err
 	}

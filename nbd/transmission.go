@@ -49,34 +49,42 @@ type command struct {
 	length         uint32
 }
 
-// answer works on one request and adds its reply. Its error ends the
+// answer works on one request, or has a worker do it. Its error ends the
 // connection.
 func (c *conn) answer(r command) error {
-	if c.draining.Load() {
-		if c.srv.Handover {
-			_ = c.flush() // the replies to those before it
-			return ErrServerClosed
-		}
+	switch {
+	case c.draining.Load() && c.srv.Handover:
+		_ = c.flush() // the replies to those before it
+		return ErrServerClosed
+	case c.draining.Load():
 		return c.refuse(r)
-	}
-	switch r.typ {
-	case protocol.TRANSMISSION_TYPE_REQUEST_WRITE:
+	case c.open.Features.Slow && !c.streams(r):
+		return c.delegate(r)
+	case r.typ == protocol.TRANSMISSION_TYPE_REQUEST_WRITE:
 		// The data follows whatever is wrong with the request.
 		return c.write(r)
+	}
+	return c.respond(r)
+}
+
+// respond answers a request that is whole.
+func (t *replier) respond(r command) error {
+	c := t.c
+	switch r.typ {
 	case protocol.TRANSMISSION_TYPE_REQUEST_READ:
-		return c.read(r)
+		return t.read(r)
 	case cmdFlush:
-		return c.done(r, c.doFlush(r))
+		return t.done(r, c.doFlush(r))
 	case cmdTrim:
-		return c.done(r, c.doTrim(r))
+		return t.done(r, c.doTrim(r))
 	case cmdWriteZeroes:
-		return c.done(r, c.doZero(r))
+		return t.done(r, c.doZero(r))
 	case cmdCache:
-		return c.done(r, c.doCache(r))
+		return t.done(r, c.doCache(r))
 	case cmdBlockStatus:
-		return c.blockStatus(r)
+		return t.blockStatus(r)
 	default:
-		return c.done(r, protocol.TRANSMISSION_ERROR_EINVAL)
+		return t.done(r, protocol.TRANSMISSION_ERROR_EINVAL)
 	}
 }
 
@@ -105,95 +113,29 @@ func (c *conn) refuse(r command) error {
 	return c.done(r, wireESHUTDOWN)
 }
 
-// read answers NBD_CMD_READ.
-func (c *conn) read(r command) error {
-	allowed := uint16(0)
-	if c.structured {
-		allowed = cmdFlagDF
-	}
+// writeError is what is wrong with a write, whatever its data.
+func (c *conn) writeError(r command) uint32 {
 	switch {
-	case c.badFlags(r, allowed), c.outside(r), c.unaligned(r):
-		return c.done(r, protocol.TRANSMISSION_ERROR_EINVAL)
-	case r.length > c.maxReq && r.flags&cmdFlagDF != 0:
-		return c.done(r, wireEOVERFLOW)
-	case r.length > c.maxReq:
-		return c.done(r, protocol.TRANSMISSION_ERROR_EINVAL)
+	case c.badFlags(r, 0), r.length > c.maxReq:
+		return protocol.TRANSMISSION_ERROR_EINVAL
+	case c.wdev == nil:
+		return protocol.TRANSMISSION_ERROR_EPERM
+	case c.outside(r):
+		return wireENOSPC
+	case c.unaligned(r):
+		return protocol.TRANSMISSION_ERROR_EINVAL
 	}
-	var err error
-	switch {
-	case r.length == 0:
-		err = c.done(r, 0)
-	case c.structured && r.flags&cmdFlagDF == 0:
-		err = c.readChunks(r)
-	default:
-		err = c.readWhole(r)
-	}
-	if err == nil && !c.readSeen {
-		c.readSeen = true
-		if t := c.srv.Trace; t != nil && t.FirstRead != nil {
-			t.FirstRead(c.info, c.open)
-		}
-	}
-	return err
-}
-
-// readWhole answers with one header and all data after it.
-func (c *conn) readWhole(r command) error {
-	head := replyHeaderLen
-	if c.structured {
-		head = chunkHeaderLen + 8
-	}
-	left, off := int64(r.length), int64(r.offset)
-	n := min(left, pieceLen)
-	p, err := c.reserve(head + int(n))
-	if err != nil {
-		return err
-	}
-	if err := c.readAt(p[head:], off); err != nil {
-		c.out.truncate(len(p))
-		return c.done(r, c.wireError(err, "read"))
-	}
-	if c.structured {
-		putChunk(p, r.cookie, chunkDone, chunkData, 8+r.length)
-		binary.BigEndian.PutUint64(p[chunkHeaderLen:], r.offset)
-	} else {
-		putReply(p, r.cookie, 0)
-	}
-	for left -= n; left > 0; left -= n {
-		// The header is out or on its way: from here on an error cannot be
-		// said any more.
-		off += n
-		n = min(left, pieceLen)
-		if p, err = c.reserve(int(n)); err != nil {
-			return err
-		}
-		if err := c.readAt(p, off); err != nil {
-			c.wireError(err, "read")
-			c.out.release()
-			return fmt.Errorf("nbd: reading %d bytes at %d, after the reply's header was sent: %w", n, off, err)
-		}
-	}
-	c.stats.BytesRead += uint64(r.length)
-	return nil
+	return 0
 }
 
 // write takes NBD_CMD_WRITE's data off the connection, passes it on, and
 // answers.
-func (c *conn) write(r command) (err error) {
-	var code uint32
+func (c *conn) write(r command) error {
 	left, off := int64(r.length), int64(r.offset)
-	switch {
-	case left > 2*int64(c.maxReq):
+	if left > 2*int64(c.maxReq) {
 		return fmt.Errorf("nbd: a write of %d bytes, the most is %d", left, c.maxReq)
-	case c.badFlags(r, 0), r.length > c.maxReq:
-		code = protocol.TRANSMISSION_ERROR_EINVAL
-	case c.wdev == nil:
-		code = protocol.TRANSMISSION_ERROR_EPERM
-	case c.outside(r):
-		code = wireENOSPC
-	case c.unaligned(r):
-		code = protocol.TRANSMISSION_ERROR_EINVAL
 	}
+	code := c.writeError(r)
 	for left > 0 && code == 0 {
 		n, err := c.awaitPiece(left, off)
 		if err != nil {
@@ -202,7 +144,7 @@ func (c *conn) write(r command) (err error) {
 		if err := c.writeAt(c.rd.peek(n), off); err != nil {
 			code = c.wireError(err, "write")
 		} else {
-			c.stats.BytesWritten += uint64(n)
+			c.sums.written += uint64(n)
 		}
 		c.rd.discard(n)
 		left, off = left-int64(n), off+int64(n)
@@ -288,6 +230,7 @@ func (c *conn) await(n int, st connState) error {
 	if !c.enter(st) {
 		return c.fillLame(n, st)
 	}
+	c.rd.alone = c.isAlone()
 	err := c.rd.fill(n)
 	c.setState(stateBusy)
 	if err != nil && c.draining.Load() {
@@ -316,6 +259,17 @@ func (c *conn) enter(st connState) bool {
 	return true
 }
 
+// isAlone says whether no other connection of the server had a request for a
+// while.
+func (c *conn) isAlone() bool {
+	if c.srv.last.Load() != c.info.ID {
+		c.srv.last.Store(c.info.ID)
+		c.streak = 0
+	}
+	c.streak++
+	return c.streak > aloneAfter
+}
+
 func (c *conn) setState(st connState) {
 	c.mu.Lock()
 	c.state = st
@@ -335,21 +289,6 @@ func (c *conn) fillLame(n int, st connState) error {
 		return ErrServerClosed
 	}
 	return nil
-}
-
-// done answers r, other than with data.
-func (c *conn) done(r command, code uint32) error {
-	if code != 0 {
-		c.stats.Errors++
-	}
-	if c.structured && (code != 0 || r.typ == protocol.TRANSMISSION_TYPE_REQUEST_READ) {
-		return c.replyChunk(r, code)
-	}
-	p, err := c.reserve(replyHeaderLen)
-	if err == nil {
-		putReply(p, r.cookie, code)
-	}
-	return err
 }
 
 func putReply(p []byte, cookie uint64, code uint32) {
@@ -394,10 +333,9 @@ func (c *conn) wireError(err error, op string) uint32 {
 		return 0
 	}
 	attrs := append([]any{"client", c.info.Remote, "export", c.open.Export, "op", op}, errAttrs(err)...)
-	if c.warned {
+	if c.warned.Swap(true) {
 		c.log.Debug("nbd: the device failed", attrs...)
 	} else {
-		c.warned = true
 		c.log.Warn("nbd: the device failed, further errors of this connection are logged at level debug", attrs...)
 	}
 	return wireError(err)

@@ -2,28 +2,70 @@ package nbd
 
 import (
 	"context"
-	"io"
+	"errors"
+	"net"
 	"sync"
 
 	"golang.org/x/sync/semaphore"
 )
 
-// writer collects replies so that they leave in one piece. It holds a buffer
-// only while there is something in it, and all writers of a server share a
-// budget for them.
+// writer collects replies so that they leave in one system call: headers and
+// copied data in a buffer, and between them segments of memory that are sent
+// from where they are. It holds a buffer only while there is something in it,
+// and all writers of a server share a budget for them.
 type writer struct {
-	w            io.Writer
-	ctx          context.Context // ends the wait for the budget
-	budget       *semaphore.Weighted
-	smallP, bigP *sync.Pool // of *[smallBufLen]byte, *[largeBufLen]byte
+	nc     net.Conn
+	send   sender
+	ctx    context.Context // ends the wait for the budget
+	budget *semaphore.Weighted
+	pools  *bufPools
 
+	least int   // the smallest buffer worth taking
+	extra int64 // what sending takes, beside the buffer
+	head  *[headBufLen]byte
 	small *[smallBufLen]byte
 	large *[largeBufLen]byte
-	buf   []byte // one of the two, cut to what is in it
+	buf   []byte // one of the three, cut to what is in it
+
+	*batch // nil: nothing is mapped
 }
+
+// batch is what a writer needs for segments.
+type batch struct {
+	reads  []mappedRead
+	segs   []Segment
+	mapped int64 // bytes of segs
+	vecs   int   // vectors that reads and segs take
+	files  []mappedFile
+}
+
+// mappedRead is the data of a reply, or a part of it, as segments.
+type mappedRead struct {
+	r      command
+	off, n int64 // of the device
+	head   int   // length of the header before it; 0: it went before
+	at     int   // the segments come after buf[:at]
+	segs   int   // how many
+}
+
+// mappedFile is a file in a batch and how long it has to be.
+type mappedFile struct {
+	m   *Mapping
+	end int64
+}
+
+// bufPools are the buffers of a Server.
+type bufPools struct{ read, head, small, large, batch, vecs sync.Pool }
+
+func (b *writer) empty() bool { return b.buf == nil }
 
 // fits says whether n bytes more can be had without a flush.
 func (b *writer) fits(n int) bool { return b.buf == nil || len(b.buf)+n <= cap(b.buf) }
+
+// fitsMapped is fits for head bytes and then n mapped ones.
+func (b *writer) fitsMapped(head int, n int64) bool {
+	return b.fits(head) && (b.batch == nil || b.mapped+n <= pieceLen && b.vecs+2 < maxVecs)
+}
 
 // extend adds n bytes, to be filled in by the caller; they must fit.
 func (b *writer) extend(n int) ([]byte, error) {
@@ -40,32 +82,106 @@ func (b *writer) extend(n int) ([]byte, error) {
 // truncate takes the last n bytes back.
 func (b *writer) truncate(n int) { b.buf = b.buf[:len(b.buf)-n] }
 
-// flush sends what there is.
-func (b *writer) flush() error {
-	if b.buf == nil {
-		return nil
+// add puts what dev.Map gives for m.n bytes at m.off after what is in the
+// buffer. False is that there are too many segments for what is there already.
+func (b *writer) add(dev Mapper, m mappedRead) (ok bool, err error) {
+	if b.batch == nil {
+		if b.batch, ok = b.pools.batch.Get().(*batch); !ok {
+			b.batch = new(batch)
+		}
 	}
-	_, err := b.w.Write(b.buf)
-	b.release()
-	return err
+	old := len(b.segs)
+	b.segs, err = mapDevice(dev, m.off, m.n, b.segs)
+	vecs, length := 1, int64(0)
+	for i := old; i < len(b.segs); i++ {
+		s := &b.segs[i]
+		if s.Len() <= 0 {
+			err = errBadSegments
+			break
+		}
+		length += s.Len()
+		vecs++
+		if s.Data == nil {
+			vecs += int((s.Zeroes - 1) / zeroesLen)
+		}
+	}
+	if err == nil && length != m.n {
+		err = errBadSegments
+	}
+	if err != nil || len(b.reads) > 0 && b.vecs+vecs >= maxVecs {
+		releaseSegments(b.segs[old:])
+		b.segs = b.segs[:old]
+		return false, err
+	}
+	for i := old; i < len(b.segs); i++ {
+		b.note(&b.segs[i])
+	}
+	m.at, m.segs = len(b.buf), len(b.segs)-old
+	b.reads = append(b.reads, m)
+	b.mapped += m.n
+	b.vecs += vecs
+	return true, nil
+}
+
+var errBadSegments = errors.New("nbd: the device's segments are not as long as what it was asked for")
+
+// mapDevice calls a foreign Map.
+func mapDevice(dev Mapper, off, n int64, dst []Segment) (segs []Segment, err error) {
+	segs = dst
+	defer recovered(&err)
+	return dev.Map(off, n, dst)
+}
+
+func (b *batch) note(s *Segment) {
+	if s.m == nil {
+		return
+	}
+	for i := range b.files {
+		if f := &b.files[i]; f.m == s.m {
+			f.end = max(f.end, s.end)
+			return
+		}
+	}
+	b.files = append(b.files, mappedFile{s.m, s.end})
+}
+
+// intact says whether no file was cut since it was mapped. Should that happen
+// right after, sending fails.
+func (b *batch) intact() bool {
+	for _, f := range b.files {
+		if !f.m.reaches(f.end) {
+			return false
+		}
+	}
+	return true
 }
 
 func (b *writer) acquire(n int) error {
-	size := int64(smallBufLen)
-	if n > smallBufLen {
+	n = max(n, b.least)
+	size := int64(headBufLen)
+	switch {
+	case n > smallBufLen:
 		size = largeBufLen
+	case n > headBufLen/4:
+		size = smallBufLen
 	}
-	if err := b.budget.Acquire(b.ctx, size); err != nil {
+	if total := size + b.extra; !b.budget.TryAcquire(total) && b.budget.Acquire(b.ctx, total) != nil {
 		return context.Cause(b.ctx)
 	}
 	var ok bool
-	if size == smallBufLen {
-		if b.small, ok = b.smallP.Get().(*[smallBufLen]byte); !ok {
+	switch size {
+	case headBufLen:
+		if b.head, ok = b.pools.head.Get().(*[headBufLen]byte); !ok {
+			b.head = new([headBufLen]byte)
+		}
+		b.buf = b.head[:0]
+	case smallBufLen:
+		if b.small, ok = b.pools.small.Get().(*[smallBufLen]byte); !ok {
 			b.small = new([smallBufLen]byte)
 		}
 		b.buf = b.small[:0]
-	} else {
-		if b.large, ok = b.bigP.Get().(*[largeBufLen]byte); !ok {
+	default:
+		if b.large, ok = b.pools.large.Get().(*[largeBufLen]byte); !ok {
 			b.large = new([largeBufLen]byte)
 		}
 		b.buf = b.large[:0]
@@ -75,13 +191,24 @@ func (b *writer) acquire(n int) error {
 
 // release forgets what is unsent.
 func (b *writer) release() {
-	switch {
-	case b.small != nil:
-		b.smallP.Put(b.small)
-		b.budget.Release(smallBufLen)
-	case b.large != nil:
-		b.bigP.Put(b.large)
-		b.budget.Release(largeBufLen)
+	if b.batch != nil {
+		releaseSegments(b.segs)
+		clear(b.files)
+		b.reads, b.segs, b.files = b.reads[:0], b.segs[:0], b.files[:0]
+		b.mapped, b.vecs = 0, 0
+		b.pools.batch.Put(b.batch)
+		b.batch = nil
 	}
-	b.small, b.large, b.buf = nil, nil, nil
+	switch {
+	case b.head != nil:
+		b.pools.head.Put(b.head)
+		b.budget.Release(headBufLen + b.extra)
+	case b.small != nil:
+		b.pools.small.Put(b.small)
+		b.budget.Release(smallBufLen + b.extra)
+	case b.large != nil:
+		b.pools.large.Put(b.large)
+		b.budget.Release(largeBufLen + b.extra)
+	}
+	b.head, b.small, b.large, b.buf = nil, nil, nil, nil
 }

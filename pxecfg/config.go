@@ -38,8 +38,9 @@ type Config struct {
 	// the menu. Empty means Default.
 	OnTimeout string
 	// OnError is the Label of the entry that boots when another one does not
-	// load; PXELINUX adds the command line that failed to its arguments. Empty
-	// means that the entry is tried again.
+	// load. Whichever that was, PXELINUX adds the text of DEFAULT to the
+	// arguments: the Label of the default entry or, in a menu with UI, that
+	// program's name. Empty means that the entry is tried again.
 	OnError string
 	// Timeout is how long a menu waits for somebody to choose. 0 means
 	// [DefaultTimeout]; a negative value waits for ever. Loaders count in

@@ -63,11 +63,11 @@ func (x *Existing) config(f *File, fallback bool) *Config {
 	p, err := f.Load(x.FS, x.Prefix)
 	if err == nil {
 		if cfg, left = p.Config(x.Prefix); cfg == nil {
-			cfg, err = new(Config), fmt.Errorf("%s: %w", f.Name, errors.Join(left...))
+			cfg, err = new(Config), fmt.Errorf("%s: %w", f.Name, someOf(left))
 		}
 	}
 	cfg.Fallback = fallback
-	cfg.verbatim = &verbatim{text: f.String(), prefix: treePath(x.Prefix), err: err}
+	cfg.verbatim = &verbatim{text: f.String(), prefix: treePath(x.Prefix), err: err, lost: p.lost(left)}
 	log := x.Logger
 	if log == nil {
 		log = slog.Default()
@@ -105,6 +105,32 @@ type verbatim struct {
 	text   string
 	prefix string // where its names are right
 	err    error  // why there is nothing for other loaders
+	lost   error  // what PXELINUX would lose with another file
+}
+
+// someOf joins the first errors of what may be a long list, and the last one,
+// which is why nothing is left.
+func someOf(errs []error) error {
+	const most = 3
+	if n := len(errs) - most; n > 1 {
+		last := errs[len(errs)-1]
+		errs = append(errs[:most:most], fmt.Errorf("and %d more", n-1), last)
+	}
+	return errors.Join(errs...)
+}
+
+// lost returns an error for the first thing that PXELINUX does with a file and
+// not with what is made of its entries; left are those that are left out.
+func (p *PXELINUX) lost(left []error) error {
+	if p == nil || len(left) > 0 {
+		return someOf(left)
+	}
+	for _, e := range p.entries {
+		if e.Password != "" || e.Menu.MasterPassword != "" {
+			return fmt.Errorf("%s:%d: a password would no longer be asked for: %w", e.Pos.File, e.Pos.Line, fs.ErrInvalid)
+		}
+	}
+	return nil
 }
 
 // write writes the file if its names mean the same to the loader at t.

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net"
 	"net/netip"
+	"strings"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -38,6 +39,7 @@ func TestExistingTree(t *testing.T) {
 
 	got, err = fs.ReadFile(known, "ltsp/grub.cfg")
 	require.NoError(t, err)
+	grubSeen(string(got))
 	require.Contains(t, string(got), "set default='local'\nset timeout=20\n")
 	require.Contains(t, string(got), `linux '/ltsp/deb/vmlinuz-6.1' 'quiet' 'ro' 'a=b c' 'BOOTIF=01-52-54-00-12-34-56'`)
 	require.Contains(t, string(got), `initrd '/ltsp/deb/initrd.img' '/ltsp/x/more.img'`)
@@ -114,7 +116,7 @@ func TestPXELINUXConfig(t *testing.T) {
 	require.Equal(t, "a-3", cfg.Entries[3].Label)
 
 	for text, why := range map[string]string{
-		"DEFAULT a\nLABEL a\n KERNEL boot.img\n":               "fdimage",
+		"DEFAULT a\nLABEL a\n BSS boot.img\n":                  "bss",
 		"DEFAULT a\nLABEL a\n KERNEL vmlinuz-6.0\n APPEND x\n": "only kernels have arguments",
 		"DEFAULT a\nLABEL a\n LINUX k\n APPEND noinitrd=x\n":   "within a word",
 		"DEFAULT a\nLABEL a\n LINUX k\n APPEND a=\"b\n":        "never closed",
@@ -203,4 +205,14 @@ func TestExistingFileCommand(t *testing.T) {
 	cfg, left = loadString(t, "IMPLICIT 0\nDEFAULT vmlinuz ro\nLABEL a\nLINUX k\n").Config("")
 	require.Nil(t, cfg)
 	require.ErrorContains(t, left[0], "IMPLICIT 0")
+}
+
+func TestExistingLongError(t *testing.T) {
+	text := "DEFAULT z\nLABEL z\n CONFIG z\n" + strings.Repeat("LABEL a\n CONFIG a\nPROMPT 1\n", 10)
+	x := &Existing{FS: fstest.MapFS{"pxelinux.cfg/default": {Data: []byte(text)}}, Logger: quiet}
+	cfg, err := x.Config(t.Context(), Client{})
+	require.NoError(t, err)
+	err = cfg.Validate()
+	require.ErrorContains(t, err, "and 8 more")
+	require.Len(t, strings.Split(err.Error(), "\n"), 5)
 }

@@ -68,6 +68,9 @@ func (cv *converter) entry(e *MenuEntry, extra string) (Entry, error) {
 	refuse := func(field, value, reason string) (Entry, error) {
 		return Entry{}, out.errorf("another loader than PXELINUX", field, value, reason)
 	}
+	if cv.size += e.commandLen() + len(extra); cv.size > maxConfig {
+		return refuse("entry", e.Label, "the command lines take more than 4 MiB")
+	}
 	var err error
 	switch typ := e.ImageType(); {
 	case typ == "localboot":
@@ -99,14 +102,8 @@ func (cv *converter) linux(out *Entry, e *MenuEntry, extra string) (reason, valu
 	if extra != "" {
 		line += " " + extra
 	}
-	if cv.size += len(line); cv.size > maxConfig {
-		return "the command lines take more than 4 MiB", e.Label
-	}
 	image, args := firstWord(line)
 	file := strings.TrimPrefix(image, "BOOT_IMAGE=")
-	if strings.Contains(file, `"`) {
-		return "the kernel, which sees it too, takes the quote for its own", file
-	}
 	kernel, err := cv.path(file)
 	if err != nil {
 		return err.Error(), file
@@ -118,9 +115,6 @@ func (cv *converter) linux(out *Entry, e *MenuEntry, extra string) (reason, valu
 			return "PXELINUX takes initrd= within a word for a file to load", args
 		}
 		list, _, _ = strings.Cut(list, " ")
-		if strings.Contains(list, `"`) {
-			return "the kernel, which sees it too, takes the quote for its own", list
-		}
 		for name := range strings.SplitSeq(list, ",") {
 			p, err := cv.path(name)
 			if err != nil {

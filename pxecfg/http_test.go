@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 	"testing/fstest"
@@ -24,6 +25,9 @@ func get(t testing.TB, h http.Handler, n byte, target string) *httptest.Response
 	r.RemoteAddr = netip.AddrPortFrom(ip(n), 1234).String()
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, r)
+	if w.Code == http.StatusOK && strings.Contains(r.URL.Path, "grub.cfg") {
+		grubSeen(w.Body.String())
+	}
 	return w
 }
 

@@ -54,7 +54,10 @@ func (f Finding) String() string {
 // are pasted; their findings follow those of the first file, in the order in
 // which they are included.
 func Lint(f *File, fsys fs.FS, prefix string) []Finding {
-	l := &linter{fsys: fsys, prefix: prefix, rank: map[string]int{f.Name: 0}}
+	l := &linter{
+		fsys: fsys, prefix: prefix, rank: map[string]int{f.Name: 0},
+		byName: make(map[string]*File), seen: make(map[*File]bool), missing: make(map[string]bool),
+	}
 	if len(f.lines) == 0 {
 		l.add(f.Name, 1, 1, "empty-file", "PXELINUX takes an empty file for a missing one, and asks for its next name")
 		return l.found
@@ -62,6 +65,7 @@ func Lint(f *File, fsys fs.FS, prefix string) []Finding {
 	p, files, err := f.load(fsys, prefix)
 	for _, inc := range files {
 		l.rank[inc.Name] = len(l.rank)
+		l.byName[inc.Name] = inc
 	}
 	l.files = append([]*File{f}, files...)
 	l.lines(f)
@@ -89,19 +93,17 @@ type linter struct {
 	prefix   string
 	found    []Finding
 	labelled bool // a LABEL was seen, in whatever file
+	byName   map[string]*File
 	seen     map[*File]bool
+	missing  map[string]bool // answers of fsys
+	size     int             // of all command lines: a long global APPEND is in each
 }
 
 // included returns the file that a line includes, if it is to be checked.
 func (l *linter) included(name string) *File {
 	p, ok := treeName(l.prefix, name)
-	if !ok {
-		return nil
-	}
-	for _, f := range l.files[1:] {
-		if f.Name == p && !l.seen[f] {
-			return f
-		}
+	if f := l.byName[p]; ok && f != nil && !l.seen[f] {
+		return f
 	}
 	return nil
 }
@@ -121,9 +123,6 @@ var dataKeywords = wordSet("label kernel linux initrd append default ui ontimeou
 
 // lines checks what can be seen in a line by itself.
 func (l *linter) lines(f *File) {
-	if l.seen == nil {
-		l.seen = make(map[*File]bool)
-	}
 	l.seen[f] = true
 	inText, textLine := false, 0
 	for i := range f.lines {
@@ -231,8 +230,19 @@ func (l *linter) isFile(name string) bool {
 	if !ok || l.fsys == nil {
 		return name != "" && strings.ContainsAny(name, "./:")
 	}
-	_, err := fs.Stat(l.fsys, p)
-	return err == nil
+	return !l.isMissing(p)
+}
+
+// isMissing asks for each file once.
+func (l *linter) isMissing(p string) bool {
+	missing, asked := l.missing[p]
+	if !asked {
+		_, err := fs.Stat(l.fsys, p)
+		// What no tree can have is an fs.ErrInvalid.
+		missing = errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrInvalid)
+		l.missing[p] = missing
+	}
+	return missing
 }
 
 func (l *linter) entry(e *MenuEntry) {
@@ -241,6 +251,13 @@ func (l *linter) entry(e *MenuEntry) {
 		l.add(at.File, at.Line, at.Col, "no-such-menu", "no menu has the tag %q: the entry is disabled", cutShort(e.target))
 	}
 	if e.Action != ActionCommand {
+		return
+	}
+	before := l.size
+	if l.size += e.commandLen(); l.size > maxConfig {
+		if before <= maxConfig {
+			l.add(at.File, at.Line, at.Col, "command-line", "all command lines up to here take more than 4 MiB: no others are checked")
+		}
 		return
 	}
 	file, _ := firstWord(e.Kernel)
@@ -260,33 +277,36 @@ func (l *linter) entry(e *MenuEntry) {
 	if n := len(line) + sysAppendLen(e.SysAppend); n > MaxCommandLine {
 		l.add(at.File, at.Line, at.Col, "command-line", "the kernel's command line is up to %d bytes long, and only %d are taken", n, MaxCommandLine)
 	}
-	before, after, found := strings.Cut(line, "initrd=")
+	head, after, found := strings.Cut(line, "initrd=")
 	if !found {
 		return
 	}
-	if !isSpace(before[len(before)-1]) {
+	if !isSpace(head[len(head)-1]) {
 		l.add(at.File, at.Line, at.Col, "initrd", "PXELINUX takes initrd= even from within a word, and loads what follows")
 	}
 	if strings.Contains(after, " initrd=") {
 		l.add(at.File, at.Line, at.Col, "initrd", "PXELINUX loads the files of the first initrd= only, and there are several; separate files by commas")
 	}
-	for _, name := range e.Initrds() {
-		l.file(at, "initrd", name)
+	list, _, _ := strings.Cut(after, " ")
+	for name := range strings.SplitSeq(list, ",") {
+		if !l.file(at, "initrd", name) {
+			return // PXELINUX stops there too
+		}
 	}
 }
 
-func (l *linter) file(at Position, what, name string) {
+// file returns whether the file is there, as far as can be told.
+func (l *linter) file(at Position, what, name string) bool {
 	if len(name) > maxName {
 		l.add(at.File, at.Line, at.Col, "long-name", "the %s's name is cut off after %d bytes", what, maxName)
-		return
+		return false
 	}
 	p, ok := treeName(l.prefix, name)
-	if l.fsys == nil || !ok {
-		return
+	if l.fsys == nil || !ok || !l.isMissing(p) {
+		return true
 	}
-	if _, err := fs.Stat(l.fsys, p); errors.Is(err, fs.ErrNotExist) {
-		l.add(at.File, at.Line, at.Col, "no-such-file", "%s %s is not there", what, cutShort(p))
-	}
+	l.add(at.File, at.Line, at.Col, "no-such-file", "%s %s is not there", what, cutShort(p))
+	return false
 }
 
 func cutShort(s string) string {

@@ -1,6 +1,8 @@
 package pxecfg
 
 import (
+	"fmt"
+	"io/fs"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -113,4 +115,42 @@ func TestLintIncluded(t *testing.T) {
 		codes = append(codes, f.Code)
 	}
 	require.ElementsMatch(t, []string{"unknown-word", "unknown-word", "syntax"}, codes)
+}
+
+// countingFS counts what is looked for.
+type countingFS struct {
+	fs.FS
+	n *int
+}
+
+func (c countingFS) Open(name string) (fs.File, error) { *c.n++; return c.FS.Open(name) }
+
+// TestLintLongAppend: a line that is in every entry makes neither the work nor
+// the findings grow with both lengths.
+func TestLintLongAppend(t *testing.T) {
+	const entries = 3000
+	opened := 0
+	tree := countingFS{fstest.MapFS{"k": {}, "i": {}}, &opened}
+	for _, initrds := range []string{
+		strings.Repeat("i,", 1000) + "gone", // all are looked at
+		strings.Repeat("gone,", 700) + "gone2",
+	} {
+		opened = 0
+		var b strings.Builder
+		b.WriteString("APPEND initrd=" + initrds + "\n")
+		for i := range entries {
+			fmt.Fprintf(&b, "LABEL l%d\nLINUX k\n", i)
+		}
+		found := Lint(parseString(t, b.String()), tree, "")
+		require.Less(t, opened, 10, "each file is looked for once")
+		perEntry := 0
+		for _, f := range found {
+			if f.Code == "no-such-file" {
+				perEntry++
+			}
+		}
+		require.NotZero(t, perEntry)
+		require.LessOrEqual(t, perEntry, maxConfig/len(initrds), "one in each entry, and only until the lines are 4 MiB long")
+		require.Contains(t, fmt.Sprint(found), "no others are checked")
+	}
 }

@@ -212,6 +212,11 @@ func TestKernelLine(t *testing.T) {
 		{"LABEL a\n LINUX .kernel k.c32\n", "BOOT_IMAGE=k.c32 ", nil},
 		{"LABEL a\n KERNEL .com32 menu x\n", "", nil},
 		{"LABEL a\n COMBOOT .linux k\n", "", nil},
+		// Only ISOLINUX has a loader of images: these are kernels.
+		{"LABEL a\n KERNEL k.img\n APPEND ro initrd=i.img\n", "BOOT_IMAGE=k.img ro initrd=i.img", []string{"i.img"}},
+		{"LABEL a\n FDIMAGE k-6.0\n APPEND ro\n", "BOOT_IMAGE=k-6.0 ro", nil},
+		{"LABEL a\n BOOT k\n APPEND ro\n", "", nil},
+		{"LABEL a\n PXE k\n APPEND ro\n", "", nil},
 		{"LABEL a\n KERNEL k.c32\n", "", nil},
 		{"LABEL a\n LOCALBOOT 0\n", "", nil},
 	} {
@@ -221,7 +226,7 @@ func TestKernelLine(t *testing.T) {
 		require.Equal(t, c.want, line, c.text)
 		require.Equal(t, c.initrds, e.Initrds(), c.text)
 	}
-	for file, want := range map[string]string{"a.c32": "com32", "a.img": "fdimage", "a.bss": "bss", "a.bin": "boot", "a.bs": "boot", "a.0": "pxe", "a": "linux", "a.C32": "linux"} {
+	for file, want := range map[string]string{"a.c32": "com32", "a.img": "linux", "a.bss": "bss", "a.bin": "boot", "a.bs": "boot", "a.0": "pxe", "a": "linux", "a.C32": "linux"} {
 		require.Equal(t, want, loadString(t, "LABEL l\nKERNEL "+file+" x\n").Entries()[0].ImageType(), file)
 	}
 }

@@ -190,6 +190,9 @@ func (e *MenuEntry) CommandLine(sys SysStrings) string {
 	return b.String()
 }
 
+// commandLen is about how long the entry's command is.
+func (e *MenuEntry) commandLen() int { return len(e.Kernel) + len(e.Append) + len(e.Initrd) + 32 }
+
 // Lookup returns the entry that a command names by its first word, or nil if
 // no label is that word: it then is a file.
 func (p *PXELINUX) Lookup(command string) *MenuEntry {

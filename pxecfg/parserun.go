@@ -19,7 +19,7 @@ func execute(cmd string) (typ, file, args string) {
 				cmd += ".c32"
 			}
 			cmd, typ = cmd+args, next
-		case next == "kernel":
+		case next == "kernel", next == "fdimage":
 			cmd, typ = args, "linux"
 		default:
 			cmd, typ = args, next
@@ -29,7 +29,7 @@ func execute(cmd string) (typ, file, args string) {
 
 func typeByName(name string) string {
 	for _, x := range [...]struct{ suffix, typ string }{
-		{".c32", "com32"}, {".img", "fdimage"}, {".bss", "bss"}, {".bin", "boot"}, {".bs", "boot"}, {".0", "pxe"},
+		{".c32", "com32"}, {".bss", "bss"}, {".bin", "boot"}, {".bs", "boot"}, {".0", "pxe"},
 	} {
 		if strings.HasSuffix(name, x.suffix) {
 			return x.typ
@@ -40,7 +40,9 @@ func typeByName(name string) string {
 
 // ImageType is the type that the entry boots as: Type or, for "kernel", what
 // PXELINUX tells from the end of the file's name, which is "linux" if nothing
-// else. It is empty for entries that do not boot.
+// else. A disk image, "fdimage" or a name that ends in .img, is "linux" too:
+// PXELINUX knows the word and hands the file to its loader of kernels, as only
+// ISOLINUX has one for images. It is empty for entries that do not boot.
 func (e *MenuEntry) ImageType() string {
 	switch {
 	case e.Action != ActionCommand:

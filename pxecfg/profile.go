@@ -64,15 +64,11 @@ func (p *profiles) chain(name string, path []string) ([]string, error) {
 		}
 		return nil, fmt.Errorf("there is no profile %q: %w", name, fs.ErrInvalid)
 	}
-	var chain []string
-	for _, parent := range profile.Inherit {
-		c, err := p.chain(parent, append(path[:len(path):len(path)], name))
-		if err != nil {
-			return nil, err
-		}
-		chain = appendNew(chain, c...)
+	chain, err := p.chains(profile.Inherit, append(path[:len(path):len(path)], name))
+	if err != nil {
+		return nil, err
 	}
-	chain = appendNew(chain, name)
+	chain = append(chain, name)
 	if p.known == nil {
 		p.known = make(map[string][]string)
 	}
@@ -80,26 +76,33 @@ func (p *profiles) chain(name string, path []string) ([]string, error) {
 	return chain, nil
 }
 
-func appendNew(list []string, names ...string) []string {
-	for _, n := range names {
-		if !slices.Contains(list, n) {
-			list = append(list, n)
+// chains returns those of several profiles, one after the other, and each
+// profile once.
+func (p *profiles) chains(names, path []string) ([]string, error) {
+	var list []string
+	seen := make(map[string]bool)
+	for _, name := range names {
+		chain, err := p.chain(name, path)
+		if err != nil {
+			return nil, err
+		}
+		for _, n := range chain {
+			if !seen[n] {
+				seen[n] = true
+				list = append(list, n)
+			}
 		}
 	}
-	return list
+	return list, nil
 }
 
 // layers lays down what own inherits, and own itself.
 func (p *profiles) layers(own *Profile, name string) (*layered, error) {
-	var chain []string
-	for _, parent := range own.Inherit {
-		c, err := p.chain(parent, nil)
-		if err != nil {
-			return nil, err
-		}
-		chain = appendNew(chain, c...)
+	chain, err := p.chains(own.Inherit, nil)
+	if err != nil {
+		return nil, err
 	}
-	l := &layered{origin: make(map[Value]string)}
+	l := &layered{labels: make(map[string]*layer), origin: make(map[Value]string)}
 	for _, n := range chain {
 		profile := p.all[n]
 		l.add(&profile, fmt.Sprintf("profile %q", n))
@@ -110,36 +113,57 @@ func (p *profiles) layers(own *Profile, name string) (*layered, error) {
 
 // layered is a configuration in the making, and where each value came from.
 type layered struct {
-	cfg    Config
-	args   []string         // for every entry with a kernel
-	origin map[Value]string // with an empty From; nil if nobody looks
+	cfg    Config            // without Entries
+	list   []*layer          // its entries
+	labels map[string]*layer // at any depth
+	args   []string          // for every entry with a kernel
+	origin map[Value]string  // with an empty From; nil if nobody looks
 	err    error
 }
 
+// layer is an entry in the making.
+type layer struct {
+	Entry          // without Entries
+	list  []*layer // which are these
+	open  bool     // something is being laid over list
+}
+
 func (l *layered) clone(look bool) *layered {
-	out := &layered{cfg: l.cfg, args: slices.Clone(l.args)}
+	out := &layered{cfg: l.cfg, args: slices.Clone(l.args), labels: make(map[string]*layer, len(l.labels))}
 	if look {
 		out.origin = maps.Clone(l.origin)
 	}
-	out.cfg.Entries = cloneEntries(l.cfg.Entries)
+	out.list = out.copy(l.list)
 	return out
 }
 
-// cloneEntries copies entries so that they can be changed and appended to.
-func cloneEntries(list []Entry) []Entry {
-	list = slices.Clone(list)
-	for i := range list {
-		list[i].Args = slices.Clip(list[i].Args)
-		list[i].Entries = cloneEntries(list[i].Entries)
+func (l *layered) copy(list []*layer) []*layer {
+	out := make([]*layer, len(list))
+	for i, from := range list {
+		n := l.layer(&from.Entry)
+		n.list = l.copy(from.list)
+		out[i] = n
 	}
-	return list
+	return out
+}
+
+// layer makes one of an entry, without its Entries.
+func (l *layered) layer(e *Entry) *layer {
+	n := &layer{Entry: *e}
+	n.Args, n.Entries = slices.Clip(n.Args), nil
+	if n.Label != "" {
+		l.labels[n.Label] = n
+	}
+	return n
 }
 
 func (l *layered) add(p *Profile, from string) {
 	for _, d := range p.Drop {
 		gone := func(a string) bool { return a == d || strings.HasSuffix(d, "=") && strings.HasPrefix(a, d) }
 		l.args = without(l.args, gone)
-		each(l.cfg.Entries, func(e *Entry) bool { e.Args = without(e.Args, gone); return true })
+		for _, n := range l.labels {
+			n.Args = without(n.Args, gone)
+		}
 	}
 	c, into := &p.Config, &l.cfg
 	if c.Title != "" {
@@ -173,7 +197,7 @@ func (l *layered) add(p *Profile, from string) {
 		}
 	}
 	for i := range c.Entries {
-		l.addEntry(&into.Entries, &c.Entries[i], from, 0)
+		l.addEntry(&l.list, &c.Entries[i], from, 0)
 	}
 	l.args = append(l.args, p.Args...)
 }
@@ -181,33 +205,54 @@ func (l *layered) add(p *Profile, from string) {
 // anyEntry is no label.
 const anyEntry = "*"
 
-func (l *layered) addEntry(list *[]Entry, e *Entry, from string, depth int) {
+func (l *layered) addEntry(list *[]*layer, e *Entry, from string, depth int) {
 	if l.origin != nil {
 		for v := range e.values {
 			l.origin[v] = from
 		}
 	}
-	if into := find(l.cfg.Entries, e.Label); into != nil {
-		into.set(e)
-	} else {
-		n := *e
-		n.Args, n.Entries = slices.Clip(n.Args), nil
+	n := l.labels[e.Label]
+	switch {
+	case n == nil:
+		n = l.layer(e)
 		*list = append(*list, n)
+	case n.open:
+		l.err = e.errorf("", "submenu", e.Label, "it is within itself")
+		return
+	default:
+		if e.what() && len(e.Entries) == 0 {
+			l.forget(n.list)
+			if n.list = nil; l.err != nil {
+				return
+			}
+		}
+		n.set(e)
 	}
 	if depth > maxMenuDepth {
 		l.err = e.errorf("", "submenu", e.Label, "menus are more than %d deep", maxMenuDepth)
 		return
 	}
-	// One after the other: what one adds another may move.
+	n.open = true
 	for i := range e.Entries {
-		var sub *[]Entry
-		if into := find(l.cfg.Entries, e.Label); into != nil {
-			sub = &into.Entries
-		} else {
-			sub = &(*list)[len(*list)-1].Entries
-		}
-		l.addEntry(sub, &e.Entries[i], from, depth+1)
+		l.addEntry(&n.list, &e.Entries[i], from, depth+1)
 	}
+	n.open = false
+}
+
+// forget takes entries out of the index.
+func (l *layered) forget(list []*layer) {
+	for _, n := range list {
+		if n.open {
+			l.err = n.errorf("", "submenu", n.Label, "an entry in it takes the menu away that it is in")
+		}
+		delete(l.labels, n.Label)
+		l.forget(n.list)
+	}
+}
+
+// what tells whether it is said what the entry is.
+func (e *Entry) what() bool {
+	return e.Kernel != "" || e.LocalBoot || e.Chain != "" || len(e.Entries) > 0 || e.Separator
 }
 
 // set replaces what is set in the other, Entries left out.
@@ -222,13 +267,10 @@ func (e *Entry) set(o *Entry) {
 		e.Help = o.Help
 	}
 	e.Hidden = e.Hidden || o.Hidden
-	if o.Kernel != "" || o.LocalBoot || o.Chain != "" || len(o.Entries) > 0 || o.Separator {
+	if o.what() {
 		e.Kernel, e.LocalBoot, e.Chain, e.Separator = o.Kernel, o.LocalBoot, o.Chain, o.Separator
 		if o.Kernel == "" {
 			e.Initrd, e.Root, e.Args, e.SysAppend = nil, nil, nil, 0
-		}
-		if len(o.Entries) == 0 {
-			e.Entries = nil
 		}
 	}
 	if o.Initrd != nil {
@@ -246,14 +288,23 @@ func (e *Entry) set(o *Entry) {
 // config returns the outcome.
 func (l *layered) config() *Config {
 	out := l.cfg
-	out.Entries = cloneEntries(out.Entries)
-	each(out.Entries, func(e *Entry) bool {
-		if e.Kernel != "" {
-			e.Args = slices.Concat(e.Args, l.args)
-		}
-		return true
-	})
+	out.Entries = l.entries(l.list)
 	return &out
+}
+
+func (l *layered) entries(list []*layer) []Entry {
+	if len(list) == 0 {
+		return nil
+	}
+	out := make([]Entry, len(list))
+	for i, n := range list {
+		out[i] = n.Entry
+		out[i].Entries = l.entries(n.list)
+		if n.Kernel != "" {
+			out[i].Args = slices.Concat(n.Args, l.args)
+		}
+	}
+	return out
 }
 
 // without never changes the list, which may belong to a profile.

@@ -242,8 +242,6 @@ func (w *pxelinuxWriter) kernel(e *Entry) error {
 	kernel, reason := w.t.pxelinux(e.Kernel)
 	switch {
 	case reason != "":
-	case strings.Contains(kernel, `"`):
-		reason = quoteInLine
 	case strings.Contains(kernel, "initrd="):
 		reason = initrdInWord
 	}
@@ -260,8 +258,6 @@ func (w *pxelinuxWriter) kernel(e *Entry) error {
 		case reason != "":
 		case strings.Contains(p, ","):
 			reason = "a comma separates files"
-		case strings.Contains(p, `"`):
-			reason = quoteInLine
 		}
 		if reason != "" {
 			return e.errorf(format, "initrd", p, reason)
@@ -305,9 +301,6 @@ func (w *pxelinuxWriter) kernel(e *Entry) error {
 	}
 	return e.checkLength(format, args, n+sysAppendLen(e.SysAppend))
 }
-
-// quoteInLine is why a file's name has no double quote.
-const quoteInLine = "the kernel sees the name on its command line, and takes the quote for its own"
 
 // initrdInWord is why nothing before the initrds holds their keyword.
 const initrdInWord = "PXELINUX takes initrd= even from within a word, and loads what follows"

@@ -37,6 +37,9 @@ func checkPath(p string) (reason string) {
 		if p[i] <= ' ' || p[i] == 0x7f {
 			return "it holds a space or a control character, which ends a file name"
 		}
+		if p[i] == '"' {
+			return "kernels see names of files on their command line, and take the double quote for their own"
+		}
 	}
 	if isURL(p) {
 		_, reason := parseURL(p)

@@ -24,10 +24,17 @@ func renderAll(c *Config, t Target) map[string]func() (string, error) {
 			return b.String(), err
 		}
 	}
+	grub := func() (string, error) {
+		text, err := run(func(b *bytes.Buffer) error { return c.WriteGRUB(b, t) })()
+		if err == nil {
+			grubSeen(text)
+		}
+		return text, err
+	}
 	return map[string]func() (string, error){
 		"PXELINUX": run(func(b *bytes.Buffer) error { return c.WritePXELINUX(b, t) }),
 		"iPXE":     run(func(b *bytes.Buffer) error { return c.WriteIPXE(b, t) }),
-		"GRUB":     run(func(b *bytes.Buffer) error { return c.WriteGRUB(b, t) }),
+		"GRUB":     grub,
 	}
 }
 

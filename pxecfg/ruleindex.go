@@ -1,33 +1,16 @@
 package pxecfg
 
 import (
-	"bytes"
 	"math/bits"
-	"net"
 	"net/netip"
-	"path"
 	"slices"
-	"strings"
 
 	"github.com/insomniacslk/dhcp/iana"
 )
 
-// kind is the kind of value that a rule is found by.
-type kind uint8
-
-const (
-	byAll kind = iota
-	byMAC
-	byUUID
-	byMACPrefix
-	byIP
-	byHost
-	byArch
-)
-
 // ruleIndex finds the rules that may match: each is filed under all values of
-// one kind, the one that says most, and is then looked at in full. Lists of
-// rule numbers are in rising order.
+// one kind, the one that it shares with the fewest others, and is then looked
+// at in full. Lists of rule numbers are in rising order.
 type ruleIndex struct {
 	rules     []*compiledRule
 	all       []int32
@@ -37,9 +20,7 @@ type ruleIndex struct {
 	net       map[netip.Prefix][]int32
 	bits4     []int // lengths that occur in net
 	bits6     []int
-	host      map[string][]int32
-	hostStart byLength
-	hostEnd   byLength
+	host      hostIndex
 	arch      map[iana.Arch][]int32
 }
 
@@ -59,15 +40,24 @@ func (b *byLength) add(key string, n int32) {
 	}
 }
 
-func newRuleIndex(n int) *ruleIndex {
-	return &ruleIndex{
-		rules: make([]*compiledRule, 0, n),
-		mac:   make(map[string][]int32, n),
+func newRuleIndex(rules []*compiledRule) *ruleIndex {
+	x := &ruleIndex{
+		rules: rules,
+		mac:   make(map[string][]int32, len(rules)),
 		uuid:  make(map[string][]int32),
 		net:   make(map[netip.Prefix][]int32),
-		host:  make(map[string][]int32),
 		arch:  make(map[iana.Arch][]int32),
 	}
+	choose(rules)
+	for n, k := range rules {
+		if k.by == byAll {
+			x.addAll(int32(n))
+		}
+		for key := range k.keys(k.by) {
+			x.add(key, int32(n))
+		}
+	}
+	return x
 }
 
 func put[K comparable](m map[K][]int32, key K, n int32) {
@@ -77,63 +67,20 @@ func put[K comparable](m map[K][]int32, key K, n int32) {
 	}
 }
 
-func (x *ruleIndex) add(k *compiledRule) {
-	n, m := int32(len(x.rules)), &k.Match
-	x.rules = append(x.rules, k)
-	literal := func(h string) bool { return !strings.ContainsAny(h, `*?[\`) }
-	exactHosts := len(m.Hostname) > 0 && !slices.ContainsFunc(m.Hostname, func(h string) bool { return !literal(h) })
-	switch {
-	case len(m.MAC) > 0:
-		k.by = byMAC
-		for _, a := range m.MAC {
-			put(x.mac, string(a), n)
-		}
-	case len(m.UUID) > 0:
-		k.by = byUUID
-		for _, u := range m.UUID {
-			put(x.uuid, uuidKey(u), n)
-		}
-	case !exactHosts && (len(m.Network) > 0 || len(m.Range) > 0):
-		k.by = byIP
-		// Both kinds must fit, so one of them is enough to find it by.
-		if len(m.Network) > 0 {
-			for _, p := range m.Network {
-				x.addNet(p, n)
-			}
-			break
-		}
-		for _, r := range m.Range {
-			for p := range r.prefixes {
-				x.addNet(p, n)
-			}
-		}
-	case !exactHosts && len(m.MACPrefix) > 0:
-		k.by = byMACPrefix
-		for _, a := range m.MACPrefix {
-			x.macPrefix.add(string(a), n)
-		}
-	case len(m.Hostname) > 0:
-		k.by = byHost
-		for _, h := range m.Hostname {
-			h = lower(h)
-			i, j := strings.IndexAny(h, `*?[\`), strings.LastIndexAny(h, `*?]\`)
-			switch {
-			case i < 0:
-				put(x.host, h, n)
-			case i > 0:
-				x.hostStart.add(h[:i], n)
-			// The byte behind a backslash is its own, and so no loss.
-			case j+1 < len(h) && h[j] != '\\':
-				x.hostEnd.add(h[j+1:], n)
-			default:
-				x.addAll(n)
-			}
-		}
-	case len(m.Arch) > 0:
-		k.by = byArch
-		for _, a := range m.Arch {
-			put(x.arch, a, n)
-		}
+func (x *ruleIndex) add(k key, n int32) {
+	switch k.kind {
+	case byMAC:
+		put(x.mac, k.text, n)
+	case byUUID:
+		put(x.uuid, k.text, n)
+	case byNet, byRange:
+		x.addNet(k.net, n)
+	case byMACPrefix:
+		x.macPrefix.add(k.text, n)
+	case byHost, byHostStart, byHostEnd:
+		x.host.add(k, n)
+	case byArch:
+		put(x.arch, k.arch, n)
 	default:
 		x.addAll(n)
 	}
@@ -194,17 +141,7 @@ func (x *ruleIndex) find(c Client, specific bool) *compiledRule {
 		}
 	}
 	if s.host != "" {
-		s.try(x.host[s.host])
-		for _, n := range x.hostStart.lengths {
-			if n <= len(s.host) {
-				s.try(x.hostStart.rules[s.host[:n]])
-			}
-		}
-		for _, n := range x.hostEnd.lengths {
-			if n <= len(s.host) {
-				s.try(x.hostEnd.rules[s.host[len(s.host)-n:]])
-			}
-		}
+		x.host.lookup(s.host, s.try)
 	}
 	if c.ArchKnown {
 		s.try(x.arch[c.Arch])
@@ -232,106 +169,6 @@ func (s *search) try(list []int32) {
 			s.best, s.score = n, got
 		}
 	}
-}
-
-// score is how much a rule says, by kinds, the first of which counts most.
-type score [5]int16
-
-// whole is more than any prefix or pattern can score.
-const whole = 1 << 12
-
-func (s *search) fits(k *compiledRule) (got score, ok bool) {
-	m, c := &k.Match, s.c
-	if len(m.MACPrefix) > 0 {
-		n := 0
-		for _, p := range m.MACPrefix {
-			if len(p) > n && bytes.HasPrefix(c.MAC, p) {
-				n = len(p)
-			}
-		}
-		if n == 0 {
-			return got, false
-		}
-		got[0] = int16(min(n, whole-1))
-	}
-	if len(m.MAC) > 0 {
-		if k.by != byMAC && !slices.ContainsFunc(m.MAC, func(a net.HardwareAddr) bool { return sameMAC(a, c.MAC) }) {
-			return got, false
-		}
-		got[0] = whole
-	}
-	if len(m.UUID) > 0 {
-		if k.by != byUUID && !slices.ContainsFunc(m.UUID, func(u string) bool { return sameUUID(u, c.UUID) }) {
-			return got, false
-		}
-		got[1] = 1
-	}
-	if len(m.Network) > 0 {
-		n := -1
-		for _, p := range m.Network {
-			if p.Bits() > n && p.Contains(s.ip) {
-				n = p.Bits()
-			}
-		}
-		if n < 0 {
-			return got, false
-		}
-		got[2] = int16(n + 1)
-	}
-	if len(m.Range) > 0 {
-		n := -1
-		for _, r := range m.Range {
-			if r.Contains(s.ip) {
-				n = max(n, r.size())
-			}
-		}
-		if n < 0 {
-			return got, false
-		}
-		got[2] = max(got[2], int16(n+1))
-	}
-	if len(m.Hostname) > 0 {
-		if got[3] = hostScore(m.Hostname, s.host); got[3] == 0 {
-			return got, false
-		}
-	}
-	if len(m.Arch) > 0 {
-		if !c.ArchKnown || !slices.Contains(m.Arch, c.Arch) {
-			return got, false
-		}
-		got[4]++
-	}
-	if len(m.Platform) > 0 {
-		if !slices.Contains(m.Platform, c.platform()) {
-			return got, false
-		}
-		got[4]++
-	}
-	if len(m.Loader) > 0 {
-		if !slices.Contains(m.Loader, c.Loader) {
-			return got, false
-		}
-		got[4]++
-	}
-	return got, true
-}
-
-// hostScore returns how much the best of the patterns says, and 0 if none fits.
-func hostScore(patterns []string, host string) (best int16) {
-	if host == "" {
-		return 0
-	}
-	for _, h := range patterns {
-		h = lower(h)
-		if h == host {
-			return whole
-		}
-		if ok, err := path.Match(h, host); ok && err == nil {
-			literal := len(h) - strings.Count(h, "*") - strings.Count(h, "?")
-			best = max(best, int16(min(literal+1, whole-1)))
-		}
-	}
-	return best
 }
 
 // prefixes yields the networks that a range is made of, at most two for each

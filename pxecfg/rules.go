@@ -24,8 +24,9 @@ import (
 // The first rule in the list that matches decides, or with MostSpecific the
 // one that says most. A rule that decides is final: when its source has nothing
 // for the machine, no other rule is asked. The time that a decision takes
-// hardly depends on the number of rules, except for host names with a wildcard
-// at both ends.
+// hardly depends on the number of rules, or of values in one, except for host
+// names with a wildcard at both ends, and for rules that have nothing but what
+// they have in common with many others.
 //
 // Call Validate before use; rules that cannot be made sense of otherwise fail
 // when they are first asked. The fields are read then and must not be changed
@@ -73,8 +74,8 @@ type Rule struct {
 	// Profile as another profile would be; without a Profile it is taken as
 	// it is. A file of [Existing] is sent as it is as long as Profile says
 	// nothing that it does not say too; otherwise PXELINUX gets the two put
-	// together, and a file that cannot be is an error. nil adds nothing. [Deny]
-	// refuses the machines.
+	// together, and a file of which an entry or a password would be lost by
+	// that is an error. nil adds nothing. [Deny] refuses the machines.
 	Source Source
 }
 
@@ -156,6 +157,7 @@ type compiledRule struct {
 	*Rule
 	name     string
 	by       kind // of the index; known to fit when the rule is found there
+	index    matchIndex
 	fallback bool
 	base     *layered // nil: what Source says is all
 	fixed    *Config  // if there is no Source
@@ -193,8 +195,11 @@ func (k *compiledRule) config(ctx context.Context, c Client) (*Config, error) {
 	if cfg.verbatim != nil {
 		same := *out
 		same.Fallback, same.verbatim = cfg.Fallback, cfg.verbatim
-		if reflect.DeepEqual(&same, cfg) {
+		switch {
+		case reflect.DeepEqual(&same, cfg):
 			out.verbatim = cfg.verbatim // the profile says nothing else
+		case cfg.verbatim.lost != nil && c.Loader != LoaderIPXE && c.Loader != LoaderGRUB:
+			return nil, fmt.Errorf("%s has a profile, and its file cannot be put together with it: %w", k.name, cfg.verbatim.lost)
 		}
 	}
 	return out, nil
@@ -213,7 +218,7 @@ func (r *Rules) compile() (*ruleIndex, error) {
 			return nil, err
 		}
 	}
-	index := newRuleIndex(len(r.List))
+	rules := make([]*compiledRule, 0, len(r.List))
 	for i := range r.List {
 		k := &compiledRule{Rule: &r.List[i], name: fmt.Sprintf("rule %d", i+1)}
 		if k.Name != "" {
@@ -223,6 +228,7 @@ func (r *Rules) compile() (*ruleIndex, error) {
 			return nil, fmt.Errorf("%s: %w", k.name, err)
 		}
 		m := &k.Match
+		k.index = newMatchIndex(m)
 		k.fallback = len(m.MAC) == 0 && len(m.MACPrefix) == 0 && len(m.UUID) == 0 &&
 			len(m.Network) == 0 && len(m.Range) == 0 && len(m.Hostname) == 0
 		if !k.Profile.empty() {
@@ -242,9 +248,9 @@ func (r *Rules) compile() (*ruleIndex, error) {
 				return nil, fmt.Errorf("%s: %w", k.name, err)
 			}
 		}
-		index.add(k)
+		rules = append(rules, k)
 	}
-	return index, nil
+	return newRuleIndex(rules), nil
 }
 
 func (m *Match) validate() error {

@@ -101,7 +101,7 @@ func (x *ruleIndex) naive(c Client, specific bool) *compiledRule {
 	s := search{x: x, c: &c, ip: c.IP.Unmap(), host: lower(c.Hostname), specific: specific, best: -1}
 	for n := range x.rules {
 		k := *x.rules[n]
-		k.by = byAll // nothing is known beforehand
+		k.by, k.index = byAll, matchIndex{hosts: k.index.hosts} // nothing is known beforehand
 		got, ok := s.fits(&k)
 		if ok && (s.best < 0 || specific && slices.Compare(got[:], s.score[:]) > 0) {
 			s.best, s.score = int32(n), got
@@ -126,8 +126,17 @@ func TestRulesIndex(t *testing.T) {
 		r := &Rules{}
 		for range 1 + rnd.IntN(40) {
 			var m Match
-			for range rnd.IntN(3) {
-				switch rnd.IntN(7) {
+			many := 3
+			if pick(4) {
+				many = 8 * fewValues // of one kind or two, in an index of their own
+			}
+			kinds := rnd.Perm(7)
+			for range rnd.IntN(many) {
+				kind := rnd.IntN(7)
+				if many > 3 {
+					kind = kinds[rnd.IntN(2)]
+				}
+				switch kind {
 				case 0:
 					m.MAC = append(m.MAC, mac(byte(rnd.IntN(3))))
 				case 1:
@@ -175,6 +184,27 @@ func TestRulesIndex(t *testing.T) {
 		}
 	}
 	require.Greater(t, hits, 1000)
+}
+
+// TestRulesInCommon: what many rules have in common is not what they are found
+// by, if there is anything else.
+func TestRulesInCommon(t *testing.T) {
+	wide := netip.MustParsePrefix("10.0.0.0/8")
+	r := &Rules{}
+	for i := range 100 {
+		r.List = append(r.List, Rule{Source: Deny(), Match: Match{
+			Network: []netip.Prefix{wide}, MACPrefix: []net.HardwareAddr{{2}}, Arch: []iana.Arch{7},
+			Hostname: []string{"*x*", fmt.Sprintf("rack%d-*", i)},
+		}}, Rule{Source: Deny(), Match: Match{
+			Network: []netip.Prefix{wide}, MACPrefix: []net.HardwareAddr{{2}}, Hostname: []string{fmt.Sprintf("*-rack%d", i)},
+		}})
+	}
+	require.NoError(t, r.Validate())
+	require.Empty(t, r.index.all, "a pattern that finds nothing is the last resort")
+	require.Len(t, r.index.host.end.rules, 100)
+	require.Len(t, r.index.arch[7], 100, "which fewer have than the network")
+	require.Empty(t, r.index.net)
+	require.Empty(t, r.index.macPrefix.rules)
 }
 
 func FuzzIPRange(f *testing.F) {
@@ -363,7 +393,7 @@ func benchRules(machines, rules int) *Rules {
 	r := &Rules{Logger: quiet, MostSpecific: true, MaxSeen: -1, Unknown: LocalDisk()}
 	shared := Profile{Config: *kernel("x")}
 	for i := range machines {
-		r.List = append(r.List, Rule{Match: Match{MAC: []net.HardwareAddr{{2, 1, 0, 0, byte(i >> 8), byte(i)}}}, Profile: shared})
+		r.List = append(r.List, Rule{Match: Match{MAC: []net.HardwareAddr{{2, 1, 0, byte(i >> 16), byte(i >> 8), byte(i)}}}, Profile: shared})
 	}
 	for i := range rules {
 		var m Match
@@ -388,7 +418,7 @@ func benchRules(machines, rules int) *Rules {
 
 // BenchmarkRules is one decision among machines and rules.
 func BenchmarkRules(b *testing.B) {
-	for _, n := range []struct{ machines, rules int }{{100, 10}, {1000, 100}, {10000, 1000}} {
+	for _, n := range []struct{ machines, rules int }{{100, 10}, {1000, 100}, {10000, 1000}, {100000, 1000}, {10000, 10000}} {
 		r := benchRules(n.machines, n.rules)
 		require.NoError(b, r.Validate())
 		for name, c := range map[string]Client{
@@ -405,5 +435,85 @@ func BenchmarkRules(b *testing.B) {
 				}
 			})
 		}
+	}
+}
+
+// BenchmarkRulesInCommon: rules that have one kind of value in common are told
+// apart by another.
+func BenchmarkRulesInCommon(b *testing.B) {
+	wide := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
+	for _, n := range []int{10, 1000, 10000} {
+		var hosts, networks Rules
+		for i := range n {
+			rack := []string{fmt.Sprintf("rack%d-*", i)}
+			hosts.List = append(hosts.List, Rule{Match: Match{Network: wide, MACPrefix: []net.HardwareAddr{{2}}, Hostname: rack}, Source: LocalDisk()})
+			own := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 0}), 24)
+			networks.List = append(networks.List, Rule{Match: Match{MACPrefix: []net.HardwareAddr{{2}}, Network: []netip.Prefix{own}, Hostname: []string{"*"}}, Source: LocalDisk()})
+		}
+		last := n - 1
+		c := Client{MAC: mac(1), IP: netip.AddrFrom4([4]byte{10, byte(last >> 8), byte(last), 7}), Hostname: fmt.Sprintf("rack%d-7", last)}
+		for name, r := range map[string]*Rules{"host": &hosts, "network": &networks} {
+			require.NoError(b, r.Validate())
+			b.Run(fmt.Sprintf("%s/%d", name, n), func(b *testing.B) {
+				b.ReportAllocs()
+				for b.Loop() {
+					if _, err := r.Config(b.Context(), c); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
+	}
+}
+
+// BenchmarkRuleOfMany is a rule with a long list of one kind: its length does
+// not count either.
+func BenchmarkRuleOfMany(b *testing.B) {
+	for _, n := range []int{10, 1000, 100000} {
+		last := n - 1
+		addr := func(i int) netip.Addr {
+			return netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
+		}
+		var networks, ranges, hosts, patterns, vendors Match
+		for i := range n {
+			networks.Network = append(networks.Network, netip.PrefixFrom(addr(i), 32))
+			ranges.Range = append(ranges.Range, IPRange{addr(i), addr(i)})
+			hosts.Hostname = append(hosts.Hostname, fmt.Sprintf("host%d", i))
+			patterns.Hostname = append(patterns.Hostname, fmt.Sprintf("host%d*", i))
+			vendors.MACPrefix = append(vendors.MACPrefix, net.HardwareAddr{2, 0, byte(i >> 16), byte(i >> 8), byte(i)})
+		}
+		c := Client{IP: addr(last), Hostname: fmt.Sprintf("host%d", last), MAC: net.HardwareAddr{2, 0, byte(last >> 16), byte(last >> 8), byte(last), 1}}
+		for name, m := range map[string]Match{"network": networks, "range": ranges, "host": hosts, "pattern": patterns, "vendor": vendors} {
+			r := &Rules{MostSpecific: true, List: []Rule{{Match: m, Profile: boots("x")}}}
+			require.NoError(b, r.Validate())
+			b.Run(fmt.Sprintf("%s/%d", name, n), func(b *testing.B) {
+				b.ReportAllocs()
+				for b.Loop() {
+					if _, err := r.Config(b.Context(), c); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
+	}
+}
+
+// BenchmarkLayers is a profile laid over a file of n entries.
+func BenchmarkLayers(b *testing.B) {
+	for _, n := range []int{10, 100, 1000, 10000} {
+		file := &Config{}
+		for i := range n {
+			file.Entries = append(file.Entries, Entry{Label: fmt.Sprintf("e%d", i), Kernel: "k"})
+		}
+		r := &Rules{List: []Rule{{Profile: Profile{Args: []string{"quiet"}}, Source: file}}}
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := r.Config(b.Context(), Client{}); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(n), "ns/entry")
+		})
 	}
 }

@@ -122,6 +122,23 @@ func TestProfileOverExisting(t *testing.T) {
 	got, err := rendered(Profile{})
 	require.NoError(t, err)
 	require.Equal(t, "DEFAULT hdt.c32\n", got)
+
+	// Nor one of which an entry, or a password, would be lost: only the loaders
+	// that never had it get the rest.
+	for _, more := range []string{"LABEL hdt\n COM32 hdt.c32\n", "LABEL b\n LINUX k\n MENU PASSWD x\n", "MENU MASTER PASSWD x\n"} {
+		own := "UI menu.c32\nDEFAULT a\nLABEL a\n LINUX k\n" + more
+		files["pxelinux.cfg/default"] = &fstest.MapFile{Data: []byte(own)}
+		got, err = rendered(Profile{})
+		require.NoError(t, err)
+		require.Equal(t, own, got)
+		_, err = rendered(Profile{Args: []string{"quiet"}})
+		require.ErrorContains(t, err, "has a profile", more)
+		require.ErrorIs(t, err, fs.ErrInvalid, more)
+		r := &Rules{List: []Rule{{Profile: Profile{Args: []string{"quiet"}}, Source: &Existing{FS: files, Logger: quiet}}}, Logger: quiet}
+		cfg, err := r.Config(t.Context(), Client{Loader: LoaderGRUB})
+		require.NoError(t, err, more)
+		require.Equal(t, []string{"quiet"}, cfg.Entries[0].Args)
+	}
 }
 
 // TestProfileLayersMenus: submenus are laid over each other by their labels.
@@ -159,4 +176,29 @@ func TestProfileLayersMenus(t *testing.T) {
 		}
 	}
 	require.Equal(t, "rule 1", title.From)
+}
+
+// TestProfileTakesMenusAway: what was in a submenu that is one no longer is
+// forgotten, and a menu does not take itself away.
+func TestProfileTakesMenusAway(t *testing.T) {
+	base := Profile{Config: Config{Entries: []Entry{{Label: "x", Entries: []Entry{
+		{Label: "y", Entries: []Entry{{Label: "z", Kernel: "z", Args: []string{"old"}}}},
+	}}}}}
+	lay := func(over ...Entry) (*Config, error) {
+		r := &Rules{Profiles: map[string]Profile{"base": base}, List: []Rule{{Profile: Profile{
+			Inherit: []string{"base"}, Args: []string{"quiet"}, Config: Config{Entries: over},
+		}}}}
+		return r.Config(t.Context(), Client{})
+	}
+	cfg, err := lay(Entry{Label: "x", Kernel: "k"}, Entry{Label: "z", Kernel: "new"})
+	require.NoError(t, err)
+	require.Equal(t, []Entry{{Label: "x", Kernel: "k", Args: []string{"quiet"}}, {Label: "z", Kernel: "new", Args: []string{"quiet"}}}, cfg.Entries)
+	cfg, err = lay(Entry{Label: "z", Initrd: []string{"i"}})
+	require.NoError(t, err)
+	require.Equal(t, []Entry{{Label: "z", Kernel: "z", Initrd: []string{"i"}, Args: []string{"old", "quiet"}}}, cfg.Entries[0].Entries[0].Entries)
+	_, err = lay(Entry{Label: "y", Entries: []Entry{{Label: "x", Kernel: "k"}, {Label: "w", Kernel: "w"}}})
+	require.ErrorIs(t, err, fs.ErrInvalid)
+	require.ErrorContains(t, err, "takes the menu away")
+	_, err = lay(Entry{Label: "y", Entries: []Entry{{Label: "y", Kernel: "k"}}})
+	require.ErrorContains(t, err, "within itself")
 }

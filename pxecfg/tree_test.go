@@ -51,6 +51,9 @@ func open(t testing.TB, tree *Tree, n byte, name string) (string, error) {
 	fsys, err := tree.ForAddr(t.Context(), ip(n))
 	require.NoError(t, err)
 	data, err := fs.ReadFile(fsys, name)
+	if err == nil && strings.Contains(name, "grub.cfg") && tree.Source != nil {
+		grubSeen(string(data))
+	}
 	return string(data), err
 }
 

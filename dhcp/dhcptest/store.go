@@ -34,7 +34,9 @@ func TestLeaseStore(t *testing.T, newStore func(t *testing.T) dhcp.LeaseStore) {
 		{"Copies", testCopies},
 		{"Release", testRelease},
 		{"Decline", testDecline},
-		{"ByHardwareAddr", testByHardwareAddr},
+		{"ByOwner", testByOwner},
+		{"Identity", testIdentity},
+		{"IPv6", testIPv6},
 		{"OneWinner", testOneWinner},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, newStore(t)) })
@@ -48,6 +50,8 @@ func Addr(n byte) netip.Addr { return netip.AddrFrom4([4]byte{198, 51, 100, n}) 
 // HardwareAddr returns the n-th of the locally administered hardware
 // addresses from 02:00:00:00:00:00.
 func HardwareAddr(n byte) net.HardwareAddr { return net.HardwareAddr{2, 0, 0, 0, 0, n} }
+
+func owner(n byte) string { return string(HardwareAddr(n)) }
 
 func lease(addr, hw byte, d time.Duration) dhcp.Lease {
 	return dhcp.Lease{Addr: Addr(addr), HardwareAddr: HardwareAddr(hw), Expires: time.Now().Add(d)}
@@ -81,12 +85,12 @@ func testEmpty(t *testing.T, s dhcp.LeaseStore) {
 	ctx := t.Context()
 	_, err := s.LeaseByAddr(ctx, Addr(1))
 	mustBe(t, err, fs.ErrNotExist)
-	leases, err := s.LeasesByHardwareAddr(ctx, HardwareAddr(1))
+	leases, err := s.LeasesByOwner(ctx, owner(1))
 	must(t, err)
 	if len(leases) != 0 {
 		t.Fatalf("an empty store has leases: %v", leases)
 	}
-	mustBe(t, s.Release(ctx, Addr(1), HardwareAddr(1)), fs.ErrNotExist)
+	mustBe(t, s.Release(ctx, Addr(1), owner(1)), fs.ErrNotExist)
 	if n := count(t, s); n != 0 {
 		t.Fatalf("an empty store lists %d leases", n)
 	}
@@ -134,7 +138,7 @@ func testCommitRefused(t *testing.T, s dhcp.LeaseStore) {
 	if !bytes.Equal(got.HardwareAddr, HardwareAddr(1)) {
 		t.Fatalf("a refused commit changed the lease: %+v", got)
 	}
-	if leases, _ := s.LeasesByHardwareAddr(ctx, HardwareAddr(2)); len(leases) != 0 {
+	if leases, _ := s.LeasesByOwner(ctx, owner(2)); len(leases) != 0 {
 		t.Fatalf("a refused commit left leases: %v", leases)
 	}
 }
@@ -148,7 +152,7 @@ func testCommitExpired(t *testing.T, s dhcp.LeaseStore) {
 		t.Fatalf("an expired lease is active: %+v", got)
 	}
 	must(t, s.Commit(ctx, lease(1, 2, time.Hour)))
-	if leases, _ := s.LeasesByHardwareAddr(ctx, HardwareAddr(1)); len(leases) != 0 {
+	if leases, _ := s.LeasesByOwner(ctx, owner(1)); len(leases) != 0 {
 		t.Fatalf("the address went to another machine, the old one still has %v", leases)
 	}
 	mustBe(t, s.Commit(ctx, lease(1, 1, time.Hour)), fs.ErrExist)
@@ -170,19 +174,19 @@ func testCopies(t *testing.T, s dhcp.LeaseStore) {
 func testRelease(t *testing.T, s dhcp.LeaseStore) {
 	ctx := t.Context()
 	must(t, s.Commit(ctx, lease(1, 1, time.Hour)))
-	mustBe(t, s.Release(ctx, Addr(1), HardwareAddr(2)), fs.ErrNotExist)
+	mustBe(t, s.Release(ctx, Addr(1), owner(2)), fs.ErrNotExist)
 	got, err := s.LeaseByAddr(ctx, Addr(1))
 	must(t, err)
 	if !got.Active(time.Now()) {
 		t.Fatal("released by another machine")
 	}
-	must(t, s.Release(ctx, Addr(1), HardwareAddr(1)))
-	leases, err := s.LeasesByHardwareAddr(ctx, HardwareAddr(1))
+	must(t, s.Release(ctx, Addr(1), owner(1)))
+	leases, err := s.LeasesByOwner(ctx, owner(1))
 	must(t, err)
 	if len(leases) != 1 || leases[0].Active(time.Now()) {
 		t.Fatalf("a released lease is to be remembered as expired: %+v", leases)
 	}
-	mustBe(t, s.Release(ctx, Addr(1), HardwareAddr(1)), fs.ErrNotExist)
+	mustBe(t, s.Release(ctx, Addr(1), owner(1)), fs.ErrNotExist)
 	must(t, s.Commit(ctx, lease(1, 2, time.Hour)))
 }
 
@@ -190,9 +194,9 @@ func testDecline(t *testing.T, s dhcp.LeaseStore) {
 	ctx := t.Context()
 	until := time.Now().Add(time.Hour)
 	must(t, s.Commit(ctx, lease(1, 1, time.Hour)))
-	mustBe(t, s.Decline(ctx, Addr(1), HardwareAddr(2), until), fs.ErrExist)
-	must(t, s.Decline(ctx, Addr(1), HardwareAddr(1), until))
-	must(t, s.Decline(ctx, Addr(2), HardwareAddr(1), until)) // was offered only
+	mustBe(t, s.Decline(ctx, Addr(1), owner(2), until), fs.ErrExist)
+	must(t, s.Decline(ctx, Addr(1), owner(1), until))
+	must(t, s.Decline(ctx, Addr(2), owner(1), until)) // was offered only
 	for n := byte(1); n <= 2; n++ {
 		got, err := s.LeaseByAddr(ctx, Addr(n))
 		must(t, err)
@@ -201,21 +205,21 @@ func testDecline(t *testing.T, s dhcp.LeaseStore) {
 		}
 		mustBe(t, s.Commit(ctx, lease(n, 1, time.Hour)), fs.ErrExist)
 		mustBe(t, s.Commit(ctx, lease(n, 2, time.Hour)), fs.ErrExist)
-		mustBe(t, s.Release(ctx, Addr(n), HardwareAddr(1)), fs.ErrNotExist)
+		mustBe(t, s.Release(ctx, Addr(n), owner(1)), fs.ErrNotExist)
 	}
-	if leases, _ := s.LeasesByHardwareAddr(ctx, HardwareAddr(1)); len(leases) != 0 {
+	if leases, _ := s.LeasesByOwner(ctx, owner(1)); len(leases) != 0 {
 		t.Fatalf("a declined address is still the machine's: %v", leases)
 	}
-	must(t, s.Decline(ctx, Addr(3), HardwareAddr(1), time.Now().Add(-time.Second)))
+	must(t, s.Decline(ctx, Addr(3), owner(1), time.Now().Add(-time.Second)))
 	must(t, s.Commit(ctx, lease(3, 2, time.Hour)))
 }
 
-func testByHardwareAddr(t *testing.T, s dhcp.LeaseStore) {
+func testByOwner(t *testing.T, s dhcp.LeaseStore) {
 	ctx := t.Context()
 	for n := byte(1); n <= 6; n++ {
 		must(t, s.Commit(ctx, lease(n, n%2, time.Hour)))
 	}
-	leases, err := s.LeasesByHardwareAddr(ctx, HardwareAddr(1))
+	leases, err := s.LeasesByOwner(ctx, owner(1))
 	must(t, err)
 	seen := make(map[netip.Addr]bool)
 	for _, l := range leases {
@@ -231,6 +235,45 @@ func testByHardwareAddr(t *testing.T, s dhcp.LeaseStore) {
 		break // must not upset the store
 	}
 	must(t, s.Commit(ctx, lease(7, 1, time.Hour)))
+}
+
+// testIdentity has leases that are held by an ID, not by the hardware address.
+func testIdentity(t *testing.T, s dhcp.LeaseStore) {
+	ctx := t.Context()
+	l := lease(1, 1, time.Hour)
+	l.ID = "dock"
+	must(t, s.Commit(ctx, l))
+	l.HardwareAddr = HardwareAddr(2) // another adapter, the same machine
+	must(t, s.Commit(ctx, l))
+	mustBe(t, s.Commit(ctx, lease(1, 2, time.Hour)), fs.ErrExist)
+	for who, want := range map[string]int{"dock": 1, owner(1): 0, owner(2): 0} {
+		leases, err := s.LeasesByOwner(ctx, who)
+		must(t, err)
+		if len(leases) != want {
+			t.Fatalf("%q has leases %+v, want %d", who, leases, want)
+		}
+	}
+	mustBe(t, s.Release(ctx, Addr(1), owner(2)), fs.ErrNotExist)
+	must(t, s.Release(ctx, Addr(1), "dock"))
+	must(t, s.Commit(ctx, lease(1, 2, time.Hour)))
+	if leases, _ := s.LeasesByOwner(ctx, "dock"); len(leases) != 0 {
+		t.Fatalf("the address went to another owner, the old one still has %v", leases)
+	}
+}
+
+// testIPv6 keeps addresses of both kinds apart.
+func testIPv6(t *testing.T, s dhcp.LeaseStore) {
+	ctx := t.Context()
+	six := netip.MustParseAddr("2001:db8::1")
+	l := dhcp.Lease{Addr: six, ID: "duid", Expires: time.Now().Add(time.Hour)}
+	must(t, s.Commit(ctx, l))
+	must(t, s.Commit(ctx, lease(1, 1, time.Hour)))
+	got, err := s.LeaseByAddr(ctx, six)
+	must(t, err)
+	if got.Addr != six || got.ID != "duid" || got.HardwareAddr != nil {
+		t.Fatalf("got %+v", got)
+	}
+	mustBe(t, s.Commit(ctx, dhcp.Lease{Addr: six, ID: "other"}), fs.ErrExist)
 }
 
 // testOneWinner has many machines commit the same few addresses at once.

@@ -86,9 +86,9 @@ func (a *App) ltsConf(_ context.Context, c pxecfg.Client) ([]byte, error) {
 
 func (a *App) dhcpServer() *dhcp.Server {
 	return &dhcp.Server{
-		Interface: a.cfg.DHCP.Interface,
-		Handler:   &dhcp.BootPolicy{Next: a.pool, Boot: a.bootFile, Logger: a.log},
-		Logger:    a.log,
+		Interfaces: []string{a.cfg.DHCP.Interface},
+		Handler:    &dhcp.BootPolicy{Next: a.pool, Boot: a.bootFile, Logger: a.log},
+		Logger:     a.log,
 		Trace: &dhcp.Trace{Reply: func(r *dhcp.Request, reply *dhcpv4.DHCPv4, _ netip.AddrPort) {
 			if reply.MessageType() != dhcpv4.MessageTypeAck {
 				return

@@ -94,8 +94,8 @@ func TestGRUBNames(t *testing.T) {
 	efi := vm.Machine{Name: "names-grub-efi", UUID: uuid[:35] + "2", Firmware: vm.UEFI}
 	cb, ce := r.add(bios, 23), r.add(efi, 24)
 	r.rules = dhcp.BootRules{
-		{Archs: []iana.Arch{iana.EFI_X86_64}, Boot: dhcp.Boot{File: "grub/x86_64-efi/core.efi"}},
-		{Archs: []iana.Arch{iana.INTEL_X86PC}, Boot: dhcp.Boot{File: "grub/i386-pc/core.0"}},
+		{Match: dhcp.Match{Archs: []iana.Arch{iana.EFI_X86_64}}, Boot: dhcp.Boot{File: "grub/x86_64-efi/core.efi"}},
+		{Match: dhcp.Match{Archs: []iana.Arch{iana.INTEL_X86PC}}, Boot: dhcp.Boot{File: "grub/i386-pc/core.0"}},
 	}
 	r.tree.Source = &pxecfg.Machines{Unknown: r.live(append(odd, "t.f=${y}ü")...)}
 	r.serve()

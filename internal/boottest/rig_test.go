@@ -122,7 +122,7 @@ func (r *rig) serve() {
 	if r.reply != nil {
 		handler = r.reply(handler)
 	}
-	ds := &dhcp.Server{Interface: r.lab.Name(), Handler: handler}
+	ds := &dhcp.Server{Interfaces: []string{r.lab.Name()}, Handler: handler}
 	ts := &tftp.Server{
 		Handler: tftp.FSFunc(func(ctx context.Context, q *tftp.Request) (fs.FS, error) { return r.tree.ForAddr(ctx, q.Peer.Addr()) }),
 		Trace: &tftp.Trace{Done: func(q *tftp.Request, res tftp.Result) {

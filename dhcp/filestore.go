@@ -1,0 +1,272 @@
+package dhcp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"iter"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+	"sync"
+	"time"
+)
+
+// FileStore is a [LeaseStore] in one file, a journal: what a method reported
+// done survives the end of the process and a loss of power, on a disk that
+// keeps what it was told to flush. Requests that come at the same time share
+// one flush. All leases are in memory besides, less than 300 bytes each.
+//
+// When the disk fails, every method returns the error from then on, so that no
+// client is promised what is not kept; open the store anew when the disk works.
+type FileStore struct {
+	o    FileStoreOptions
+	dir  journalDir
+	lock interface{ Close() error }
+	name string
+
+	compactAbove int64
+
+	// token is held by whoever writes to the file.
+	token chan struct{}
+
+	mu     sync.RWMutex
+	table  leaseTable
+	batch  *journalBatch // what is not on disk yet
+	failed error         // for ever, also after Close
+
+	// With the token:
+	file    *journal
+	tail    []record // written since the compaction at work began
+	tailing bool
+	wg      sync.WaitGroup // compaction
+}
+
+// journalBatch is the records that are flushed together.
+type journalBatch struct {
+	recs []record
+	done chan struct{} // closed when they are on disk, or err says why not
+	err  error
+}
+
+// FileStoreOptions change a [FileStore]. The zero value is good for most.
+type FileStoreOptions struct {
+	// MaxLeases is as in [MemoryStore.MaxLeases].
+	MaxLeases int
+	// Logger gets, at Warn, what was lost with a damaged end of the file; nil
+	// is [slog.Default].
+	Logger *slog.Logger
+}
+
+var _ LeaseStore = (*FileStore)(nil)
+
+// OpenFileStore opens or makes the store in the file of that name; nil
+// options are the defaults. A second process that opens it is refused. Beside
+// the file one more with ".lock", and at times one with ".new", is made.
+//
+// What a loss of power left half written at the end of the file is dropped:
+// nobody was told about that. A file that is no journal is an error that is
+// [fs.ErrInvalid].
+func OpenFileStore(name string, o *FileStoreOptions) (*FileStore, error) {
+	dir := osJournalDir(filepath.Dir(name))
+	lock, err := dir.lock(filepath.Base(name) + ".lock")
+	if err != nil {
+		return nil, fmt.Errorf("dhcp: lease file %s: %w", name, err)
+	}
+	s, err := openFileStore(dir, filepath.Base(name), o)
+	if err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("dhcp: lease file %s: %w", name, err)
+	}
+	s.lock = lock
+	return s, nil
+}
+
+func openFileStore(dir journalDir, name string, o *FileStoreOptions) (*FileStore, error) {
+	s := &FileStore{dir: dir, name: name, token: make(chan struct{}, 1), batch: newBatch(), compactAbove: defaultCompactAbove}
+	if o != nil {
+		s.o = *o
+	}
+	file, dropped, err := openJournal(dir, name, func(rec record) error {
+		if rec.isForget() {
+			s.table.drop(rec.addr())
+			return nil
+		}
+		_, err := s.table.put(rec, -1)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if dropped > 0 {
+		orDefault(s.o.Logger).Warn("dhcp: the end of the lease file was damaged, as after a loss of power, and is dropped", "file", name, "bytes", dropped)
+	}
+	s.file = file
+	s.token <- struct{}{}
+	return s, nil
+}
+
+func newBatch() *journalBatch { return &journalBatch{done: make(chan struct{})} }
+
+// Close waits for what is being written, and closes the file. Every method
+// returns [fs.ErrClosed] afterwards.
+func (s *FileStore) Close() error {
+	<-s.token
+	s.mu.Lock()
+	if errors.Is(s.failed, fs.ErrClosed) {
+		s.mu.Unlock()
+		s.token <- struct{}{}
+		return fs.ErrClosed
+	}
+	b := s.batch
+	s.batch = newBatch()
+	failed := s.failed
+	s.failed = fmt.Errorf("dhcp: lease file: %w", fs.ErrClosed)
+	s.mu.Unlock()
+	if failed == nil {
+		failed = s.file.write(b.recs)
+	}
+	b.err = failed
+	close(b.done)
+	s.token <- struct{}{}
+
+	s.wg.Wait()
+	err := errors.Join(failed, s.file.close())
+	if s.lock != nil {
+		err = errors.Join(err, s.lock.Close())
+	}
+	return err
+}
+
+// Commit implements [LeaseStore].
+func (s *FileStore) Commit(_ context.Context, l Lease) error {
+	rec, err := newRecord(l)
+	if err != nil {
+		return err
+	}
+	return s.change(func(now time.Time) (record, error) { return rec, s.table.mayCommit(rec, now) })
+}
+
+// Release implements [LeaseStore].
+func (s *FileStore) Release(_ context.Context, addr netip.Addr, owner string) error {
+	return s.change(func(now time.Time) (record, error) { return s.table.released(addr, owner, now) })
+}
+
+// Decline implements [LeaseStore].
+func (s *FileStore) Decline(_ context.Context, addr netip.Addr, owner string, until time.Time) error {
+	return s.change(func(now time.Time) (record, error) { return s.table.declined(addr, owner, until, now) })
+}
+
+// change makes a record and returns when it is on disk.
+func (s *FileStore) change(decide func(now time.Time) (record, error)) error {
+	s.mu.Lock()
+	b := s.batch
+	err := s.failed
+	if err == nil {
+		var rec record
+		if rec, err = decide(time.Now()); err == nil {
+			var forgotten []record
+			forgotten, err = s.table.put(rec, s.o.MaxLeases)
+			for _, f := range forgotten {
+				b.recs = append(b.recs, forgetRecord(f))
+			}
+			if err == nil {
+				b.recs = append(b.recs, rec)
+			}
+		}
+	}
+	s.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	select {
+	case <-b.done:
+	case <-s.token:
+		// Nobody writes: either this batch is done, or it is the next.
+		s.flush()
+		s.token <- struct{}{}
+		<-b.done
+	}
+	return b.err
+}
+
+// flush writes the batch; the caller has the token.
+func (s *FileStore) flush() {
+	s.mu.Lock()
+	b := s.batch
+	if len(b.recs) == 0 {
+		s.mu.Unlock()
+		return
+	}
+	s.batch = newBatch()
+	err := s.failed
+	s.mu.Unlock()
+
+	if err == nil {
+		if err = s.file.write(b.recs); err != nil {
+			err = fmt.Errorf("dhcp: lease file: %w: leases cannot be kept, so none are given until it is opened anew", err)
+			s.mu.Lock()
+			s.failed = err
+			s.mu.Unlock()
+		}
+	}
+	if s.tailing {
+		s.tail = append(s.tail, b.recs...)
+	}
+	b.err = err
+	close(b.done)
+	if err == nil && !s.tailing {
+		s.mayCompact()
+	}
+}
+
+// LeaseByAddr implements [LeaseStore].
+func (s *FileStore) LeaseByAddr(_ context.Context, addr netip.Addr) (Lease, error) {
+	s.mu.RLock()
+	rec, ok := s.table.byAddr(addr)
+	err := s.failed
+	s.mu.RUnlock()
+	switch {
+	case err != nil:
+		return Lease{}, err
+	case !ok:
+		return Lease{}, fs.ErrNotExist
+	}
+	return rec.lease()
+}
+
+// LeasesByOwner implements [LeaseStore].
+func (s *FileStore) LeasesByOwner(_ context.Context, owner string) ([]Lease, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.failed != nil {
+		return nil, s.failed
+	}
+	return s.table.leasesOf(owner)
+}
+
+// Leases implements [LeaseStore]. It iterates over a copy.
+func (s *FileStore) Leases(ctx context.Context) iter.Seq2[Lease, error] {
+	return func(yield func(Lease, error) bool) {
+		s.mu.RLock()
+		all, err := s.table.all(), s.failed
+		s.mu.RUnlock()
+		if err != nil {
+			yield(Lease{}, err)
+			return
+		}
+		yieldRecords(ctx, all, yield)
+	}
+}
+
+// state implements [addrStates].
+func (s *FileStore) state(addr netip.Addr) (expires time.Time, known bool) {
+	s.mu.RLock()
+	rec, ok := s.table.byAddr(addr)
+	s.mu.RUnlock()
+	if !ok {
+		return time.Time{}, false
+	}
+	return expiryTime(rec.expires()), true
+}

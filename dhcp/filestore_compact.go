@@ -1,0 +1,63 @@
+package dhcp
+
+import "fmt"
+
+// A journal is written anew when it is twice as long as its leases need, and
+// longer than compactAbove.
+const defaultCompactAbove = 4 << 20
+
+// mayCompact starts to write the journal anew, beside the one in use; the
+// caller has the token. Nobody waits for it but at its end, for what came in
+// meanwhile.
+func (s *FileStore) mayCompact() {
+	s.mu.RLock()
+	due := s.file.end > s.compactAbove && s.file.end > 2*int64(s.table.len())*s.file.average()
+	var all []record
+	if due {
+		all = s.table.all()
+	}
+	s.mu.RUnlock()
+	if !due {
+		return
+	}
+	s.tailing, s.tail = true, nil
+	s.wg.Add(1)
+	go func() { // ends when the new file is complete; Close waits for it
+		defer s.wg.Done()
+		s.compact(all)
+	}()
+}
+
+func (s *FileStore) compact(all []record) {
+	next, err := createJournal(s.dir, s.name+".new", all)
+	<-s.token
+	defer func() { s.token <- struct{}{} }()
+	s.tailing = false
+	if err == nil {
+		// What was written to the old file since; then the new one takes its
+		// place, and only then its first record is reported done.
+		err = next.write(s.tail)
+	}
+	s.tail = nil
+	if err == nil {
+		err = s.dir.rename(s.name+".new", s.name)
+	}
+	if err == nil {
+		err = s.dir.sync()
+	}
+	if err != nil {
+		if next != nil {
+			next.close()
+		}
+		// Which of the two files has the name may not be known: nothing more
+		// is promised.
+		s.mu.Lock()
+		if s.failed == nil {
+			s.failed = fmt.Errorf("dhcp: lease file: writing it anew: %w", err)
+		}
+		s.mu.Unlock()
+		return
+	}
+	s.file.close()
+	s.file = next
+}

@@ -1,0 +1,85 @@
+package dhcp
+
+import (
+	"cmp"
+	"encoding/binary"
+	"math"
+	"net/netip"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+)
+
+// reply starts an answer with the parameters of the subnet, the client's
+// classes and its reservation.
+func (p *Pool) reply(c client, t dhcpv4.MessageType) *dhcpv4.DHCPv4 {
+	reply := NewReply(c.Request, t)
+	for code, v := range c.res.Options {
+		reply.Options[code] = v
+	}
+	for i := range p.Classes {
+		class := &p.Classes[i]
+		if !class.Matches(c.Request) {
+			continue
+		}
+		c.notef("class %q (%v)", class.Name, &class.Match)
+		for code, v := range class.Options {
+			setDefault(reply, code, v)
+		}
+	}
+	for code, v := range p.options {
+		setDefault(reply, code, v)
+	}
+	setOption(reply, dhcpv4.OptionServerIdentifier, c.self.AsSlice())
+	if c.res.Hostname != "" {
+		setDefault(reply, dhcpv4.OptionHostName.Code(), []byte(c.res.Hostname))
+	}
+	return reply
+}
+
+func (p *Pool) setLease(reply *dhcpv4.DHCPv4, c client, addr netip.Addr) {
+	reply.YourIPAddr = toIP(addr)
+	seconds := uint32(math.MaxUint32) // RFC 2131 section 3.3: infinity
+	if t := p.leaseTime(c); t > 0 {
+		seconds = uint32(t / time.Second)
+	}
+	setOption(reply, dhcpv4.OptionIPAddressLeaseTime, binary.BigEndian.AppendUint32(nil, seconds))
+}
+
+func setOption(m *dhcpv4.DHCPv4, code dhcpv4.OptionCode, value []byte) {
+	m.Options[code.Code()] = value
+}
+
+func setDefault(m *dhcpv4.DHCPv4, code uint8, value []byte) {
+	if _, ok := m.Options[code]; !ok {
+		m.Options[code] = value
+	}
+}
+
+// leaseTime is negative for a lease that does not end.
+func (p *Pool) leaseTime(c client) time.Duration {
+	if p.MaxLeaseTime != 0 {
+		if v := c.Options.Get(dhcpv4.OptionIPAddressLeaseTime); len(v) == 4 {
+			wish := time.Duration(binary.BigEndian.Uint32(v)) * time.Second
+			if p.MaxLeaseTime < 0 {
+				if wish == math.MaxUint32*time.Second {
+					return -1
+				}
+				return max(wish, time.Minute)
+			}
+			return min(max(wish, time.Minute), p.MaxLeaseTime)
+		}
+	}
+	return cmp.Or(p.LeaseTime, defaultLeaseTime)
+}
+
+func (p *Pool) expires(c client) time.Time {
+	if t := p.leaseTime(c); t > 0 {
+		return time.Now().Add(t)
+	}
+	return time.Time{}
+}
+
+func (p *Pool) offerTime() time.Duration { return cmp.Or(p.OfferTime, defaultOfferTime) }
+
+func (p *Pool) declineTime() time.Duration { return cmp.Or(p.DeclineTime, defaultDeclineTime) }

@@ -1,0 +1,83 @@
+package dhcp
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// rawSender sends UDP datagrams to hosts that do not answer ARP yet, through
+// a packet socket. The zero value is ready to use.
+type rawSender struct {
+	mu     sync.RWMutex
+	fd     int // of an open socket
+	open   bool
+	failed bool // no permission: it is not tried again
+	closed bool
+}
+
+var errNoRaw = errors.New("dhcp: no packet socket")
+
+// send sends from the first address of the link.
+func (s *rawSender) send(l *link, data []byte, fromPort uint16, to netip.AddrPort, hw net.HardwareAddr) error {
+	if len(l.iface.HardwareAddr) != 6 || len(hw) != 6 || len(l.addrs) == 0 || etherHeader+ipHeader+udpHeader+len(data) > l.iface.MTU+etherHeader {
+		return errNoRaw
+	}
+	if err := s.prepare(); err != nil {
+		return err
+	}
+	from := l.addrs[0]
+	for _, a := range l.addrs {
+		if n, ok := l.prefixes[a]; ok && n.Contains(to.Addr()) {
+			from = a
+			break
+		}
+	}
+	frame := udpFrame(l.iface.HardwareAddr, hw, netip.AddrPortFrom(from, fromPort), to, data)
+	sa := unix.SockaddrLinklayer{Protocol: 0x0008, Ifindex: l.iface.Index, Halen: 6} // ETH_P_IP in network order
+	copy(sa.Addr[:], hw)
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.closed {
+		return errNoRaw
+	}
+	return os.NewSyscallError("sendto", unix.Sendto(s.fd, frame, 0, &sa))
+}
+
+func (s *rawSender) prepare() error {
+	s.mu.RLock()
+	ready, failed := s.open && !s.closed, s.failed || s.closed
+	s.mu.RUnlock()
+	switch {
+	case ready:
+		return nil
+	case failed:
+		return errNoRaw
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.open || s.failed || s.closed {
+		return nil
+	}
+	// Protocol 0: it sends only.
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		s.failed = true
+		return os.NewSyscallError("socket", err)
+	}
+	s.fd, s.open = fd, true
+	return nil
+}
+
+func (s *rawSender) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.open && !s.closed {
+		unix.Close(s.fd)
+	}
+	s.closed = true
+}

@@ -1,0 +1,167 @@
+package nbd
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// zeroes are never written to.
+var zeroes [zeroesLen]byte
+
+// A call that sends what is in memory, without waiting for the client, takes
+// less than diskTime. One that takes longer was waiting for the disk, and in
+// the worst way, for one page after the other; then, for the next coldSends
+// calls, the disk is told beforehand of all that will be sent.
+const (
+	diskTime  = 2 * time.Millisecond
+	coldSends = 16
+	fetchMin  = 16 << 10
+)
+
+// fetch has the system read what is not in memory, all of it at once.
+func (b *batch) fetch() {
+	page := uintptr(os.Getpagesize())
+	for i := range b.segs {
+		// A few pages are best left to the page fault, which reads around.
+		if s := &b.segs[i]; s.m != nil && len(s.Data) > fetchMin {
+			p, n := unsafe.Pointer(unsafe.SliceData(s.Data)), uintptr(len(s.Data))
+			head := uintptr(p) % page
+			_, _, _ = syscall.Syscall(unix.SYS_MADVISE, uintptr(p)-head, n+head, unix.MADV_WILLNEED)
+		}
+	}
+}
+
+// sender sends vectors through a socket of the standard library.
+type sender struct {
+	nc      net.Conn
+	raw     syscall.RawConn // nil: there is none, or it is encrypted
+	timeout time.Duration
+	pool    *sync.Pool            // of *[]unix.Iovec
+	try     func(fd uintptr) bool // s.trySend, made once
+
+	iov   []unix.Iovec // what is left
+	sent  int64
+	err   error
+	armed bool // the deadline is set
+	cold  int  // sends that want fetching
+	msg   unix.Msghdr
+}
+
+func (s *sender) init(nc net.Conn, pool *sync.Pool) {
+	s.nc, s.pool = nc, pool
+	switch c := nc.(type) {
+	case *net.TCPConn:
+		s.raw, _ = c.SyscallConn()
+	case *net.UnixConn:
+		s.raw, _ = c.SyscallConn()
+	}
+	s.try = s.trySend
+}
+
+// setTimeout says how long the client may take for what one write sends.
+func (s *sender) setTimeout(d time.Duration) { s.timeout = d }
+
+func (s *sender) can() bool { return s.raw != nil }
+
+// write sends buf with the segments of b, which may be nil, in their places.
+// It returns how many bytes are out, all unless it fails.
+func (s *sender) write(buf []byte, b *batch) (int64, error) {
+	vecs, ok := s.pool.Get().(*[]unix.Iovec)
+	if !ok {
+		vecs = new([]unix.Iovec)
+	}
+	iov := (*vecs)[:0]
+	add := func(p []byte) {
+		if len(p) > 0 {
+			v := unix.Iovec{Base: unsafe.SliceData(p)}
+			v.SetLen(len(p))
+			iov = append(iov, v)
+		}
+	}
+	from := 0
+	if b != nil {
+		segs := b.segs
+		for _, r := range b.reads {
+			add(buf[from:r.at])
+			from = r.at
+			for _, seg := range segs[:r.segs] {
+				add(seg.Data)
+				for n := seg.Zeroes; seg.Data == nil && n > 0; n -= zeroesLen {
+					add(zeroes[:min(n, zeroesLen)])
+				}
+			}
+			segs = segs[r.segs:]
+		}
+	}
+	add(buf[from:])
+
+	if b != nil && s.cold > 0 {
+		s.cold--
+		b.fetch()
+	}
+	s.iov, s.sent, s.err, s.armed = iov, 0, nil, false
+	happened()
+	err := s.raw.Write(s.try)
+	if err == nil {
+		err = s.err
+	}
+	if s.armed {
+		_ = s.nc.SetWriteDeadline(time.Time{})
+	}
+	clear(iov) // they keep what they point to
+	s.iov, s.msg = nil, unix.Msghdr{}
+	*vecs = iov[:0]
+	s.pool.Put(vecs)
+	return s.sent, err
+}
+
+// trySend is called by the runtime's poller, and again each time that the
+// socket takes more, until it returns true.
+func (s *sender) trySend(fd uintptr) bool {
+	for len(s.iov) > 0 {
+		s.msg.Iov = &s.iov[0]
+		s.msg.SetIovlen(min(len(s.iov), maxVecs))
+		began := time.Now()
+		n, _, errno := syscall.Syscall(unix.SYS_SENDMSG, fd, uintptr(unsafe.Pointer(&s.msg)), unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
+		if time.Since(began) > diskTime {
+			s.cold = coldSends
+		}
+		switch errno {
+		case 0:
+			s.advance(int64(n))
+		case unix.EINTR:
+		case unix.EAGAIN:
+			// Most replies go out at once, and a timer has its price.
+			if !s.armed && s.timeout > 0 {
+				_ = s.nc.SetWriteDeadline(time.Now().Add(s.timeout))
+				s.armed = true
+			}
+			return false
+		default:
+			s.err = fmt.Errorf("nbd: sending replies: %w", os.NewSyscallError("sendmsg", errno))
+			return true
+		}
+	}
+	return true
+}
+
+func (s *sender) advance(n int64) {
+	s.sent += n
+	for len(s.iov) > 0 {
+		v := &s.iov[0]
+		if n < int64(v.Len) {
+			v.Base = (*byte)(unsafe.Add(unsafe.Pointer(v.Base), n))
+			v.SetLen(int(int64(v.Len) - n))
+			return
+		}
+		n -= int64(v.Len)
+		s.iov = s.iov[1:]
+	}
+}
