@@ -15,9 +15,7 @@ import (
 // It holds all settings and the directory holds none, so nothing is lost when
 // a kernel is added or removed and the entries are made anew. It is what LTSP
 // 5's update-kernels and update-kernels.conf do; the setting's name there is
-// given with each field. IFCPU64, for which PXELINUX looks at the processor to
-// choose from LIST_KERNELS_64, LIST_KERNELS_PAE and LIST_KERNELS_32, has no
-// equivalent: Prefer is for all machines.
+// given with each field.
 type Kernels struct {
 	// Label begins all labels: "ltsp" gives ltsp-NBD and ltsp-NBD-6.1.0-18.
 	// Empty means "ltsp".
@@ -46,12 +44,9 @@ type Kernels struct {
 	// after, and within one pattern the newest is first. Empty prefers the
 	// newest.
 	Prefer []string
-	// Default is the label that the menu begins with (PXELINUX_DEFAULT).
-	// Empty means the first method's newest kernel.
+	// Default is the label that boots by default (PXELINUX_DEFAULT,
+	// ONTIMEOUT). Empty means the first method's newest kernel.
 	Default string
-	// OnTimeout is the label that boots when nobody chooses (ONTIMEOUT).
-	// Empty means Default.
-	OnTimeout string
 	// Timeout is the menu's: see Config.Timeout (TIMEOUT).
 	Timeout time.Duration
 	// SysAppend is the mask for all entries (IPAPPEND).
@@ -185,7 +180,7 @@ func (k *Kernels) Config(fsys fs.FS, dir string) (*Config, error) {
 	if title == "" {
 		title = strings.ToUpper(label)
 	}
-	cfg := &Config{Default: k.Default, OnTimeout: k.OnTimeout, Timeout: k.Timeout}
+	cfg := &Config{Default: k.Default, Timeout: k.Timeout}
 	add := func(m KernelMethod, img KernelImage, suffix, with string) {
 		e := Entry{
 			Label: label + "-" + m.Name + suffix, Title: title + ", using " + m.Name + with,
