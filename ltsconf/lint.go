@@ -28,6 +28,12 @@ func (f Finding) String() string {
 // maxFindings bounds the work on a file that is nothing but mistakes.
 const maxFindings = 1000
 
+// effort is how many comparisons of names the search for what covers or
+// resembles them may still take: it would be quadratic.
+type effort int
+
+const maxEffort effort = 1 << 26
+
 // glob is the pattern of a section.
 type glob struct {
 	name    string // folded
@@ -37,6 +43,7 @@ type glob struct {
 type linter struct {
 	f   *File
 	out []Finding
+	effort
 }
 
 func (l *linter) add(rule string, file int32, line, col int32, format string, args ...any) {
@@ -57,17 +64,17 @@ func (l *linter) add(rule string, file int32, line, col int32, format string, ar
 // where the boot makes one space of them; what looks like a secret in a
 // section for many clients; fstab lines that can stop the boot.
 func (f *File) Lint() []Finding {
-	l := &linter{f: f}
+	l := &linter{f: f, effort: maxEffort}
 	for _, p := range f.problems {
 		l.out = append(l.out, Finding{"syntax", p.File, p.Line, p.Col, p.Msg})
 	}
 	l.sections()
 	for i := range f.sections {
 		for j := range f.sections[i].settings {
+			if l.full() {
+				break
+			}
 			l.setting(int32(i), &f.sections[i].settings[j])
-		}
-		if l.full() {
-			break
 		}
 	}
 	l.duplicates()
@@ -145,7 +152,7 @@ func (l *linter) sections() {
 			continue
 		}
 		folded := fold(s.name)
-		if by := slices.IndexFunc(globs, func(g glob) bool { return covers(g.name, folded) }); by >= 0 {
+		if by := slices.IndexFunc(globs, func(g glob) bool { return l.covers(g.name, folded) }); by >= 0 {
 			g := f.sections[globs[by].section]
 			l.add("dead-section", s.file, s.line, s.col, "no client gets to [%s]: [%s] in line %d matches the same ones, and only the first pattern counts", clip(s.name), clip(g.name), g.line)
 		} else if len(globs) < maxFindings {
@@ -158,7 +165,7 @@ func (l *linter) sections() {
 func (l *linter) meant(name string) string {
 	best, at := 3, ""
 	for _, s := range l.f.sections[:min(len(l.f.sections), maxFindings)] {
-		if d := distance(fold(s.name), fold(name), best); d < best && d < len(name) {
+		if d := l.distance(fold(s.name), fold(name), best); d < best && d < len(name) {
 			best, at = d, s.name
 		}
 	}
@@ -209,12 +216,15 @@ func deadName(name string) string {
 }
 
 // covers reports whether p, a pattern of * and ? only, matches all that q does. It may miss some.
-func covers(p, q string) bool {
+func (e *effort) covers(p, q string) bool {
 	if strings.ContainsAny(p, `[\`) || strings.ContainsAny(q, `[\`) {
 		return p == q
 	}
 	i, j, star, resume := 0, 0, -1, 0
 	for j < len(q) {
+		if *e--; *e < 0 {
+			return false
+		}
 		switch {
 		case i < len(p) && p[i] == '*':
 			star, resume = i, j
@@ -327,6 +337,15 @@ func suggestFrom(variables []Variable, name string) string {
 		return ""
 	}
 	return "; is it " + at + "?"
+}
+
+// distance is the distance of names that are not known beforehand.
+func (e *effort) distance(a, b string, limit int) int {
+	if max(len(a)-len(b), len(b)-len(a)) >= limit || *e < 0 {
+		return limit
+	}
+	*e -= effort(len(a) * min(len(b), 128))
+	return distance(a, b, limit)
 }
 
 // distance is the number of edits from a to b, where two letters that changed

@@ -26,6 +26,7 @@ func (f *LTSPFile) Lint() []Finding {
 		}
 	}
 	included := make(map[string]bool)
+	left := maxEffort
 	for i := range f.sections {
 		s := &f.sections[i]
 		walk(s.body, func(n *node) {
@@ -36,7 +37,7 @@ func (f *LTSPFile) Lint() []Finding {
 			included[name] = true
 			if _, ok := f.find(name); !ok && len(out) < maxFindings {
 				_, line, col := f.at(n.off)
-				add("include", line, col, "INCLUDE of %s: no section matches, and clients ignore it%s", clip(name), f.meant(name))
+				add("include", line, col, "INCLUDE of %s: no section matches, and clients ignore it%s", clip(name), f.meant(name, &left))
 			}
 		})
 	}
@@ -51,7 +52,7 @@ func (f *LTSPFile) Lint() []Finding {
 		why := ""
 		for a := range strings.SplitSeq(s.label, "|") {
 			w := ""
-			if by := slices.IndexFunc(globs, func(g glob) bool { return covers(g.name, a) }); by >= 0 {
+			if by := slices.IndexFunc(globs, func(g glob) bool { return left.covers(g.name, a) }); by >= 0 {
 				g := f.sections[globs[by].section]
 				w = fmt.Sprintf("nothing gets to [%s]: [%s] in line %d comes first", clip(s.label), clip(g.label), g.line)
 			} else if dead := deadName(a); dead != "" && !strings.Contains(a, "/") && !included[a] {
@@ -77,10 +78,10 @@ func (f *LTSPFile) Lint() []Finding {
 }
 
 // meant offers the section that was probably meant.
-func (f *LTSPFile) meant(name string) string {
+func (f *LTSPFile) meant(name string, left *effort) string {
 	best, at := 3, ""
 	for _, s := range f.sections[:min(len(f.sections), maxFindings)] {
-		if d := distance(s.label, name, best); d < best && d < len(name) {
+		if d := left.distance(s.label, name, best); d < best && d < len(name) {
 			best, at = d, s.label
 		}
 	}

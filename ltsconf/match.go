@@ -67,18 +67,31 @@ func (ps *patterns) first(id string, matches func(pattern string) bool) (int32, 
 	return best, found
 }
 
-// match is fnmatch(3) with FNM_CASEFOLD, in the C locale; p is folded. A star needs only its last position remembered, so that the time is bounded
-// by the product of the lengths.
-func match(p, s string) bool {
+// match is fnmatch(3) with FNM_CASEFOLD, in the C locale; p is folded.
+func match(p, s string) bool { return matchStars(p, s, matchOne) }
+
+// matchStars matches s with p, of which one matches a byte with what is no
+// star. Only the last star's position needs to be remembered, and which
+// brackets have no end, so that the time is bounded by the product of the
+// lengths.
+func matchStars(p, s string, one func(p string, char byte, open bool) (n int, ok, unclosed bool)) bool {
 	i, j := 0, 0
 	star, resume := -1, 0
+	var open map[int]bool
 	for j < len(s) {
 		if i < len(p) && p[i] == '*' {
 			star, resume = i, j
 			i++
 			continue
 		}
-		if n, ok := matchOne(p[i:], s[j]); ok {
+		n, ok, unclosed := one(p[i:], s[j], open[i])
+		if unclosed {
+			if open == nil {
+				open = make(map[int]bool)
+			}
+			open[i] = true
+		}
+		if ok {
 			i += n
 			j++
 			continue
@@ -89,29 +102,29 @@ func match(p, s string) bool {
 		resume++
 		i, j = star+1, resume
 	}
-	for i < len(p) && p[i] == '*' {
-		i++
-	}
-	return i == len(p)
+	return strings.Trim(p[i:], "*") == ""
 }
 
 // matchOne matches c with the start of p and returns how much of p that took.
-func matchOne(p string, char byte) (int, bool) {
+// open says that p is known to start with a bracket without an end, unclosed
+// that it was found to.
+func matchOne(p string, char byte, open bool) (n int, ok, unclosed bool) {
 	c := lower(char)
 	if p == "" {
-		return 0, false
+		return 0, false, false
 	}
-	switch p[0] {
-	case '?':
-		return 1, true
-	case '\\':
-		return 2, len(p) > 1 && p[1] == c
-	case '[':
+	switch {
+	case p[0] == '?':
+		return 1, true, false
+	case p[0] == '\\':
+		return 2, len(p) > 1 && p[1] == c, false
+	case p[0] == '[' && !open:
 		if n, ok := matchSet(p, char); n > 0 {
-			return n, ok
+			return n, ok, false
 		}
+		return 1, c == '[', true
 	}
-	return 1, p[0] == c
+	return 1, p[0] == c, false
 }
 
 // matchSet matches c with the bracket expression at the start of p. Its
@@ -167,8 +180,12 @@ func matchClass(p string, c byte) (in, known bool, n int) {
 	if !ok {
 		return false, false, 0
 	}
-	name, _, ok := strings.Cut(rest, ":]")
-	if !ok || strings.ContainsFunc(name, func(r rune) bool { return r < 'a' || r > 'z' }) {
+	end := 0
+	for end < len(rest) && rest[end] >= 'a' && rest[end] <= 'z' {
+		end++
+	}
+	name := rest[:end]
+	if !strings.HasPrefix(rest[end:], ":]") {
 		return false, false, 0
 	}
 	known = true

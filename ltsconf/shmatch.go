@@ -24,45 +24,24 @@ func globMatch(p, s string) bool {
 }
 
 // shellMatch matches a pattern of case, which knows sets and backslashes too.
-func shellMatch(p, s string) bool {
-	i, j, star, resume := 0, 0, -1, 0
-	for j < len(s) {
-		if i < len(p) && p[i] == '*' {
-			star, resume = i, j
-			i++
-			continue
-		}
-		if n, ok := shellMatchOne(p[i:], s[j]); ok {
-			i += n
-			j++
-			continue
-		}
-		if star < 0 {
-			return false
-		}
-		resume++
-		i, j = star+1, resume
-	}
-	return strings.Trim(p[i:], "*") == ""
-}
+func shellMatch(p, s string) bool { return matchStars(p, s, shellMatchOne) }
 
-func shellMatchOne(p string, c byte) (int, bool) {
+func shellMatchOne(p string, c byte, open bool) (n int, ok, unclosed bool) {
 	if p == "" {
-		return 0, false
+		return 0, false, false
 	}
-	switch p[0] {
-	case '?':
-		return 1, true
-	case '\\':
-		if len(p) > 1 {
-			return 2, p[1] == c
-		}
-	case '[':
+	switch {
+	case p[0] == '?':
+		return 1, true, false
+	case p[0] == '\\' && len(p) > 1:
+		return 2, p[1] == c, false
+	case p[0] == '[' && !open:
 		if n, in := shellSet(p, c); n > 0 {
-			return n, in
+			return n, in, false
 		}
+		return 1, c == '[', true
 	}
-	return 1, p[0] == c
+	return 1, p[0] == c, false
 }
 
 // shellSet matches c with the set at the start of p. Its length is 0 when no

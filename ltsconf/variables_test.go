@@ -193,7 +193,8 @@ func TestCovers(t *testing.T) {
 		{"pc*", "pc1*", true}, {"*", "a?b*", true}, {"pc?", "pc1", true}, {"pc??", "pc*", false}, {"pc*", "p*", false},
 		{"*-lab", "x*-lab", true}, {"pc?*", "pc??", true}, {"pc?", "pc*", false}, {"a*", "a*", true},
 	} {
-		require.Equal(t, c.want, covers(c.p, c.q), "%s %s", c.p, c.q)
+		e := maxEffort
+		require.Equal(t, c.want, e.covers(c.p, c.q), "%s %s", c.p, c.q)
 	}
 }
 
@@ -205,9 +206,15 @@ func TestLintHostileInput(t *testing.T) {
 		"unknown":  "[s#]\nUNKNOWN_NAME_#=1\n",
 		"same":     "[s]\nSOUND=1\nSOUND=2\n",
 		"families": "[s#]\nFSTAB_#=a\nSCREEN_07_SCREEN_07_X=\"1  2\"\n",
+		"one":      "SCREEN_07_X_#=1\n",
+		"alike":    "[" + strings.Repeat("a", 120) + "#]\nLIKE=" + strings.Repeat("a", 119) + "#x\n",
+		"covering": "[" + strings.Repeat("a*", 500) + "b#]\nSOUND=True\n",
 	} {
 		var b strings.Builder
-		for i := range n {
+		if name == "one" {
+			b.WriteString("[s]\n")
+		}
+		for i := range n * 8 / max(8, len(line)) {
 			b.WriteString(strings.ReplaceAll(line, "#", itoa(i)))
 		}
 		f := parseCompatible(t, b.String())

@@ -50,7 +50,7 @@ func BenchmarkBuild(b *testing.B) {
 	b.SetBytes(total)
 	b.ReportAllocs()
 	for b.Loop() {
-		require.NoError(b, squash.BuildFile(b.Context(), path, os.DirFS(root), nil))
+		require.NoError(b, squash.BuildFile(b.Context(), path, squash.Dir(root), nil))
 	}
 }
 

@@ -2,62 +2,63 @@ package squash
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"math/bits"
 )
 
-// Build packs src into a SquashFS image that begins at offset 0 of w
+// Build packs a tree into a SquashFS image that begins at offset 0 of w
 // ([io.NewOffsetWriter] puts it elsewhere). The image ends with zeros up to a
 // multiple of 4,096 bytes; w is not truncated. The superblock is cleared first
 // and written last: from the first write until Build has returned nil, what is
 // in w is no image. [BuildFile] is the way to a file that is complete or not there.
 //
-// Owners, device numbers and hard links come from the source's FileInfo, see
-// [Stat]. Symbolic links need a source that is an [fs.ReadLinkFS]. Sockets are
-// stored as sockets. src is read by one goroutine at a time, w is written by
-// one at a time, and neither is used after Build has returned.
+// The source is read by one goroutine at a time, w is written by one at a
+// time, and neither is used after Build has returned. Content that a source
+// can open later is read in the order of the tree, once the whole tree is
+// known; content that comes once, as in a tar stream, goes into the image in
+// the order in which it comes. While content is found to be in the image
+// already, w may be written beyond the image's end; what lies there is cut off
+// when w has a Truncate method, as *os.File, and zeros otherwise.
 //
 // Build ends early when ctx is done, with its cause, after the Read that it
 // waits for. An error that concerns one file is or wraps an [*fs.PathError]
 // with its name. A nil opts means the defaults.
-func Build(ctx context.Context, w io.WriterAt, src fs.FS, opts *Options) error {
+func Build(ctx context.Context, w io.WriterAt, src Source, opts *Options) error {
 	return build(ctx, w, src, opts, nil)
 }
 
-func build(ctx context.Context, w io.WriterAt, src fs.FS, opts *Options, refuse func(Stat) error) error {
+func build(ctx context.Context, w io.WriterAt, src Source, opts *Options, refuse func(Stat) error) error {
 	o, err := opts.withDefaults()
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	enc, err := newEncoder(o.BlockSize, o.Workers)
-	if err != nil {
-		return fmt.Errorf("squash: %w", err)
+	d := &dataWriter{ctx: ctx, cancel: cancel, w: w, opts: &o, report: &report{call: o.Progress, logger: o.Logger, p: Progress{Entries: 1}}}
+	for range o.Workers {
+		enc, err := o.Compressor.NewEncoder(max(o.BlockSize, metaSize))
+		if err != nil {
+			return err
+		}
+		d.encs = append(d.encs, enc)
 	}
-	defer enc.Close()
-
-	s := &scanner{ctx: ctx, src: src, opts: &o, links: make(map[linkKey]*inode), refuse: refuse}
-	root, err := s.scan()
-	if err != nil {
-		return err
-	}
-	if n := s.prog.ClampedTimes; n > 0 {
-		o.Logger.Warn("squash: modification times do not fit (1970 to 2106-02-07) and were moved", "files", n, "first", s.clamped)
-	}
+	options := optionBlock(o.Compressor.Options(o.BlockSize))
+	d.off = superSize + int64(len(options))
+	d.high = d.off
 
 	// What w held before must not look like an image of what is written now.
-	if _, err := w.WriteAt(make([]byte, superSize), 0); err != nil {
-		return fmt.Errorf("squash: writing the image: %w", err)
+	// A source that cannot be read at all leaves it as it was.
+	b := &builder{d: d, t: newTree(ctx, &o, refuse, d.report)}
+	b.begin = func() error {
+		if _, err := w.WriteAt(append(make([]byte, superSize), options...), 0); err != nil {
+			return fmt.Errorf("squash: writing the image: %w", err)
+		}
+		return nil
 	}
-	d := &dataWriter{ctx: ctx, cancel: cancel, src: src, w: w, opts: &o, enc: enc, off: superSize, prog: s.prog}
 	d.start()
-	err = d.files(".", root)
-	if err == nil {
-		d.flushFragment()
-	}
+	err = b.read(src)
 	d.stop()
 	// A failed write stops the reading side through ctx, so the cause is first.
 	if cause := context.Cause(ctx); cause != nil {
@@ -66,15 +67,18 @@ func build(ctx context.Context, w io.WriterAt, src fs.FS, opts *Options, refuse 
 	if err != nil {
 		return err
 	}
+	d.report.warn()
 
-	sb, err := writeTables(d, s, root)
+	sb, err := writeTables(d, b.t)
 	if err != nil {
 		return err
 	}
-	if pad := -sb.Used & (padTo - 1); pad > 0 {
-		if _, err := w.WriteAt(make([]byte, pad), int64(sb.Used)); err != nil {
-			return fmt.Errorf("squash: writing the image: %w", err)
-		}
+	if len(options) > 0 {
+		sb.Flags |= flagOptions
+	}
+	end := int64(sb.Used+padTo-1) &^ (padTo - 1)
+	if err := b.pad(int64(sb.Used), end); err != nil {
+		return err
 	}
 	if err := context.Cause(ctx); err != nil {
 		return err
@@ -82,36 +86,137 @@ func build(ctx context.Context, w io.WriterAt, src fs.FS, opts *Options, refuse 
 	if _, err := w.WriteAt(sb.encode(), 0); err != nil {
 		return fmt.Errorf("squash: writing the superblock: %w", err)
 	}
-	if o.Progress != nil {
-		d.prog.Done = true
-		d.prog.Written = int64(sb.Used+padTo-1) &^ (padTo - 1)
-		o.Progress(d.prog)
+	d.report.note(func(p *Progress) { p.Done, p.Written = true, end })
+	return nil
+}
+
+// builder takes a source's entries into the tree and their content into the
+// image.
+type builder struct {
+	d     *dataWriter
+	t     *tree
+	begin func() error
+}
+
+func (b *builder) read(src Source) error {
+	sizes := make(map[int64]bool) // whether more than one file has it
+	var later []*inode
+	begun := false
+	begin := func() error {
+		if begun {
+			return nil
+		}
+		begun = true
+		return b.begin()
+	}
+	for e, err := range src.Entries(b.d.ctx) {
+		if err != nil {
+			return err
+		}
+		if err := context.Cause(b.d.ctx); err != nil {
+			return err
+		}
+		ino, fresh, err := b.t.add(e)
+		if err != nil {
+			return err
+		}
+		if !fresh || ino.kind != kindFile {
+			continue
+		}
+		b.d.report.note(func(p *Progress) { p.Total += ino.size })
+		switch {
+		case e.Open != nil:
+			_, seen := sizes[ino.size]
+			sizes[ino.size] = seen
+			ino.open = e.Open
+			later = append(later, ino)
+		case ino.size == 0:
+		case e.Content == nil:
+			return entryError(e.Path, errors.New("the source gives no content for this file"))
+		default:
+			if err := begin(); err != nil {
+				return err
+			}
+			ino.twin = true
+			if err := b.d.file(e.Path, ino, e.Content); err != nil {
+				return err
+			}
+		}
+	}
+	if err := b.t.finish(); err != nil {
+		return err
+	}
+	if err := begin(); err != nil {
+		return err
+	}
+	for _, ino := range later {
+		if sizes[ino.size] && ino.size > 0 && ino.number > 0 {
+			ino.twin = true
+		}
+	}
+	later = nil
+	if err := b.d.files(".", b.t.root); err != nil {
+		return err
+	}
+	b.d.flushFragment()
+	return nil
+}
+
+// pad ends the image with zeros, and what was written beyond it.
+func (b *builder) pad(used, end int64) error {
+	w := b.d.w
+	if t, ok := w.(interface{ Truncate(int64) error }); ok && b.d.high > end {
+		if err := t.Truncate(end); err != nil {
+			return fmt.Errorf("squash: cutting the image: %w", err)
+		}
+		b.d.high = end
+	}
+	zeros := make([]byte, 64<<10)
+	for end = max(end, (b.d.high+padTo-1)&^(padTo-1)); used < end; {
+		n, err := w.WriteAt(zeros[:min(int64(len(zeros)), end-used)], used)
+		if err != nil {
+			return fmt.Errorf("squash: writing the image: %w", err)
+		}
+		used += int64(n)
 	}
 	return nil
 }
 
+// optionBlock wraps a compressor's options as the metadata that follows the
+// superblock.
+func optionBlock(b []byte) []byte {
+	if len(b) == 0 {
+		return nil
+	}
+	n := uint16(len(b)) | rawMeta
+	return append([]byte{byte(n), byte(n >> 8)}, b...)
+}
+
 // writeTables writes what follows the data, in the one order and without the
 // gaps that Linux demands, and returns the superblock that points to it.
-func writeTables(d *dataWriter, s *scanner, root *inode) (*superblock, error) {
-	t := newTables(d.enc, s.inodes)
-	if err := t.dir(".", root); err != nil {
+func writeTables(d *dataWriter, tree *tree) (*superblock, error) {
+	t := newTables(d.encs[0], tree.inodes)
+	if err := t.dir(".", tree.root); err != nil {
 		return nil, err
 	}
-	if err := t.inode(".", root); err != nil {
+	if err := t.inode(".", tree.root); err != nil {
 		return nil, err
 	}
 	t.inodes.flush()
 	t.dirs.flush()
+	if err := errors.Join(t.inodes.err, t.dirs.err); err != nil {
+		return nil, fmt.Errorf("squash: compressing: %w", err)
+	}
 
 	sb := &superblock{
-		Magic: superMagic, Inodes: s.inodes, Time: s.newest,
+		Magic: superMagic, Inodes: tree.inodes, Time: tree.newest,
 		BlockSize: uint32(d.opts.BlockSize), BlockLog: uint16(bits.TrailingZeros(uint(d.opts.BlockSize))),
-		Fragments: d.frags, Compressor: compZstd, IDs: uint16(len(t.ids)),
-		Flags: flagExport | flagNoXattrs | flagAlwaysFragments, Major: 4, Minor: 0,
-		Root: root.ref, XattrStart: none64,
+		Fragments: d.frags, Compressor: d.opts.Compressor.ID(), IDs: uint16(len(t.ids)),
+		Flags: flagExport | flagAlwaysFragments | flagDuplicates, Major: 4, Minor: 0,
+		Root: tree.root.ref, XattrStart: none64,
 	}
 	if d.frags == 0 {
-		sb.Flags = flagExport | flagNoXattrs | flagNoFragments
+		sb.Flags ^= flagAlwaysFragments | flagNoFragments
 	}
 	put := func(b []byte) error {
 		if len(b) == 0 {
@@ -121,11 +226,16 @@ func writeTables(d *dataWriter, s *scanner, root *inode) (*superblock, error) {
 			return fmt.Errorf("squash: writing the image: %w", err)
 		}
 		d.off += int64(len(b))
+		d.high = max(d.high, d.off)
 		return nil
 	}
 	lookup := func(records []byte) (uint64, error) {
-		table, start := lookupTable(d.enc, records, d.off)
-		return uint64(start), put(table)
+		pieces, list, err := lookupPieces(d.encs[0], records, d.off)
+		if err != nil {
+			return 0, fmt.Errorf("squash: compressing: %w", err)
+		}
+		start := uint64(d.off) + uint64(len(pieces))
+		return start, put(append(pieces, list...))
 	}
 	sb.InodeStart = uint64(d.off)
 	if err := put(t.inodes.out); err != nil {
@@ -144,6 +254,18 @@ func writeTables(d *dataWriter, s *scanner, root *inode) (*superblock, error) {
 	}
 	if sb.IDStart, err = lookup(t.idList); err != nil {
 		return nil, err
+	}
+	if len(tree.xattrs.list) == 0 {
+		sb.Flags |= flagNoXattrs
+	} else {
+		out, start, err := tree.xattrs.tables(d.encs[0], d.off)
+		if err != nil {
+			return nil, fmt.Errorf("squash: compressing: %w", err)
+		}
+		sb.XattrStart = uint64(start)
+		if err := put(out); err != nil {
+			return nil, err
+		}
 	}
 	sb.Used = uint64(d.off)
 	return sb, nil

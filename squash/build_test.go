@@ -28,9 +28,10 @@ func TestSameBytesWhateverTheWorkers(t *testing.T) {
 	src := fakeTree()
 	for i := range 40 {
 		src[fmt.Sprintf("data/text%02d", i)] = &fstest.MapFile{Data: text(i * 40001), Mode: 0o644}
+		src[fmt.Sprintf("data/copy%02d", i)] = src[fmt.Sprintf("data/text%02d", i)]
 		src[fmt.Sprintf("data/noise%02d", i)] = &fstest.MapFile{Data: noise(uint64(i), i*1001), Mode: 0o644}
 	}
-	for _, block := range []int{4096, 65536, 131072} {
+	for _, block := range []int{4096, 65536, 131072, 1 << 20} {
 		var sums [][32]byte
 		for _, workers := range []int{1, 2, 8, 8, 0} {
 			sums = append(sums, sha256.Sum256(buildBytes(t, src, &squash.Options{BlockSize: block, Workers: workers})))
@@ -234,7 +235,7 @@ func TestSourcesThatCannotBeBuilt(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var m memory
-			err := squash.Build(t.Context(), &m, tt.src, &squash.Options{BlockSize: 4096})
+			err := squash.Build(t.Context(), &m, squash.FromFS(tt.src), &squash.Options{BlockSize: 4096})
 			require.ErrorContains(t, err, tt.text)
 			if tt.is != nil {
 				require.ErrorIs(t, err, tt.is)
@@ -258,7 +259,7 @@ func TestManyOwners(t *testing.T) {
 
 func TestOptionsThatMakeNoSense(t *testing.T) {
 	for _, o := range []squash.Options{{BlockSize: 2048}, {BlockSize: 2 << 20}, {BlockSize: 5000}, {BlockSize: -1}, {Workers: -1}} {
-		require.ErrorIs(t, squash.Build(t.Context(), &memory{}, fstest.MapFS{}, &o), fs.ErrInvalid)
+		require.ErrorIs(t, squash.Build(t.Context(), &memory{}, squash.FromFS(fstest.MapFS{}), &o), fs.ErrInvalid)
 	}
 }
 
@@ -275,7 +276,7 @@ func TestNoSpace(t *testing.T) {
 	src := fakeTree()
 	whole := len(buildBytes(t, src, nil))
 	for _, room := range []int{0, 1000, whole / 2, whole - 4096, whole - 1} {
-		err := squash.Build(t.Context(), &failing{after: room}, src, nil)
+		err := squash.Build(t.Context(), &failing{after: room}, squash.FromFS(src), nil)
 		require.ErrorIs(t, err, syscall.ENOSPC, "room for %d of %d bytes", room, whole)
 	}
 }
@@ -289,7 +290,7 @@ func TestFailedBuildOverAnImageLeavesNone(t *testing.T) {
 		}
 		return nil, nil
 	}}
-	require.ErrorIs(t, squash.Build(t.Context(), &m, gone, nil), fs.ErrNotExist)
+	require.ErrorIs(t, squash.Build(t.Context(), &m, squash.FromFS(gone), nil), fs.ErrNotExist)
 	_, err := squash.Open(m.reader())
 	require.ErrorContains(t, err, "no SquashFS image")
 }
@@ -305,7 +306,7 @@ func TestCancel(t *testing.T) {
 			return nil, nil
 		}}
 		dir := t.TempDir()
-		err := squash.BuildFile(ctx, filepath.Join(dir, "image"), src, nil)
+		err := squash.BuildFile(ctx, filepath.Join(dir, "image"), squash.FromFS(src), nil)
 		require.ErrorIs(t, err, cause)
 		list, err := os.ReadDir(dir)
 		require.NoError(t, err)
@@ -319,7 +320,7 @@ func TestBuildFileReplacesOrLeaves(t *testing.T) {
 	require.NoError(t, os.WriteFile(path, []byte("old"), 0o600))
 
 	bad := fstest.MapFS{"a": {Mode: fs.ModeIrregular}}
-	require.Error(t, squash.BuildFile(t.Context(), path, bad, nil))
+	require.Error(t, squash.BuildFile(t.Context(), path, squash.FromFS(bad), nil))
 	was, err := os.ReadFile(path)
 	require.NoError(t, err)
 	require.Equal(t, "old", string(was))
@@ -327,7 +328,7 @@ func TestBuildFileReplacesOrLeaves(t *testing.T) {
 	old, err := os.Open(path)
 	require.NoError(t, err)
 	defer old.Close()
-	require.NoError(t, squash.BuildFile(t.Context(), path, fakeTree(), nil))
+	require.NoError(t, squash.BuildFile(t.Context(), path, squash.FromFS(fakeTree()), nil))
 	b, err := io.ReadAll(old)
 	require.NoError(t, err)
 	require.Equal(t, "old", string(b), "the file that was open has changed")
@@ -338,13 +339,13 @@ func TestBuildFileReplacesOrLeaves(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, list, 1)
 
-	require.ErrorIs(t, squash.BuildFile(t.Context(), filepath.Join(dir, "absent", "image"), fakeTree(), nil), fs.ErrNotExist)
-	require.Error(t, squash.BuildFile(t.Context(), dir+"/", fakeTree(), nil))
+	require.ErrorIs(t, squash.BuildFile(t.Context(), filepath.Join(dir, "absent", "image"), squash.FromFS(fakeTree()), nil), fs.ErrNotExist)
+	require.Error(t, squash.BuildFile(t.Context(), dir+"/", squash.FromFS(fakeTree()), nil))
 }
 
 func TestBuildFileInItsOwnTree(t *testing.T) {
 	dir := t.TempDir()
-	err := squash.BuildFile(t.Context(), filepath.Join(dir, "image"), os.DirFS(dir), nil)
+	err := squash.BuildFile(t.Context(), filepath.Join(dir, "image"), squash.Dir(dir), nil)
 	require.ErrorContains(t, err, "outside of the source tree")
 	list, err := os.ReadDir(dir)
 	require.NoError(t, err)

@@ -18,7 +18,7 @@ import (
 //
 // The image must not lie in the tree that it is made from; BuildFile refuses
 // that when the source tells inode numbers.
-func BuildFile(ctx context.Context, path string, src fs.FS, opts *Options) (err error) {
+func BuildFile(ctx context.Context, path string, src Source, opts *Options) (err error) {
 	dir, base := filepath.Split(path)
 	if base == "" {
 		return &fs.PathError{Op: "squash", Path: path, Err: errors.New("the image's path must name a file")}

@@ -3,38 +3,35 @@ package squash
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
 	"io"
-	"io/fs"
 	"path"
 	"sync"
-
-	"github.com/klauspost/compress/zstd"
 )
-
-// newEncoder makes the one compressor that is written. Single-segment frames
-// have a window as large as their content, never larger than a block: Linux
-// refuses to read others. Checksums would cost four bytes a block that no
-// other writer spends.
-func newEncoder(blockSize, workers int) (*zstd.Encoder, error) {
-	return zstd.NewWriter(nil,
-		zstd.WithEncoderLevel(zstd.SpeedDefault),
-		zstd.WithWindowSize(max(blockSize, metaSize)),
-		zstd.WithSingleSegment(true),
-		zstd.WithEncoderCRC(false),
-		zstd.WithEncoderConcurrency(workers),
-	)
-}
 
 // block is one unit of data on its way from the source to the image.
 type block struct {
 	raw  []byte // a whole block's capacity
 	n    int    // bytes of raw in use
 	out  []byte // compressed
+	sum  [sha256.Size]byte
 	ino  *inode // the file, nil for a fragment block
 	zero bool
+	err  error
 	done chan struct{} // one value when a worker is through
+}
+
+// stored returns the bytes that go into the image and the word that says so.
+func (b *block) stored() ([]byte, uint32) {
+	switch {
+	case b.zero:
+		return nil, 0
+	case len(b.out) >= b.n:
+		return b.raw[:b.n], uint32(b.n) | rawBlock
+	}
+	return b.out, uint32(len(b.out))
 }
 
 // dataWriter reads the files, lets workers compress their blocks, and writes
@@ -43,10 +40,10 @@ type block struct {
 type dataWriter struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
-	src    fs.FS
 	w      io.WriterAt
 	opts   *Options
-	enc    *zstd.Encoder
+	encs   []Encoder // one a worker
+	report *report
 
 	free  chan *block // bounds the memory
 	work  chan *block
@@ -56,12 +53,14 @@ type dataWriter struct {
 	// The reading side's.
 	frag  *block
 	frags uint32 // fragment blocks begun
+	tails tails
 	probe [1]byte
 
 	// The writing side's, until stop returns.
 	off       int64
+	high      int64 // the furthest byte written
 	fragTable []byte
-	prog      Progress
+	runs      runs
 }
 
 func (d *dataWriter) start() {
@@ -72,8 +71,8 @@ func (d *dataWriter) start() {
 	for range n {
 		d.free <- &block{done: make(chan struct{}, 1)}
 	}
-	for range d.opts.Workers {
-		d.wg.Go(d.compress)
+	for _, enc := range d.encs {
+		d.wg.Go(func() { d.compress(enc) })
 	}
 	d.wg.Go(d.writeBlocks)
 }
@@ -85,15 +84,20 @@ func (d *dataWriter) stop() {
 	d.wg.Wait()
 }
 
-func (d *dataWriter) compress() {
+func (d *dataWriter) compress(enc Encoder) {
 	for b := range d.work {
 		raw := b.raw[:b.n]
 		b.zero = b.ino != nil && allZero(raw)
-		if !b.zero {
+		if !b.zero && d.ctx.Err() == nil {
 			if b.out == nil {
 				b.out = make([]byte, 0, cap(b.raw))
 			}
-			b.out = d.enc.EncodeAll(raw, b.out[:0])
+			b.out, b.err = enc.Encode(b.out[:0], raw)
+		}
+		if b.ino != nil && b.ino.twin && b.err == nil {
+			// The same bytes in give the same bytes out, of which there are fewer.
+			stored, _ := b.stored()
+			b.sum = sha256.Sum256(stored)
 		}
 		b.done <- struct{}{}
 	}
@@ -102,11 +106,11 @@ func (d *dataWriter) compress() {
 func (d *dataWriter) writeBlocks() {
 	for b := range d.order {
 		<-b.done
-		if d.ctx.Err() == nil {
+		if b.err != nil {
+			d.cancel(fmt.Errorf("squash: compressing: %w", b.err))
+		} else if d.ctx.Err() == nil {
 			if err := d.writeBlock(b); err != nil {
 				d.cancel(err)
-			} else if d.opts.Progress != nil {
-				d.opts.Progress(d.prog)
 			}
 		}
 		d.free <- b
@@ -114,36 +118,61 @@ func (d *dataWriter) writeBlocks() {
 }
 
 func (d *dataWriter) writeBlock(b *block) error {
-	out, word := b.out, uint32(len(b.out))
-	switch {
-	case b.zero:
-		out, word = nil, 0
-	case len(out) >= b.n:
-		out, word = b.raw[:b.n], uint32(b.n)|rawBlock
-	}
+	out, word := b.stored()
 	start := d.off
 	if len(out) > 0 {
 		if _, err := d.w.WriteAt(out, d.off); err != nil {
 			return fmt.Errorf("squash: writing the image: %w", err)
 		}
 		d.off += int64(len(out))
+		d.high = max(d.high, d.off)
 	}
 	if b.ino == nil {
 		d.fragTable = binary.LittleEndian.AppendUint64(d.fragTable, uint64(start))
 		d.fragTable = binary.LittleEndian.AppendUint32(d.fragTable, word)
 		d.fragTable = binary.LittleEndian.AppendUint32(d.fragTable, 0)
 	} else {
-		if len(b.ino.words) == 0 {
-			b.ino.start = start
-		}
-		if b.zero {
-			b.ino.sparse += int64(b.n)
-		}
-		b.ino.words = append(b.ino.words, word)
+		d.fileBlock(b, start, word)
 	}
-	d.prog.Read += int64(b.n)
-	d.prog.Written = d.off
+	d.report.note(func(p *Progress) {
+		p.Read += int64(b.n)
+		p.Written = max(p.Written, d.off)
+	})
 	return nil
+}
+
+// fileBlock notes where a file's block went, and takes its blocks back when
+// the last one shows that they are in the image already.
+func (d *dataWriter) fileBlock(b *block, start int64, word uint32) {
+	ino := b.ino
+	if len(ino.words) == 0 {
+		ino.start = start
+		ino.words = make([]uint32, 0, d.blocks(ino))
+	}
+	if b.zero {
+		ino.sparse += int64(b.n)
+	}
+	ino.words = append(ino.words, word)
+	if !ino.twin {
+		return
+	}
+	ino.hash.add(b.sum, word)
+	if int64(len(ino.words)) == d.blocks(ino) {
+		if same := d.runs.find(ino); same != nil {
+			d.off = ino.start
+			ino.start, ino.words = same.start, same.words
+		}
+		ino.hash.h = nil
+	}
+}
+
+// blocks is how many blocks of its own a file has.
+func (d *dataWriter) blocks(ino *inode) int64 {
+	size := int64(d.opts.BlockSize)
+	if d.opts.FragmentSize < 0 || ino.size%size > int64(d.opts.FragmentSize) {
+		return (ino.size + size - 1) / size
+	}
+	return ino.size / size
 }
 
 // take returns an empty block, waiting for one that is through.
@@ -166,14 +195,13 @@ func (d *dataWriter) submit(b *block) {
 	d.work <- b
 }
 
-// files submits the data of a directory's files, then that of the
-// directories in it, so that the tails of one directory share fragments.
+// files submits the data of a directory's files that has not been read, then
+// that of the directories in it, so that the tails of one directory share
+// fragments.
 func (d *dataWriter) files(name string, dir *inode) error {
 	for _, e := range dir.dir.entries {
-		if e.ino.kind == kindFile && !e.ino.read {
-			e.ino.read = true // a hard link's data is stored once
-			full := path.Join(name, e.name)
-			if err := d.file(full, e.ino); err != nil {
+		if e.ino.kind == kindFile && e.ino.open != nil {
+			if err := d.open(path.Join(name, e.name), e.ino); err != nil {
 				return err
 			}
 		}
@@ -188,26 +216,33 @@ func (d *dataWriter) files(name string, dir *inode) error {
 	return nil
 }
 
-func (d *dataWriter) file(name string, ino *inode) (err error) {
+func (d *dataWriter) open(name string, ino *inode) error {
 	if err := context.Cause(d.ctx); err != nil {
 		return err
 	}
-	f, err := d.src.Open(name)
+	f, err := ino.open()
 	if err != nil {
 		return wrapPath(name, err)
 	}
 	defer f.Close()
+	ino.open = nil // a hard link's data is stored once
+	return d.file(name, ino, f)
+}
+
+// file submits a file's content.
+func (d *dataWriter) file(name string, ino *inode, f io.Reader) error {
 	size := int64(d.opts.BlockSize)
 	left := ino.size
-	for ; left >= size; left -= size {
+	for blocks := d.blocks(ino); blocks > 0; blocks-- {
 		b, err := d.take(ino)
 		if err != nil {
 			return err
 		}
-		b.n = int(size)
-		if err := d.fill(name, ino, f, b.raw[:b.n], left); err != nil {
+		b.n = int(min(size, left))
+		if err := fill(name, ino, f, b.raw[:b.n], left); err != nil {
 			return err
 		}
+		left -= int64(b.n)
 		d.submit(b)
 	}
 	if left > 0 {
@@ -225,7 +260,7 @@ func (d *dataWriter) file(name string, ino *inode) (err error) {
 	}
 }
 
-func (d *dataWriter) fill(name string, ino *inode, f fs.File, p []byte, left int64) error {
+func fill(name string, ino *inode, f io.Reader, p []byte, left int64) error {
 	n, err := io.ReadFull(f, p)
 	switch err {
 	case nil:
@@ -238,8 +273,8 @@ func (d *dataWriter) fill(name string, ino *inode, f fs.File, p []byte, left int
 
 // tail packs the end of a file that does not fill a block into the fragment
 // block that is open.
-func (d *dataWriter) tail(name string, ino *inode, f fs.File, n int) error {
-	if d.frag != nil && d.frag.n+n > d.opts.BlockSize {
+func (d *dataWriter) tail(name string, ino *inode, f io.Reader, n int) error {
+	if d.frag != nil && d.frag.n+n > d.opts.FragmentSize {
 		d.flushFragment()
 	}
 	if d.frag == nil {
@@ -250,19 +285,33 @@ func (d *dataWriter) tail(name string, ino *inode, f fs.File, n int) error {
 		d.frag = b
 		d.frags++
 	}
-	if err := d.fill(name, ino, f, d.frag.raw[d.frag.n:d.frag.n+n], int64(n)); err != nil {
+	p := d.frag.raw[d.frag.n : d.frag.n+n]
+	if err := fill(name, ino, f, p, int64(n)); err != nil {
 		return err
 	}
-	ino.frag, ino.fragOff = d.frags-1, uint32(d.frag.n)
+	at := place{d.frags - 1, uint32(d.frag.n)}
+	if ino.twin {
+		if was, again := d.tails.find(p, at); again {
+			ino.frag, ino.fragOff = was.frag, was.off
+			d.report.note(func(pr *Progress) { pr.Read += int64(n) })
+			return nil
+		}
+	}
+	ino.frag, ino.fragOff = at.frag, at.off
 	d.frag.n += n
 	return nil
 }
 
 func (d *dataWriter) flushFragment() {
-	if d.frag != nil {
+	switch {
+	case d.frag == nil:
+	case d.frag.n == 0: // every tail that it was opened for was there already
+		d.frags--
+		d.free <- d.frag
+	default:
 		d.submit(d.frag)
-		d.frag = nil
 	}
+	d.frag = nil
 }
 
 // allZero compares p with itself, one byte shifted: as fast as memory.

@@ -20,7 +20,7 @@ type decoder interface {
 	decode(dst, src []byte) ([]byte, error)
 }
 
-func newDecoder(id uint16) (decoder, error) {
+func newDecoder(id uint16, blockSize int) (decoder, error) {
 	switch id {
 	case compZstd:
 		d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(0),
@@ -31,8 +31,14 @@ func newDecoder(id uint16) (decoder, error) {
 		return zstdDecoder{d}, nil
 	case compGzip:
 		return &zlibDecoder{}, nil
-	case compLZMA, compLZO, compXZ, compLZ4:
-		return nil, fmt.Errorf("squash: the image is compressed with %s: %w: rebuild it with zstd or gzip", compressorName(id), errors.ErrUnsupported)
+	case compLZ4:
+		return lz4Decoder{}, nil
+	case compXZ:
+		return xzDecoder{dict: max(blockSize, metaSize)}, nil
+	case compLZO:
+		return lzoDecoder{}, nil
+	case compLZMA:
+		return nil, fmt.Errorf("squash: the image is compressed with lzma, which Linux does not read either: %w: rebuild it with zstd or gzip", errors.ErrUnsupported)
 	}
 	return nil, badFormat(20, "unknown compressor %d", id)
 }

@@ -3,16 +3,14 @@
 //
 // # Model
 //
-// [Build] packs any [fs.FS] into an image; [Open] shows an image as an
-// [fs.FS]. The two meet in [Stat]: what an fs.FileInfo cannot say (owner,
-// device numbers, hard links) is what its Sys method returns, a *Stat or,
-// from [os.DirFS] on Linux, a *syscall.Stat_t. So a directory, an
-// [testing/fstest.MapFS], an embedded tree and another image are all sources,
-// and none of them needs root: device nodes and owners come from the
-// metadata, not from what the building user may create. [Overlay] puts a
-// second tree over the first.
+// [Build] packs a [Source] into an image; [Open] shows an image as an
+// [fs.FS] and, by [FS.Entries], as a Source again. Sources are a directory
+// ([Dir]) and any file system ([FromFS]). A source is a sequence of entries,
+// each with its attributes, so none of them needs root to be built: device
+// nodes, owners and capabilities come from the metadata, not from what the
+// building user may create. [Overlay] puts a second file system over the first.
 //
-//	err := squash.BuildFile(ctx, "/srv/images/root.squashfs", os.DirFS("/srv/trees/root"), nil)
+//	err := squash.BuildFile(ctx, "/srv/images/root.squashfs", squash.Dir("/srv/trees/root"), nil)
 //
 //	f, err := os.Open("/srv/images/root.squashfs")
 //	...
@@ -24,12 +22,18 @@
 // Regular files, directories, symbolic links, block and character devices,
 // FIFOs and sockets; hard links of any of these but directories; owners with
 // 32-bit ids (at most 65,535 different ones in an image); setuid, setgid and
-// sticky; blocks of zeros as holes; tails shorter than a block packed into
-// shared fragments; an index in directories whose listing exceeds 8 KiB, so
-// that a name among 100,000 is found quickly; the export table that NFS needs.
-// Data and metadata are zstd streams whose window never exceeds the block
-// size: with a larger one Linux mounts the image and then fails to read it.
-// The image is padded to a multiple of 4,096 bytes, which block devices want.
+// sticky; extended attributes in user., trusted. and security., file
+// capabilities among them, equal sets and long values stored once; blocks of
+// zeros as holes; files of equal content stored once; tails shorter than a
+// block packed into shared fragments; an index in directories whose listing
+// exceeds 8 KiB, so that a name among 100,000 is found quickly; the export
+// table that NFS needs.
+//
+// [Zstd], [Gzip], [LZ4] and [XZ] compress; what does not get smaller is stored
+// as it is. Linux is stricter than other readers: it mounts an image whose
+// zstd window exceeds the block size, or whose xz streams have a CRC64, and
+// fails to read the files. What is written here is what it accepts. The image
+// is padded to a multiple of 4,096 bytes, which block devices want.
 //
 // The same source gives the same bytes, whatever the number of workers, the
 // machine or the time of day. No clock is read: the time in the superblock is
@@ -40,21 +44,20 @@
 //
 // # What is read
 //
-// Images with zstd or gzip compression by any writer, every inode type, with
-// or without fragments, export table and extended attributes (which are
-// skipped). Every length in an image is checked before it is used, a
-// directory that is reachable twice is refused, so that no walk is endless,
-// and damage is reported as a [*FormatError] that names the offset.
+// Images with zstd, gzip, lz4, xz or lzo compression by any writer, every
+// inode type, with or without fragments, export table and extended attributes.
+// Every length in an image is checked before it is used, a directory that is
+// reachable twice is refused, so that no walk is endless, and damage is
+// reported as a [*FormatError] that names the offset.
 //
 // # Caveats
 //
-//   - Extended attributes, and with them file capabilities and ACLs, cannot be
-//     seen through fs.FS and are not written; the images say that they have
-//     none. A program that relies on file capabilities (ping on some
-//     distributions) needs them set some other way.
-//   - io/fs knows only names that are valid UTF-8. A source with another name
-//     is refused with an error that quotes it; in an image that another tool
-//     built such a name is listed but cannot be opened.
+//   - The format has no place for extended attributes outside of user.,
+//     trusted. and security.; POSIX ACLs are such. They are left out, counted
+//     in [Progress] and logged, or refused: [Options.Strict].
+//   - io/fs knows only names that are valid UTF-8. [FromFS] refuses others with
+//     an error that quotes them, and in an image they are listed but cannot be
+//     opened by name; [Dir] and [FS.Entries] know them all.
 //   - Modification times before 1970 or after 2106-02-07 do not fit the format.
 //     They are moved to the nearest one that does, counted in [Progress] and
 //     logged. Fractions of a second are dropped.
@@ -63,6 +66,7 @@
 //     file systems below the source (/proc, /sys) are read like the rest.
 //   - Linux refuses an image whose block size is below its page size, so
 //     blocks under 64 KiB do not mount on arm64 kernels with 64 KiB pages.
-//   - xz, lz4, lzo and lzma images are recognised and refused with an error
-//     that matches [errors.ErrUnsupported].
+//   - lzma images, which Linux does not read, and xz images with filters for
+//     machine code (mksquashfs -Xbcj) are recognised and refused with an error
+//     that matches [errors.ErrUnsupported]. 7-Zip does not read lz4 images.
 package squash

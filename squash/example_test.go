@@ -24,7 +24,7 @@ func ExampleBuild() {
 		"usr/bin/su":     {Mode: fs.ModeSetuid | 0o755, Data: []byte("#!/bin/sh\n")},
 	}
 	var image memory // an io.WriterAt, as *os.File is
-	if err := squash.Build(context.Background(), &image, tree, nil); err != nil {
+	if err := squash.Build(context.Background(), &image, squash.FromFS(tree), nil); err != nil {
 		fmt.Println(err)
 		return
 	}
@@ -63,7 +63,7 @@ func ExampleBuildFile() {
 	_ = os.WriteFile(filepath.Join(tree, "etc/motd"), []byte("hello\n"), 0o644)
 
 	path := filepath.Join(dir, "root.squashfs")
-	err = squash.BuildFile(context.Background(), path, os.DirFS(tree), &squash.Options{
+	err = squash.BuildFile(context.Background(), path, squash.Dir(tree), &squash.Options{
 		Progress: func(p squash.Progress) {
 			if p.Done {
 				fmt.Println(p.Entries, "entries,", p.Read, "bytes, image of", p.Written)
@@ -95,7 +95,7 @@ func ExampleBuildFile() {
 
 func ExampleOpen() {
 	var image memory
-	if err := squash.Build(context.Background(), &image, fstest.MapFS{"vmlinuz": {Data: []byte("kernel")}}, nil); err != nil {
+	if err := squash.Build(context.Background(), &image, squash.FromFS(fstest.MapFS{"vmlinuz": {Data: []byte("kernel")}}), nil); err != nil {
 		fmt.Println(err)
 		return
 	}

@@ -278,7 +278,7 @@ func (h *file) Stat() (fs.FileInfo, error) {
 	if h.closed.Load() {
 		return nil, h.err("stat", fs.ErrClosed)
 	}
-	return h.f.info(h.name, h.n), nil
+	return h.f.info("stat", h.name, h.n)
 }
 
 func (h *file) Close() error {
@@ -384,7 +384,7 @@ func (d *dir) Stat() (fs.FileInfo, error) {
 	if d.closed {
 		return nil, pathError("stat", d.name, fs.ErrClosed)
 	}
-	return d.f.info(d.name, d.n), nil
+	return d.f.info("stat", d.name, d.n)
 }
 
 func (d *dir) Read([]byte) (int, error) { return 0, pathError("read", d.name, errIsDir) }

@@ -23,7 +23,8 @@ const (
 	rawBlock = 1 << 24 // in a block's word: stored as it is
 
 	maxName   = 255
-	maxTarget = 4095 // the kernel cuts a symbolic link of 4,096 bytes
+	maxPath   = 32 << 10 // of ours, so that a hostile archive's depth is bounded
+	maxTarget = 4095     // the kernel cuts a symbolic link of 4,096 bytes
 	maxIDs    = 65535
 	maxMajor  = 1<<12 - 1
 	maxMinor  = 1<<20 - 1
@@ -36,8 +37,10 @@ const (
 const (
 	flagNoFragments     = 0x010
 	flagAlwaysFragments = 0x020
+	flagDuplicates      = 0x040
 	flagExport          = 0x080
 	flagNoXattrs        = 0x200
+	flagOptions         = 0x400
 )
 
 // Compressor ids.

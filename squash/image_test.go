@@ -1,10 +1,14 @@
 package squash_test
 
 import (
+	"bytes"
+	"context"
 	"errors"
+	"iter"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -30,11 +34,24 @@ func TestFakeTreeComesBack(t *testing.T) {
 
 func TestTortureTree(t *testing.T) {
 	need(t, "root")
-	for _, block := range []int{4096, 131072, 1 << 20} {
-		root := torture(t, block)
-		want := describe(t, os.DirFS(root))
+	roots, wants := map[int]string{}, map[int]map[string]string{}
+	for _, opts := range []squash.Options{
+		{BlockSize: 4096}, {}, {BlockSize: 1 << 20},
+		{Compressor: squash.Gzip{}}, {Compressor: squash.Gzip{Level: 9}, BlockSize: 4096}, {Compressor: squash.Zstd{Level: 1}, FragmentSize: 20000},
+		{Compressor: squash.Zstd{Level: 4}, FragmentSize: -1}, {Compressor: squash.LZ4{}}, {Compressor: squash.LZ4{Level: 5}, BlockSize: 4096},
+		{Compressor: squash.XZ{}}, {Compressor: squash.XZ{}, BlockSize: 4096, FragmentSize: -1},
+	} {
+		if opts.BlockSize == 0 {
+			opts.BlockSize = 131072
+		}
+		block := opts.BlockSize
+		if roots[block] == "" {
+			roots[block] = torture(t, block)
+			wants[block] = describe(t, dirFS(roots[block]))
+		}
+		root, want := roots[block], wants[block]
 		file := filepath.Join(t.TempDir(), "image.squashfs")
-		require.NoError(t, squash.BuildFile(t.Context(), file, os.DirFS(root), &squash.Options{BlockSize: block}))
+		require.NoError(t, squash.BuildFile(t.Context(), file, squash.Dir(root), &opts))
 		f, err := os.Open(file)
 		require.NoError(t, err)
 		defer f.Close()
@@ -45,18 +62,18 @@ func TestTortureTree(t *testing.T) {
 			requireSame(t, want, describe(t, image))
 		})
 		t.Run("kernel", func(t *testing.T) {
-			requireSame(t, want, describe(t, os.DirFS(mount(t, file))))
+			requireSame(t, want, describe(t, dirFS(mount(t, file))))
 		})
 		t.Run("unsquashfs", func(t *testing.T) {
 			need(t, "unsquashfs")
 			dest := filepath.Join(t.TempDir(), "out")
 			out := run(t, "unsquashfs", "-strict-errors", "-quiet", "-no-progress", "-d", dest, file)
 			require.NotContains(t, out, "error")
-			requireSame(t, want, describe(t, os.DirFS(dest)))
+			requireSame(t, want, describe(t, dirFS(dest)))
 		})
 		t.Run("again", func(t *testing.T) {
 			// An image is a source like any other, and its image is the same.
-			again := buildBytes(t, image, &squash.Options{BlockSize: block})
+			again := buildBytes(t, image, &opts)
 			was, err := os.ReadFile(file)
 			require.NoError(t, err)
 			require.True(t, string(was) == string(again), "the image of the image differs")
@@ -74,10 +91,26 @@ func TestMksquashfs(t *testing.T) {
 	require.NoError(t, unix.Lsetxattr(filepath.Join(root, "fifo"), "trusted.a", []byte("x"), 0))
 	require.NoError(t, unix.Lsetxattr(filepath.Join(root, "dangling"), "trusted.a", []byte("x"), 0))
 	require.NoError(t, unix.Lsetxattr(filepath.Join(root, "sub"), "user.d", []byte("x"), 0))
+	big := bytes.Repeat([]byte("Q"), 2000)
+	for _, name := range []string{"suid", "sgid", "all", "emptydir"} {
+		require.NoError(t, unix.Lsetxattr(filepath.Join(root, name), "user.big", big, 0))
+	}
 	// mksquashfs makes hard-linked symbolic links two files.
 	require.NoError(t, os.Remove(filepath.Join(root, "rel2")))
 	require.NoError(t, os.Chtimes(root, time.Unix(1580608922, 0), time.Unix(1580608922, 0)))
-	want := describe(t, os.DirFS(root))
+	want := describe(t, dirFS(root))
+	bare := describeEntries(t, squash.SourceFunc(func(ctx context.Context) iter.Seq2[*squash.Entry, error] {
+		return func(yield func(*squash.Entry, error) bool) {
+			for e, err := range squash.Dir(root).Entries(ctx) {
+				if e != nil {
+					e.Xattrs = nil
+				}
+				if !yield(e, err) {
+					return
+				}
+			}
+		}
+	}))
 	for _, args := range [][]string{
 		{"-comp", "gzip"},
 		{"-comp", "zstd"},
@@ -86,6 +119,13 @@ func TestMksquashfs(t *testing.T) {
 		{"-comp", "gzip", "-always-use-fragments", "-no-exports"},
 		{"-comp", "zstd", "-noI", "-noD", "-noF", "-no-xattrs"},
 		{"-comp", "gzip", "-Xcompression-level", "1", "-Xwindow-size", "8", "-Xstrategy", "filtered"},
+		{"-comp", "lz4"},
+		{"-comp", "lz4", "-Xhc", "-b", "4096"},
+		{"-comp", "xz"},
+		{"-comp", "xz", "-b", "1M"},
+		{"-comp", "xz", "-b", "4096"},
+		{"-comp", "lzo"},
+		{"-comp", "lzo", "-Xalgorithm", "lzo1x_1", "-b", "64K"},
 	} {
 		t.Run(strings.Join(args, ""), func(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "image")
@@ -96,21 +136,23 @@ func TestMksquashfs(t *testing.T) {
 			image, err := squash.Open(f)
 			require.NoError(t, err)
 			require.Equal(t, args[1], image.Info().Compressor)
-			requireSame(t, want, describe(t, image))
+			if slices.Contains(args, "-no-xattrs") {
+				requireSame(t, bare, describe(t, image))
+			} else {
+				requireSame(t, want, describe(t, image))
+			}
 		})
 	}
-	for _, comp := range []string{"xz", "lz4", "lzo"} {
-		t.Run(comp, func(t *testing.T) {
-			file := filepath.Join(t.TempDir(), "image")
-			run(t, "mksquashfs", filepath.Join(root, "order"), file, "-no-progress", "-quiet", "-comp", comp)
-			f, err := os.Open(file)
-			require.NoError(t, err)
-			defer f.Close()
-			_, err = squash.Open(f)
-			require.ErrorIs(t, err, errors.ErrUnsupported)
-			require.ErrorContains(t, err, comp)
-		})
-	}
+	t.Run("lzma", func(t *testing.T) {
+		file := filepath.Join(t.TempDir(), "image")
+		run(t, "mksquashfs", filepath.Join(root, "order"), file, "-no-progress", "-quiet", "-comp", "lzma")
+		f, err := os.Open(file)
+		require.NoError(t, err)
+		defer f.Close()
+		_, err = squash.Open(f)
+		require.ErrorIs(t, err, errors.ErrUnsupported)
+		require.ErrorContains(t, err, "lzma")
+	})
 }
 
 // mount mounts an image with the kernel, in a mount namespace that ends with

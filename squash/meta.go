@@ -1,18 +1,15 @@
 package squash
 
-import (
-	"encoding/binary"
-
-	"github.com/klauspost/compress/zstd"
-)
+import "encoding/binary"
 
 // metaWriter collects one metadata table: pieces of 8 KiB, each compressed by
 // itself, with records that run across the pieces.
 type metaWriter struct {
-	enc *zstd.Encoder
+	enc Encoder
 	buf []byte // not yet a whole piece
 	out []byte // pieces
 	tmp []byte
+	err error // the first of the encoder's
 }
 
 // pos is where the next byte goes: the piece's offset in the table and the
@@ -31,10 +28,10 @@ func (m *metaWriter) write(p []byte) {
 }
 
 func (m *metaWriter) flush() {
-	if len(m.buf) == 0 {
+	if len(m.buf) == 0 || m.err != nil {
 		return
 	}
-	m.tmp = m.enc.EncodeAll(m.buf, m.tmp[:0])
+	m.tmp, m.err = m.enc.Encode(m.tmp[:0], m.buf)
 	piece, header := m.tmp, uint16(len(m.tmp))
 	if len(m.tmp) >= len(m.buf) {
 		piece, header = m.buf, uint16(len(m.buf))|rawMeta
@@ -44,12 +41,10 @@ func (m *metaWriter) flush() {
 	m.buf = m.buf[:0]
 }
 
-// lookupTable renders a table of fixed-size records that begins at off in the
-// image: the pieces, then the list of their offsets, which is where the
-// superblock points.
-func lookupTable(enc *zstd.Encoder, records []byte, off int64) (table []byte, start int64) {
+// lookupPieces renders a table of fixed-size records that begins at off in
+// the image: the pieces, and the list of their offsets.
+func lookupPieces(enc Encoder, records []byte, off int64) (pieces, list []byte, err error) {
 	m := metaWriter{enc: enc}
-	var list []byte
 	for len(records) > 0 {
 		n := min(len(records), metaSize)
 		list = binary.LittleEndian.AppendUint64(list, uint64(off)+uint64(len(m.out)))
@@ -57,5 +52,5 @@ func lookupTable(enc *zstd.Encoder, records []byte, off int64) (table []byte, st
 		m.flush()
 		records = records[n:]
 	}
-	return append(m.out, list...), off + int64(len(m.out))
+	return m.out, list, m.err
 }

@@ -18,6 +18,7 @@ type node struct {
 	number uint32
 	nlink  uint32
 	device uint32
+	xattr  uint32 // index of the set, none32 for none
 	size   int64
 	target string
 
@@ -50,7 +51,7 @@ func (f *FS) readInode(ref uint64) (*node, error) {
 		return nil, err
 	}
 	typ := le.Uint16(b)
-	n := &node{ref: ref, perm: le.Uint16(b[2:]), mtime: le.Uint32(b[8:]), number: le.Uint32(b[12:]), nlink: 1, frag: none32}
+	n := &node{ref: ref, perm: le.Uint16(b[2:]), mtime: le.Uint32(b[8:]), number: le.Uint32(b[12:]), nlink: 1, frag: none32, xattr: none32}
 	uid, gid := int(le.Uint16(b[4:])), int(le.Uint16(b[6:]))
 	switch {
 	case typ < kindDir || typ > kindSocket+extended:
@@ -72,7 +73,7 @@ func (f *FS) readInode(ref uint64) (*node, error) {
 	case kindFile:
 		err = f.readFileBody(&c, n, typ > extended)
 	default:
-		err = readOtherBody(&c, n)
+		err = readOtherBody(&c, n, typ > extended)
 	}
 	if err != nil {
 		return nil, err
@@ -95,7 +96,7 @@ func (f *FS) readDirBody(c *cursor, n *node, ext bool) error {
 		return err
 	}
 	n.nlink, n.size, n.piece = le.Uint32(b), int64(le.Uint32(b[4:])), le.Uint32(b[8:])
-	n.indexes, n.offset = int(le.Uint16(b[16:])), le.Uint16(b[18:])
+	n.indexes, n.offset, n.xattr = int(le.Uint16(b[16:])), le.Uint16(b[18:]), le.Uint32(b[20:])
 	n.indexAt, n.indexIn = c.off, c.pos
 	return nil
 }
@@ -115,7 +116,7 @@ func (f *FS) readFileBody(c *cursor, n *node, ext bool) error {
 			return err
 		}
 		start, size, n.nlink = le.Uint64(b), le.Uint64(b[8:]), le.Uint32(b[24:])
-		n.frag, n.fragOff = le.Uint32(b[28:]), le.Uint32(b[32:])
+		n.frag, n.fragOff, n.xattr = le.Uint32(b[28:]), le.Uint32(b[32:]), le.Uint32(b[36:])
 	}
 	n.wordOff, n.wordPos = c.off, c.pos
 	if start > f.sb.Used || size > math.MaxInt64-maxBlock {
@@ -138,7 +139,7 @@ func (f *FS) readFileBody(c *cursor, n *node, ext bool) error {
 	return nil
 }
 
-func readOtherBody(c *cursor, n *node) error {
+func readOtherBody(c *cursor, n *node, ext bool) error {
 	le := binary.LittleEndian
 	b, err := c.take(4)
 	if err != nil {
@@ -164,6 +165,12 @@ func readOtherBody(c *cursor, n *node) error {
 		}
 		n.target, n.size = string(b), int64(size)
 	}
+	if ext {
+		if b, err = c.take(4); err != nil {
+			return err
+		}
+		n.xattr = le.Uint32(b)
+	}
 	return nil
 }
 
@@ -188,6 +195,7 @@ type fileInfo struct {
 	name string
 	n    *node
 	dev  uint64
+	attr map[string][]byte
 }
 
 func (i *fileInfo) Name() string       { return i.name }
@@ -198,7 +206,7 @@ func (i *fileInfo) IsDir() bool        { return i.n.kind == kindDir }
 func (i *fileInfo) String() string     { return fs.FormatFileInfo(i) }
 
 func (i *fileInfo) Sys() any {
-	st := &Stat{Uid: i.n.uid, Gid: i.n.gid, Nlink: i.n.nlink, Ino: uint64(i.n.number), Dev: i.dev}
+	st := &Stat{Uid: i.n.uid, Gid: i.n.gid, Nlink: i.n.nlink, Ino: uint64(i.n.number), Dev: i.dev, Xattrs: i.attr}
 	if i.n.kind == kindBlock || i.n.kind == kindChar {
 		st.Major, st.Minor = decodeDevice(i.n.device)
 	}

@@ -28,8 +28,10 @@ type FS struct {
 	dev     uint64
 	ids     []uint32
 	root    *node
-	metas   cache // pieces of metadata and pages of lookup lists
-	blocks  cache // data and fragment blocks
+	xattrKV int64  // where the pairs begin
+	xattrN  uint32 // sets
+	metas   cache  // pieces of metadata and pages of lookup lists
+	blocks  cache  // data and fragment blocks
 	scratch sync.Pool
 
 	mu     sync.Mutex
@@ -58,6 +60,8 @@ type Info struct {
 	BlockSize int
 	// Compressor is "zstd", "gzip", ...
 	Compressor string
+	// Fragments is the number of blocks that hold tails of files.
+	Fragments int
 	// Inodes is the number of files, hard links counted once.
 	Inodes int
 	// ModTime is the time that the superblock carries.
@@ -70,6 +74,7 @@ func (f *FS) Info() Info {
 		Size:       int64(f.sb.Used),
 		BlockSize:  int(f.sb.BlockSize),
 		Compressor: compressorName(f.sb.Compressor),
+		Fragments:  int(f.sb.Fragments),
 		Inodes:     int(f.sb.Inodes),
 		ModTime:    time.Unix(int64(f.sb.Time), 0),
 	}
@@ -97,7 +102,7 @@ func Open(r io.ReaderAt) (*FS, error) {
 		return nil, err
 	}
 	var err error
-	if f.dec, err = newDecoder(f.sb.Compressor); err != nil {
+	if f.dec, err = newDecoder(f.sb.Compressor, int(f.sb.BlockSize)); err != nil {
 		return nil, err
 	}
 	// One look at the end, so that a short copy shows here and not in the
@@ -114,6 +119,9 @@ func Open(r io.ReaderAt) (*FS, error) {
 	}
 	if f.root.kind != kindDir {
 		return nil, badFormat(32, "the root is no directory")
+	}
+	if err := f.openXattrs(); err != nil {
+		return nil, err
 	}
 	return f, f.claimDir(f.root, 0, 0)
 }

@@ -17,6 +17,31 @@ type Options struct {
 	// randomly.
 	BlockSize int
 
+	// Compressor compresses data and metadata; nil means Zstd{}.
+	Compressor Compressor
+
+	// FragmentSize is how many bytes of tails, the ends of files that do not
+	// fill a block, are packed into one block, up to BlockSize, which 0 means.
+	// Whoever reads a small file fetches and decodes all of its fragment
+	// block, so a smaller size makes random reads cheaper and the image
+	// larger (32 KiB: by some 2 %). A longer tail is a short block of its
+	// own. -1 means that no tails are packed.
+	FragmentSize int
+
+	// OmitSockets leaves sockets out, which nobody listens on in an image;
+	// they are counted and logged. Otherwise they are stored as what they are.
+	OmitSockets bool
+
+	// OmitXattrs leaves all extended attributes out.
+	OmitXattrs bool
+
+	// Strict makes an error of what the image cannot hold as it is: a
+	// modification time before 1970 or after 2106-02-07, an extended attribute
+	// outside of user., trusted. and security., such as a POSIX ACL.
+	// Otherwise these are moved to the nearest time and left out, counted in
+	// [Progress] and logged.
+	Strict bool
+
 	// Workers is how many blocks are compressed at once; 0 means
 	// GOMAXPROCS. It does not change the image.
 	Workers int
@@ -42,8 +67,9 @@ type Options struct {
 type Progress struct {
 	// Entries is the number of names found: files, directories, links.
 	Entries int
-	// Total is the size in bytes of the regular files found, each counted
-	// once however many links it has.
+	// Total is the size in bytes of the regular files found so far, each
+	// counted once however many links it has. It is complete before Read
+	// begins to grow unless the source can be read once only.
 	Total int64
 	// Read is how many of these bytes have been compressed.
 	Read int64
@@ -52,6 +78,11 @@ type Progress struct {
 	// ClampedTimes counts the files whose modification time did not fit
 	// (before 1970 or after 2106-02-07) and was moved.
 	ClampedTimes int
+	// DroppedXattrs counts the extended attributes that the format has no
+	// place for (POSIX ACLs) and that were left out.
+	DroppedXattrs int
+	// OmittedSockets counts the sockets left out as Options.OmitSockets says.
+	OmittedSockets int
 	// Done is set in the last call.
 	Done bool
 }
@@ -66,6 +97,15 @@ func (o *Options) withDefaults() (Options, error) {
 	}
 	if c.BlockSize < minBlock || c.BlockSize > maxBlock || c.BlockSize&(c.BlockSize-1) != 0 {
 		return c, fmt.Errorf("squash: block size %d: %w: choose a power of two from %d to %d", c.BlockSize, fs.ErrInvalid, minBlock, maxBlock)
+	}
+	if c.FragmentSize == 0 {
+		c.FragmentSize = c.BlockSize
+	}
+	if c.FragmentSize < -1 || c.FragmentSize > c.BlockSize {
+		return c, fmt.Errorf("squash: fragment size %d: %w: choose 1 to the block size, or -1 for no fragments", c.FragmentSize, fs.ErrInvalid)
+	}
+	if c.Compressor == nil {
+		c.Compressor = Zstd{}
 	}
 	if c.Workers < 0 {
 		return c, fmt.Errorf("squash: %d workers: %w: choose 1 or more, or 0 for one a processor", c.Workers, fs.ErrInvalid)

@@ -23,7 +23,7 @@ func ExampleOverlay() {
 		"dev/console": {Mode: fs.ModeDevice | fs.ModeCharDevice | 0o600, Sys: &squash.Stat{Major: 5, Minor: 1}},
 	}
 	var image memory
-	if err := squash.Build(context.Background(), &image, squash.Overlay(tree, over), nil); err != nil {
+	if err := squash.Build(context.Background(), &image, squash.FromFS(squash.Overlay(tree, over)), nil); err != nil {
 		fmt.Println(err)
 		return
 	}

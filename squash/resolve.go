@@ -76,8 +76,12 @@ func (f *FS) walk(rest string, follow bool) (*node, error) {
 	return cur, nil
 }
 
-func (f *FS) info(name string, n *node) *fileInfo {
-	return &fileInfo{name: path.Base(name), n: n, dev: f.dev}
+func (f *FS) info(op, name string, n *node) (fs.FileInfo, error) {
+	attr, err := f.xattrs(n)
+	if err != nil {
+		return nil, pathError(op, name, err)
+	}
+	return &fileInfo{name: path.Base(name), n: n, dev: f.dev, attr: attr}, nil
 }
 
 // Stat describes the named file, after symbolic links.
@@ -86,7 +90,7 @@ func (f *FS) Stat(name string) (fs.FileInfo, error) {
 	if err != nil {
 		return nil, err
 	}
-	return f.info(name, n), nil
+	return f.info("stat", name, n)
 }
 
 // Lstat describes the named file or symbolic link.
@@ -95,7 +99,7 @@ func (f *FS) Lstat(name string) (fs.FileInfo, error) {
 	if err != nil {
 		return nil, err
 	}
-	return f.info(name, n), nil
+	return f.info("lstat", name, n)
 }
 
 // ReadLink returns where the named symbolic link points, as it is stored.
@@ -162,7 +166,7 @@ func (e *dirEntry) Info() (fs.FileInfo, error) {
 	if err != nil {
 		return nil, pathError("lstat", e.e.name, err)
 	}
-	return e.f.info(e.e.name, n), nil
+	return e.f.info("lstat", e.e.name, n)
 }
 
 // errIsDir is what reading a directory's bytes gives.

@@ -4,9 +4,9 @@ import "io/fs"
 
 // Stat holds what SquashFS knows of a file beyond [fs.FileInfo].
 //
-// An image's FileInfo returns a *Stat from Sys. A source for [Build] whose
-// FileInfo does the same tells owners, device numbers and hard links that way;
-// a source whose Sys is something else (embed.FS, most fs.FS) gives files that
+// An image's FileInfo returns a *Stat from Sys. A file system for [FromFS]
+// whose FileInfo does the same tells owners, device numbers, hard links and
+// extended attributes that way; one whose Sys is something else (embed.FS, most fs.FS) gives files that
 // belong to root (0:0) and are not linked, and may not hold device nodes.
 type Stat struct {
 	// Uid and Gid are the owner and the group.
@@ -23,6 +23,10 @@ type Stat struct {
 	// Dev tells file systems apart when one source shows several. For an
 	// image it is derived from the superblock.
 	Dev uint64
+	// Xattrs are the extended attributes by their full names, such as
+	// "user.comment" and "security.capability"; nil for none. The values must
+	// not be changed.
+	Xattrs map[string][]byte
 }
 
 // statOf returns what a source's FileInfo says, or root's ownership.

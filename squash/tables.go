@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"math"
 	"path"
-
-	"github.com/klauspost/compress/zstd"
 )
 
 // indexEntry leads a reader to the run of a listing in which a name may be.
@@ -29,7 +27,7 @@ type tables struct {
 	buf    []byte
 }
 
-func newTables(enc *zstd.Encoder, inodes uint32) *tables {
+func newTables(enc Encoder, inodes uint32) *tables {
 	return &tables{
 		inodes: metaWriter{enc: enc},
 		dirs:   metaWriter{enc: enc},
@@ -155,15 +153,27 @@ func (t *tables) inode(name string, n *inode) error {
 		b = le.AppendUint32(b, n.nlink)
 		b = le.AppendUint32(b, uint32(len(n.target)))
 		b = append(b, n.target...)
+		b = appendXattr(b, n)
 	case kindBlock, kindChar:
 		b = le.AppendUint32(b, n.nlink)
 		b = le.AppendUint32(b, n.device)
+		b = appendXattr(b, n)
 	case kindFIFO, kindSocket:
 		b = le.AppendUint32(b, n.nlink)
+		b = appendXattr(b, n)
 	}
 	t.inodes.write(b)
 	t.buf = b
 	return nil
+}
+
+// appendXattr makes the inode an extended one if it has attributes.
+func appendXattr(b []byte, n *inode) []byte {
+	if n.xattr == none32 {
+		return b
+	}
+	binary.LittleEndian.PutUint16(b, n.kind+extended)
+	return binary.LittleEndian.AppendUint32(b, n.xattr)
 }
 
 func appendDir(b []byte, n *inode) []byte {
@@ -171,7 +181,7 @@ func appendDir(b []byte, n *inode) []byte {
 	d := n.dir
 	size := d.size + 3 // the size field counts the two dot entries that are not stored
 	piece, off := uint32(d.pos>>16), uint16(d.pos)
-	if size <= math.MaxUint16 && len(d.index) == 0 {
+	if size <= math.MaxUint16 && len(d.index) == 0 && n.xattr == none32 {
 		b = le.AppendUint32(b, piece)
 		b = le.AppendUint32(b, n.nlink)
 		b = le.AppendUint16(b, uint16(size))
@@ -185,7 +195,7 @@ func appendDir(b []byte, n *inode) []byte {
 	b = le.AppendUint32(b, d.parent)
 	b = le.AppendUint16(b, uint16(len(d.index)))
 	b = le.AppendUint16(b, off)
-	b = le.AppendUint32(b, none32)
+	b = le.AppendUint32(b, n.xattr)
 	for _, e := range d.index {
 		b = le.AppendUint32(b, e.offset)
 		b = le.AppendUint32(b, e.piece)
@@ -199,7 +209,7 @@ func appendFile(b []byte, n *inode) []byte {
 	le := binary.LittleEndian
 	// The basic form has no link count and 32 bits for size and start. Holes
 	// would do with it, but only the extended form lets du see them.
-	if n.nlink == 1 && n.sparse == 0 && n.size <= math.MaxUint32 && n.start <= math.MaxUint32 {
+	if n.nlink == 1 && n.sparse == 0 && n.xattr == none32 && n.size <= math.MaxUint32 && n.start <= math.MaxUint32 {
 		b = le.AppendUint32(b, uint32(n.start))
 		b = le.AppendUint32(b, n.frag)
 		b = le.AppendUint32(b, n.fragOff)
@@ -212,7 +222,7 @@ func appendFile(b []byte, n *inode) []byte {
 		b = le.AppendUint32(b, n.nlink)
 		b = le.AppendUint32(b, n.frag)
 		b = le.AppendUint32(b, n.fragOff)
-		b = le.AppendUint32(b, none32)
+		b = le.AppendUint32(b, n.xattr)
 	}
 	for _, w := range n.words {
 		b = le.AppendUint32(b, w)

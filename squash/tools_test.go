@@ -31,7 +31,11 @@ func (m *memory) reader() *bytes.Reader { return bytes.NewReader(m.b) }
 func buildBytes(t testing.TB, src fs.FS, opts *squash.Options) []byte {
 	t.Helper()
 	var m memory
-	require.NoError(t, squash.Build(context.Background(), &m, src, opts))
+	from := squash.FromFS(src)
+	if s, ok := src.(squash.Source); ok {
+		from = s
+	}
+	require.NoError(t, squash.Build(context.Background(), &m, from, opts))
 	require.Zero(t, len(m.b)%4096)
 	return m.b
 }

@@ -39,6 +39,9 @@ func text(n int) []byte {
 // keep. Hard links appear as the first name of the file.
 func describe(t testing.TB, fsys fs.FS) map[string]string {
 	t.Helper()
+	if src, ok := fsys.(squash.Source); ok {
+		return describeEntries(t, src)
+	}
 	out := map[string]string{}
 	first := map[string]string{}
 	require.NoError(t, fs.WalkDir(fsys, ".", func(name string, de fs.DirEntry, err error) error {
@@ -55,7 +58,7 @@ func describe(t testing.TB, fsys fs.FS) map[string]string {
 			st = *s
 		case *syscall.Stat_t:
 			st = squash.Stat{Uid: s.Uid, Gid: s.Gid, Major: unix.Major(uint64(s.Rdev)), Minor: unix.Minor(uint64(s.Rdev)),
-				Nlink: uint32(s.Nlink), Ino: s.Ino, Dev: s.Dev}
+				Nlink: uint32(s.Nlink), Ino: s.Ino, Dev: uint64(s.Dev)}
 		}
 		mtime := fi.ModTime()
 		if mtime.IsZero() {
@@ -99,6 +102,61 @@ func describe(t testing.TB, fsys fs.FS) map[string]string {
 		out[name] = line
 		return nil
 	}))
+	return out
+}
+
+// dirFS is a directory, to describe with extended attributes and all names.
+type dirTree struct {
+	fs.FS
+	squash.Source
+}
+
+func dirFS(path string) fs.FS { return dirTree{os.DirFS(path), squash.Dir(path)} }
+
+func describeEntries(t testing.TB, src squash.Source) map[string]string {
+	t.Helper()
+	out := map[string]string{}
+	first := map[string]string{}
+	names := map[string]int{}
+	for e, err := range src.Entries(t.Context()) {
+		require.NoError(t, err)
+		mtime := e.ModTime
+		if mtime.IsZero() {
+			mtime = time.Unix(0, 0)
+		}
+		line := fmt.Sprintf("%v %d:%d mtime %d", e.Mode, e.Uid, e.Gid, mtime.Unix())
+		if e.Mode.Type()&fs.ModeDevice != 0 {
+			line += fmt.Sprintf(" dev %d:%d", e.Major, e.Minor)
+		}
+		if !e.Mode.IsDir() {
+			key := fmt.Sprint(e.Dev, e.Ino)
+			if e.Nlink > 1 && names[key] > 0 {
+				line += " = " + first[key]
+			}
+			names[key]++
+			first[key] = e.Path
+			line += fmt.Sprintf(" links %d", max(e.Nlink, 1))
+		}
+		switch {
+		case e.Mode&fs.ModeSymlink != 0:
+			line += " -> " + e.Target
+		case e.Mode.IsRegular():
+			f, err := e.Open()
+			require.NoError(t, err)
+			h := sha256.New()
+			n, err := io.Copy(h, f)
+			require.NoError(t, err, e.Path)
+			require.NoError(t, f.Close())
+			line += fmt.Sprintf(" %d bytes %x", n, h.Sum(nil)[:8])
+			if n != e.Size {
+				line += fmt.Sprintf(" but size %d", e.Size)
+			}
+		}
+		for _, name := range slices.Sorted(maps.Keys(e.Xattrs)) {
+			line += fmt.Sprintf(" %s=%q", name, e.Xattrs[name])
+		}
+		out[e.Path] = line
+	}
 	return out
 }
 
@@ -178,6 +236,37 @@ func torture(t testing.TB, block int) string {
 	mkdir(deep)
 	put(deep+"leaf", []byte("leaf"))
 	put(strings.Repeat("n", 255), []byte("long"))
+	put("bin\xff\xfe", []byte("not UTF-8"))
+	mkdir("bin\xff")
+	put("bin\xff/in", []byte("below"))
+
+	put("dup1", text(5*block/2))
+	put("dup2", text(5*block/2))
+	put("dup3", append(text(2*block), "other tail"...))
+	put("dup4", noise(9, 3*block+100))
+	put("dup5", noise(9, 3*block+100))
+
+	attr := func(name, attr, value string) {
+		t.Helper()
+		require.NoError(t, unix.Lsetxattr(at(name), attr, []byte(value), 0))
+	}
+	attr("h1", "user.comment", "hello")
+	attr("h1", "trusted.t", "tv")
+	attr("h1", "security.selinux", "system_u:object_r:bin_t:s0")
+	attr("h1", "user.empty", "")
+	attr("h1", "user.bin", "\x00\xff\n")
+	for _, name := range []string{"dup1", "dup2", "emptydir2", "empty"} {
+		attr(name, "user.big", strings.Repeat("Q", 3000))
+		attr(name, "user.name", name)
+	}
+	for _, name := range []string{"null", "maxdev", "fifo", "socket", "rel", "longlink", "sub"} {
+		attr(name, "trusted.on", name)
+	}
+	mkdir("manyattr")
+	for i := range 900 {
+		put(fmt.Sprintf("manyattr/x%d", i), nil)
+		attr(fmt.Sprintf("manyattr/x%d", i), fmt.Sprintf("user.k%d", i%7), strings.Repeat("v", i%50)+fmt.Sprint(i))
+	}
 	for _, n := range []string{"A", "a", "B", "_", "-", ".x", "a.b", "a-b", "a b", "é", "~", "new\nline", "\x01ctl", "ünï→"} {
 		mkdir("order")
 		put("order/"+n, []byte(n))

@@ -158,7 +158,7 @@ func Example_imageToExport() {
 	defer os.RemoveAll(dir)
 	file := dir + "/root.squashfs"
 	tree := fstest.MapFS{"etc/hostname": {Data: []byte("node01\n"), Mode: 0o644}}
-	if err := squash.BuildFile(context.Background(), file, tree, nil); err != nil {
+	if err := squash.BuildFile(context.Background(), file, squash.FromFS(tree), nil); err != nil {
 		fmt.Println(err)
 		return
 	}

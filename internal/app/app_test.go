@@ -427,7 +427,7 @@ func TestTruncatedCopy(t *testing.T) {
 	_, _ = rand.Read(noise)
 	tree := fstest.MapFS{"srv/data": {Data: noise}}
 	file := filepath.Join(dir, "x.squashfs")
-	require.NoError(t, squash.BuildFile(t.Context(), file, tree, nil))
+	require.NoError(t, squash.BuildFile(t.Context(), file, squash.FromFS(tree), nil))
 	ext := make([]byte, 1<<20)
 	binary.LittleEndian.PutUint32(ext[1024+4:], 1024) // blocks of 1 KiB
 	binary.LittleEndian.PutUint16(ext[1024+56:], 0xef53)

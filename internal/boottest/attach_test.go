@@ -36,7 +36,7 @@ func TestAttach(t *testing.T) {
 	marker := random()
 	tree, err := guest.Root(marker)
 	require.NoError(t, err)
-	require.NoError(t, squash.BuildFile(t.Context(), filepath.Join(dir, "root.squashfs"), tree, nil))
+	require.NoError(t, squash.BuildFile(t.Context(), filepath.Join(dir, "root.squashfs"), squash.FromFS(tree), nil))
 	web, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	hs := &http.Server{Handler: http.FileServer(http.Dir(dir))}

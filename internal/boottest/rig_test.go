@@ -71,7 +71,7 @@ func newRigWith(t *testing.T, kernel, initrd string) *rig {
 	}
 	tree, err := guest.Root(r.marker)
 	require.NoError(t, err)
-	require.NoError(t, squash.BuildFile(t.Context(), r.dir+"/demo.squashfs", tree, nil))
+	require.NoError(t, squash.BuildFile(t.Context(), r.dir+"/demo.squashfs", squash.FromFS(tree), nil))
 	r.pool = dhcp.Pool{Prefix: r.lab.Network().Masked(), ServerID: r.lab.Addr()}
 	r.mount("", r.dir)
 	return r

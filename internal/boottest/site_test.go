@@ -73,7 +73,7 @@ func makeSite(t *testing.T) *site {
 	s.copy(initrd, "boot/initrd.img")
 	tree, err := guest.Root(s.marker)
 	require.NoError(t, err)
-	require.NoError(t, squash.BuildFile(t.Context(), s.path("demo.squashfs"), tree, nil))
+	require.NoError(t, squash.BuildFile(t.Context(), s.path("demo.squashfs"), squash.FromFS(tree), nil))
 	require.NoError(t, guest.WriteTree(s.path("tree"), tree))
 	require.NoError(t, guest.Ext4(t.Context(), s.path("tree"), s.path("demo.ext4"), 64<<20))
 	return s

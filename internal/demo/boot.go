@@ -137,7 +137,7 @@ func newScene(ctx context.Context, p *printer) (_ *scene, err error) {
 		return nil, err
 	}
 	image := filepath.Join(s.dir, "demo.squashfs")
-	if err := squash.BuildFile(ctx, image, tree, nil); err != nil {
+	if err := squash.BuildFile(ctx, image, squash.FromFS(tree), nil); err != nil {
 		return nil, err
 	}
 	info, err := os.Stat(image)

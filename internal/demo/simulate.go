@@ -104,7 +104,7 @@ func prepare(ctx context.Context, dir string, p *printer) (image string, err err
 		return "", err
 	}
 	image = filepath.Join(dir, "demo.squashfs")
-	if err := squash.BuildFile(ctx, image, tree, nil); err != nil {
+	if err := squash.BuildFile(ctx, image, squash.FromFS(tree), nil); err != nil {
 		return "", err
 	}
 	info, err := os.Stat(image)

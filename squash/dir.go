@@ -1,0 +1,108 @@
+package squash
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"io/fs"
+	"iter"
+	"os"
+	"path"
+	"syscall"
+)
+
+// Dir is the directory at a path as a [Source]: with owners, device numbers,
+// hard links, extended attributes and names of any bytes on Linux, and as
+// [FromFS] sees it elsewhere. What cannot be read without root is an error.
+//
+// A file that is replaced while the tree is read, or is a link by then, is an
+// error too: nothing outside of the directory gets into the image.
+func Dir(root string) Source { return dirSource(root) }
+
+type dirSource string
+
+func (s dirSource) Entries(ctx context.Context) iter.Seq2[*Entry, error] {
+	return func(yield func(*Entry, error) bool) {
+		fi, err := os.Stat(string(s))
+		if err != nil {
+			yield(nil, fmt.Errorf("squash: the source's root: %w", err))
+			return
+		}
+		e, err := s.entry(".", fi)
+		if !yield(e, err) || err != nil {
+			return
+		}
+		s.walk(ctx, ".", yield)
+	}
+}
+
+func (s dirSource) walk(ctx context.Context, dir string, yield func(*Entry, error) bool) bool {
+	fail := func(err error) bool { yield(nil, err); return false }
+	if err := context.Cause(ctx); err != nil {
+		return fail(err)
+	}
+	list, err := os.ReadDir(s.path(dir))
+	if err != nil {
+		return fail(wrapPath(dir, err))
+	}
+	var dirs []string
+	for _, de := range list {
+		full := path.Join(dir, de.Name())
+		fi, err := de.Info()
+		if err != nil {
+			return fail(wrapPath(full, err))
+		}
+		e, err := s.entry(full, fi)
+		if err != nil {
+			return fail(wrapPath(full, err))
+		}
+		if !yield(e, nil) {
+			return false
+		}
+		if fi.IsDir() {
+			dirs = append(dirs, full)
+		}
+	}
+	for _, d := range dirs {
+		if !s.walk(ctx, d, yield) {
+			return false
+		}
+	}
+	return true
+}
+
+func (s dirSource) path(name string) string { return string(s) + "/" + name }
+
+func (s dirSource) entry(name string, fi fs.FileInfo) (*Entry, error) {
+	e := &Entry{Path: name, Mode: fi.Mode(), ModTime: fi.ModTime()}
+	e.Stat, _ = statOf(fi)
+	var err error
+	if e.Xattrs, err = sysXattrs(s.path(name)); err != nil {
+		return nil, err
+	}
+	switch kindOf(e.Mode) {
+	case kindFile:
+		e.Size = fi.Size()
+		e.Open = func() (io.ReadCloser, error) { return s.open(name, fi) }
+	case kindSymlink:
+		e.Target, err = os.Readlink(s.path(name))
+	}
+	return e, err
+}
+
+// open opens the file that was listed and no other.
+func (s dirSource) open(name string, was fs.FileInfo) (io.ReadCloser, error) {
+	f, err := os.OpenFile(s.path(name), os.O_RDONLY|syscall.O_NONBLOCK|noFollow, 0)
+	if err != nil {
+		return nil, err
+	}
+	fi, err := f.Stat()
+	if err == nil && !os.SameFile(fi, was) {
+		err = fmt.Errorf("another file stands here than when the tree was listed; build from a tree at rest")
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return f, nil
+}
