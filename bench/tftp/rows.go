@@ -1,0 +1,220 @@
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+	"math"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// A row is a load. Its values are MB/s, CPU seconds per GiB, the share of the
+// window's limit in per cent, the share of clients that got all, in per cent,
+// and the server's memory for each transfer in KiB.
+type row struct {
+	id, what string
+	file     string
+	blk, win int
+	clients  int
+	finish   bool // it takes as long as it takes
+	limit    float64
+	oneWay   time.Duration
+	loss     float64
+	once     bool
+	shared   float64 // KiB of memory that are all transfers'
+	kinds    []string
+	lines    []line
+}
+
+const (
+	rate = iota
+	cpu
+	share
+	done
+	mem
+)
+
+type line struct {
+	value int
+	goals []goal
+}
+
+// goal compares ours, or ours in one-port mode, with a peer.
+type goal struct {
+	op    string
+	limit float64
+	peer  string // a kind, "best" of the peers, or nothing
+	mine  string // a kind, or nothing for ours
+}
+
+var (
+	lockstep = []string{ours, oursOne, hpa, dnsmasq, atftpd, pinTFTP}
+	windows  = []string{ours, oursOne, dnsmasq, atftpd}
+)
+
+var rows = makeRows()
+
+func makeRows() (rows []row) {
+	loop := func(id string, blk, win, clients int, file string, kinds []string, lines ...line) {
+		what := fmt.Sprintf("%d clients, 4 MiB each", clients)
+		if clients == 1 {
+			what = "one client"
+		}
+		rows = append(rows, row{id: id, what: fmt.Sprintf("%s, blksize %d, window %d, loopback", what, blk, win), file: file, blk: blk, win: win,
+			clients: clients, finish: clients > 1, kinds: kinds, lines: lines})
+	}
+	best := func(x float64) []goal { return []goal{{op: ">=", limit: x, peer: "best"}} }
+	loop("lo1-512", 512, 1, 1, "64M", lockstep, line{rate, best(0.95)}, line{cpu, nil})
+	loop("lo1-w1", 1468, 1, 1, "64M", lockstep, line{rate, best(0.95)}, line{cpu, nil})
+	for _, w := range []struct {
+		win  int
+		goal float64
+	}{{4, 1}, {16, 1.3}, {64, 1.8}} {
+		loop(fmt.Sprintf("lo1-w%d", w.win), 1468, w.win, 1, "64M", windows, line{rate, best(w.goal)}, line{cpu, nil})
+	}
+	onePort := goal{op: "<=", limit: 1.15, peer: ours, mine: oursOne}
+	loop("lo64-w1", 1468, 1, 64, "4M", lockstep,
+		line{rate, []goal{{op: ">=", limit: 1, peer: dnsmasq}, {op: ">=", limit: 1.4, peer: atftpd}, {op: ">=", limit: 1.4, peer: hpa}}},
+		line{cpu, []goal{onePort}})
+	for _, w := range []struct {
+		win                       int
+		rate, cpu                 float64
+		fromAtftpd, cpuFromAtftpd float64 // dnsmasq's figure over atftpd's, where dnsmasq has windows
+	}{{4, 1.9, 0.5, 1.43, 0.67}, {16, 2.8, 0.35, 1.34, 0.74}, {64, 3.2, 0.3, 1.23, 0.82}} {
+		loop(fmt.Sprintf("lo64-w%d", w.win), 1468, w.win, 64, "4M", windows,
+			line{rate, []goal{{op: ">=", limit: w.rate, peer: dnsmasq}, {op: ">=", limit: math.Round(w.rate*w.fromAtftpd*100) / 100, peer: atftpd}}},
+			line{cpu, []goal{{op: "<=", limit: w.cpu, peer: dnsmasq}, {op: "<=", limit: math.Round(w.cpu*w.cpuFromAtftpd*100) / 100, peer: atftpd}, onePort}})
+	}
+	for _, ms := range []int{1, 10} {
+		for _, win := range []int{4, 16, 64} {
+			rows = append(rows, row{id: fmt.Sprintf("delay%d-w%d", ms, win), what: fmt.Sprintf("one client, RTT %d ms, window %d", ms, win),
+				file: "64M", blk: 1468, win: win, clients: 1, oneWay: time.Duration(ms) * time.Millisecond / 2, kinds: windows,
+				lines: []line{{rate, best(1)}, {share, []goal{{op: ">=", limit: 95}}}, {cpu, nil}}})
+		}
+	}
+	for _, l := range []struct {
+		loss  float64
+		goals [3]float64
+	}{{0.001, [3]float64{1.1, 1.4, 4}}, {0.01, [3]float64{1.5, 1.4, 1.5}}} {
+		for i, win := range []int{1, 4, 16} {
+			kinds := windows
+			if win == 1 {
+				kinds = lockstep
+			}
+			rows = append(rows, row{id: fmt.Sprintf("loss%g-w%d", l.loss*100, win),
+				what: fmt.Sprintf("8 clients, 4 MiB each, RTT 1 ms, %g %% lost both ways, window %d", l.loss*100, win),
+				file: "4M", blk: 1468, win: win, clients: 8, limit: 15, loss: l.loss, oneWay: time.Millisecond / 2, kinds: kinds,
+				lines: []line{{rate, best(l.goals[i])}, {cpu, nil}}})
+		}
+	}
+	for _, m := range []struct {
+		id, what, file string
+		clients, win   int
+	}{{"many-1000", "1,000 clients at once, 64 KiB", "64K", 1000, 1}, {"many-200", "200 clients at once, 60 MiB, window 16", "60M", 200, 16}} {
+		shared := 0.0
+		if m.file == "60M" {
+			shared = 60 << 10
+		}
+		rows = append(rows, row{id: m.id, what: m.what, file: m.file, blk: 1468, win: m.win, clients: m.clients, finish: true, once: true, shared: shared,
+			kinds: []string{ours, oursOne}, lines: []line{{done, []goal{{op: ">=", limit: 100}, {op: ">=", limit: 100, mine: oursOne}}},
+				{mem, []goal{{op: "<=", limit: 16}, {op: "<=", limit: 16, mine: oursOne}}}, {rate, nil}}})
+	}
+	return rows
+}
+
+var names = []string{rate: "MB/s", cpu: "CPU s/GiB", share: "% of the window's limit", done: "% complete", mem: "KiB a transfer"}
+
+func (r *row) show(v []float64) string {
+	var s []string
+	for _, l := range r.lines {
+		s = append(s, fmt.Sprintf("%.4g %s", v[l.value], names[l.value]))
+	}
+	return strings.Join(s, ", ")
+}
+
+// try takes a sample, and how many CPUs others used meanwhile.
+func (b *bench) try(r *row, kind string) (values []float64, foreign float64, err error) {
+	addr, from := "127.0.0.1", b.lab.server
+	if err := b.lab.setLink(r.oneWay, r.loss); err != nil {
+		return nil, 0, err
+	}
+	if r.oneWay > 0 {
+		addr, from = serverAddr, b.lab.client
+	}
+	s, err := b.start(kind, addr)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer s.stop()
+	secs := b.secs
+	if r.finish {
+		secs = 100
+	} else if r.limit > 0 {
+		secs = r.limit
+	}
+	before, peak := s.memory(), 0.0
+	stop, watched := make(chan struct{}), sync.WaitGroup{}
+	if r.once {
+		watched.Go(func() { // ends with the load
+			for {
+				select {
+				case <-stop:
+					return
+				case <-time.After(20 * time.Millisecond):
+					peak = max(peak, s.memory())
+				}
+			}
+		})
+	}
+	cpu0, busy0, own0 := s.cpu(), busy(), own()
+	got, err := b.measure(r, addr, from, r.clients, secs)
+	cpu1, busy1, own1 := s.cpu(), busy(), own()
+	close(stop)
+	watched.Wait()
+	if err != nil {
+		return nil, 0, err
+	}
+	bytes, took := got[0], got[1]
+	if bytes == 0 {
+		return nil, 0, fmt.Errorf("nothing came: %s", s.log.String())
+	}
+	foreign = max(0, (busy1-busy0)-(cpu1-cpu0)-(own1-own0)-got[6]) / took
+	values = []float64{rate: bytes / 1e6 / took, cpu: (cpu1 - cpu0) / bytes * (1 << 30), done: got[2] / float64(r.clients) * 100, mem: max(0, peak-before-r.shared) / float64(r.clients),
+		share: bytes / took / (float64(r.win*r.blk) / (got[5] / 1e6)) * 100}
+	return values, foreign, nil
+}
+
+// measure runs the load on CPU 0.
+func (b *bench) measure(r *row, addr, from string, clients int, secs float64) ([]float64, error) {
+	cmd := exec.Command("ip", "netns", "exec", from, "taskset", "-c", "0", b.load, addr, r.file, filepath.Join(b.dir, "root", r.file),
+		strconv.Itoa(r.blk), strconv.Itoa(r.win), strconv.Itoa(clients), fmt.Sprint(secs), "1000")
+	var log strings.Builder
+	cmd.Stderr = &log
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("load: %w: %s", err, log.String())
+	}
+	var got []float64
+	for f := range strings.FieldsSeq(string(out)) {
+		v, err := strconv.ParseFloat(f, 64)
+		if err != nil {
+			return nil, err
+		}
+		got = append(got, v)
+	}
+	if len(got) != 8 {
+		return nil, fmt.Errorf("load said %q", out)
+	}
+	if got[7] < float64(min(r.win, 32)) { // dnsmasq's limit
+		return nil, fmt.Errorf("a window of %v is all it grants", got[7])
+	}
+	if got[3] > 0 {
+		return nil, fmt.Errorf("%v clients failed: %.200s", got[3], log.String())
+	}
+	return got, nil
+}
