@@ -43,7 +43,7 @@ func TestClockOfAChattyClient(t *testing.T) {
 						}
 						require.True(t, bytes.Equal(file, got))
 						require.NoError(t, l.res.next(t).Err)
-						if most := blocks+blocks/4+3*window*(blocks/every); sent > most {
+						if most := blocks + blocks/4 + 3*window*(blocks/every); sent > most {
 							t.Errorf("%d datagrams, more than %d", sent, most)
 						}
 					})

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	pin "github.com/pin/tftp/v3"
 	"github.com/stretchr/testify/require"
 )
 
@@ -145,18 +146,28 @@ func TestUploadWithRealClients(t *testing.T) {
 	for _, n := range sizes {
 		src := filepath.Join(t.TempDir(), "src")
 		require.NoError(t, os.WriteFile(src, content(n), 0o600))
-		name := fmt.Sprint("curl", n)
-		out, err := exec.Command(need(t, "curl"), "-sS", "--max-time", "60", "-T", src, fmt.Sprintf("tftp://%s/%s", addr, name)).CombinedOutput()
-		require.NoError(t, err, string(out))
-		got, err := os.ReadFile(filepath.Join(dir, name))
+		host, port := addr.Addr().String(), fmt.Sprint(addr.Port())
+		for tool, args := range map[string][]string{
+			"curl":    {"-sS", "--max-time", "60", "-T", src, fmt.Sprintf("tftp://%s/curl%d", addr, n)},
+			"busybox": {"tftp", "-p", "-b", "1000", "-l", src, "-r", fmt.Sprint("busybox", n), host, port},
+			"tftp":    {host, port, "-m", "octet", "-c", "put", src, fmt.Sprint("tftp", n)},
+			"atftp":   {"--option", "blksize 1000", "--option", "windowsize 4", "-p", "-l", src, "-r", fmt.Sprint("atftp", n), host, port},
+		} {
+			out, err := exec.Command(need(t, tool), args...).CombinedOutput()
+			require.NoError(t, err, string(out))
+			got, err := os.ReadFile(filepath.Join(dir, fmt.Sprint(tool, n)))
+			require.NoError(t, err, string(out))
+			require.True(t, bytes.Equal(content(n), got), "%s %d", tool, n)
+		}
+		c, err := pin.NewClient(addr.String())
 		require.NoError(t, err)
-		require.True(t, bytes.Equal(content(n), got), name)
-
-		name = fmt.Sprint("busybox", n)
-		out, err = exec.Command(need(t, "busybox"), "tftp", "-p", "-b", "1000", "-l", src, "-r", name, addr.Addr().String(), fmt.Sprint(addr.Port())).CombinedOutput()
-		require.NoError(t, err, string(out))
-		got, err = os.ReadFile(filepath.Join(dir, name))
+		c.SetBlockSize(1000)
+		w, err := c.Send(fmt.Sprint("pin", n), "octet")
 		require.NoError(t, err)
-		require.True(t, bytes.Equal(content(n), got), name)
+		_, err = w.ReadFrom(bytes.NewReader(content(n)))
+		require.NoError(t, err)
+		got, err := os.ReadFile(filepath.Join(dir, fmt.Sprint("pin", n)))
+		require.NoError(t, err)
+		require.True(t, bytes.Equal(content(n), got))
 	}
 }
