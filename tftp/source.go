@@ -177,8 +177,8 @@ func (s *source) read(n int64) *segment {
 		g.filled = true
 		waiting := g.waiting
 		g.waiting = nil
-		if g.err != nil && s.stream == nil {
-			delete(s.segs, n) // the next one that asks tries again
+		if g.err != nil {
+			delete(s.segs, n) // the next one that asks tries again; a failed stream fails again
 		}
 		s.mu.Unlock()
 		if s.shared && g.err == nil {

@@ -198,10 +198,16 @@ func (e *epoll) reply(d datagram, b []byte) error {
 }
 
 func (u *udpLink) send(b []byte, size int) (n int, err error) {
+	limit := max(1, min(maxSegments, maxGSO/size))
+	chunk := limit
+	if len(b) > size && u.p.lone {
+		chunk = 1 // the client wakes up over the first ones while we send the rest
+	}
 	for n < len(b) {
 		most := size
 		if !u.plain {
-			most = size * max(1, min(maxSegments, maxGSO/size))
+			most = size * min(chunk, limit)
+			chunk *= 2
 		}
 		part := b[n:min(n+most, len(b))]
 		switch errno := u.write(part, size); errno {

@@ -30,6 +30,7 @@ const (
 )
 
 func newLab() (*lab, error) {
+	runtime.GOMAXPROCS(16) // the link's threads sleep in system calls
 	l := &lab{server: fmt.Sprintf("bts%d", os.Getpid()), client: fmt.Sprintf("btc%d", os.Getpid())}
 	for _, ns := range []string{l.server, l.client} {
 		if err := ip("netns", "add", ns); err != nil {

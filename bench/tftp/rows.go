@@ -106,7 +106,7 @@ func makeRows() (rows []row) {
 			if win == 1 {
 				kinds = lockstep
 			}
-			rows = append(rows, row{id: fmt.Sprintf("loss%g-w%d", l.loss*100, win),
+			rows = append(rows, row{id: fmt.Sprintf("drop%g-w%d", l.loss*100, win),
 				what: fmt.Sprintf("8 clients, 4 MiB each, RTT 1 ms, %g %% lost both ways, window %d", l.loss*100, win),
 				file: "4M", blk: 1468, win: win, clients: 8, limit: 15, loss: l.loss, oneWay: time.Millisecond / 2, kinds: kinds,
 				lines: []line{{rate, best(l.goals[i])}, {cpu, nil}}})
