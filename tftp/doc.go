@@ -47,8 +47,10 @@
 // traffic of their own (RFC 1123 section 4.2.3.1).
 //
 // On Linux with a [*net.UDPConn] a window goes out in one system call (UDP
-// segmentation), and packets are handled on the thread that received them. Any
-// other conn and system works, with one port for all.
+// segmentation), and packets are handled on the thread that received them: one
+// thread for OnePort, else up to four, and one less than there are processors,
+// so that a busy server leaves one to the rest of the program. Any other conn
+// and system works, with one port for all.
 //
 // # What the server does about its peers
 //

@@ -9,8 +9,8 @@ import (
 )
 
 // Handler decides which file a client gets; an [Uploader] takes files besides.
-// The server calls it once for each
-// read request, concurrently for different requests, and does the sending.
+// The server calls it once for each read request, concurrently for different
+// requests, and does the sending.
 //
 // An error says why there is no file, and its kind chooses the ERROR packet
 // (RFC 1350 section 5): [fs.ErrNotExist] is code 1, [fs.ErrPermission] is code
@@ -30,7 +30,7 @@ type HandlerFunc func(ctx context.Context, r *Request) (File, error)
 // OpenTFTP calls f.
 func (f HandlerFunc) OpenTFTP(ctx context.Context, r *Request) (File, error) { return f(ctx, r) }
 
-// Request is one client's wish to read a file. The handler must not change it.
+// Request is one client's wish to read or to send a file. The handler must not change it.
 type Request struct {
 	// Name is the file asked for, as a path that satisfies [fs.ValidPath]:
 	// slash-separated, relative to the root of the tree, "." for the root

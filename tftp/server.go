@@ -21,7 +21,8 @@ const (
 	defaultMaxWindow = 64
 )
 
-// Server answers read requests. Its exported fields are the options; they must
+// Server answers read requests, and write requests where its Handler is an
+// [Uploader]. Its exported fields are the options; they must
 // not change while it serves, and the server never writes to them. The zero
 // value works: it listens on port 69 and has no files. All methods may be
 // called concurrently.
@@ -133,7 +134,7 @@ func (s *Server) ListenAndServe() error {
 // and the MTU bounds its block size; any other conn chooses the address, all
 // transfers stay on it, and an MTU of 1500 is assumed. conn must have UDP
 // addresses. Sockets of transfers are made in the network namespace of the
-// process.
+// process: for a conn of another one set OnePort.
 func (s *Server) Serve(conn net.PacketConn) error {
 	s.mu.Lock()
 	if s.closing {

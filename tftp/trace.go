@@ -9,15 +9,16 @@ import (
 // nil. They are called synchronously and concurrently, so they must be quick
 // and safe for that.
 type Trace struct {
-	// Request is called for each read request, before the handler.
+	// Request is called for each request, before the handler.
 	Request func(r *Request)
 
 	// Done is called once for each Request, when all is over.
 	Done func(r *Request, res Result)
 
 	// Refused is called for a datagram that reaches no handler, and says why:
-	// [ErrLimit], [ErrDuplicate], an [*Error] (malformed, a write request) or
-	// fs.ErrPermission (a name that leads out of the tree).
+	// [ErrLimit], [ErrDuplicate], an [*Error] (malformed, or a write request
+	// where nobody takes uploads) or fs.ErrPermission (a name that leads out of
+	// the tree).
 	Refused func(peer netip.AddrPort, err error)
 }
 
