@@ -98,8 +98,8 @@ func checkPolicy(ctx context.Context, h Handler, self netip.Addr, proxy, port401
 		}
 		file := offeredFile(reply)
 		switch platform := r.Platform(); platform {
-		case PlatformIPXE, PlatformGPXE:
-			if isIPXE(file) {
+		case PlatformIPXE:
+			if isIPXE(file) { // gPXE may load iPXE in its place
 				add(f, "it is told to load %s, which is iPXE, again and again: put a rule with the script for platform %q before the one that loads iPXE", file, platform)
 			}
 		case PlatformHTTP:
@@ -156,7 +156,7 @@ func isIPXE(file string) bool {
 	name := strings.ToLower(path.Base(file))
 	switch path.Ext(name) {
 	case ".kpxe", ".kkpxe", ".kkkpxe", ".pxe", ".efi":
-		return strings.Contains(name, "ipxe") || strings.Contains(name, "gpxe") || strings.HasPrefix(name, "undionly") || strings.HasPrefix(name, "snponly") || strings.HasPrefix(name, "snp.")
+		return strings.Contains(name, "ipxe") || strings.HasPrefix(name, "undionly") || strings.HasPrefix(name, "snponly") || strings.HasPrefix(name, "snp.")
 	}
 	return false
 }
