@@ -27,6 +27,9 @@ type Network struct {
 
 	shared   dhcp.SharedNetwork
 	policies []*dhcp.BootPolicy // one for each of Pools
+	// refuse is asked before anything happens; adjust changes the reply.
+	refuse func(r *dhcp.Request) bool
+	adjust func(pool int, r *dhcp.Request, reply *dhcpv4.DHCPv4) error
 }
 
 var (
@@ -58,6 +61,9 @@ type replyKey struct{}
 // ServeDHCP implements [dhcp.Handler]. The subnet of the address that a client
 // gets decides what it boots.
 func (n *Network) ServeDHCP(ctx context.Context, r *dhcp.Request) (*dhcpv4.DHCPv4, error) {
+	if n.refuse != nil && n.refuse(r) {
+		return nil, nil
+	}
 	reply, err := n.shared.ServeDHCP(ctx, r)
 	if reply == nil || err != nil {
 		return reply, err
@@ -70,12 +76,15 @@ func (n *Network) ServeDHCP(ctx context.Context, r *dhcp.Request) (*dhcpv4.DHCPv
 	if i < 0 {
 		return reply, nil
 	}
+	if err := n.adjust(i, r, reply); err != nil {
+		return nil, err
+	}
 	return n.policies[i].ServeDHCP(context.WithValue(ctx, replyKey{}, reply), r)
 }
 
 // finish puts the parts together when all fields are set.
-func (n *Network) finish(boot func(pool int) func(context.Context, *dhcp.Request) (dhcp.Boot, error), o *Options) {
-	n.shared.Pools = n.Pools
+func (n *Network) finish(adjust func(pool int, r *dhcp.Request, reply *dhcpv4.DHCPv4) error, boot func(pool int) func(context.Context, *dhcp.Request) (dhcp.Boot, error), o *Options) {
+	n.shared.Pools, n.adjust = n.Pools, adjust
 	for i := range n.Pools {
 		n.policies = append(n.policies, &dhcp.BootPolicy{
 			Logger: o.Logger, Boot: boot(i),

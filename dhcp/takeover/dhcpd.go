@@ -24,8 +24,7 @@ import (
 // server-name, lease times, authoritative, and what is allowed or denied of
 // booting, bootp and unknown clients. Host names are resolved once, now.
 //
-// What a condition sets is told to clients that boot; all others get what is
-// set outside of conditions. The value of an inner block goes before that of
+// The value of an inner block goes before that of
 // an outer one, a host's before a class's before a pool's or subnet's.
 func DHCPD(ctx context.Context, file string, data []byte, o *Options) (*Config, error) {
 	nodes, p, err := parseBlocks(file, data)

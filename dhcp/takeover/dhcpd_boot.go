@@ -12,32 +12,46 @@ import (
 	"github.com/seed-3ec230fa/diskless/dhcp"
 )
 
-// boot evaluates the statements for one request in a subnet.
-func (t *taker) boot(d *subnetDecl) func(context.Context, *dhcp.Request) (dhcp.Boot, error) {
+func (t *taker) hostTable() map[string]*hostDecl {
 	hosts := make(map[string]*hostDecl)
 	for _, h := range t.hosts {
-		if h.hw != nil {
-			hosts["hw"+string(h.hw)] = h
-		} else {
-			hosts["id"+string(h.id)] = h
+		key := "hw" + string(h.hw)
+		if h.hw == nil {
+			key = "id" + string(h.id)
+		}
+		if hosts[key] == nil {
+			hosts[key] = h
 		}
 	}
+	return hosts
+}
+
+// evaluate runs the statements for one request in a subnet.
+func (t *taker) evaluate(d *subnetDecl, hosts map[string]*hostDecl, r *dhcp.Request) (*result, *hostDecl) {
+	res := newResult()
+	res.run(r, d.scope.chain())
+	for _, c := range t.classes {
+		if c.match(r) {
+			r.Note("class %q", c.name)
+			res.run(r, c.scope.chain()[1:]) // the global scope has been seen to
+		}
+	}
+	h := hosts["hw"+string(r.ClientHWAddr)]
+	if h == nil {
+		h = hosts["id"+string(r.Options.Get(dhcpv4.OptionClientIdentifier))]
+	}
+	if h != nil {
+		r.Note("host %s", h.name)
+		res.run(r, h.scope.chain()[1:])
+	}
+	return res, h
+}
+
+// boot is what the statements say about booting.
+func (t *taker) boot(d *subnetDecl, hosts map[string]*hostDecl) func(context.Context, *dhcp.Request) (dhcp.Boot, error) {
 	return func(_ context.Context, r *dhcp.Request) (dhcp.Boot, error) {
-		res := newResult()
-		res.run(r, d.scope.chain())
-		for _, c := range t.classes {
-			if c.match(r) {
-				r.Note("class %q", c.name)
-				res.run(r, c.scope.chain()[1:]) // the global scope has been seen to
-			}
-		}
-		h := hosts["hw"+string(r.ClientHWAddr)]
-		if h == nil {
-			h = hosts["id"+string(r.Options.Get(dhcpv4.OptionClientIdentifier))]
-		}
+		res, h := t.evaluate(d, hosts, r)
 		if h != nil {
-			r.Note("host %s", h.name)
-			res.run(r, h.scope.chain()[1:])
 			if v, ok := h.scope.param("booting"); ok && v.text == "false" {
 				return dhcp.Boot{}, nil
 			}
@@ -45,7 +59,6 @@ func (t *taker) boot(d *subnetDecl) func(context.Context, *dhcp.Request) (dhcp.B
 		if res.boot.File == "" && res.boot.RootPath == "" && r.Platform().WantsFile() {
 			return dhcp.Boot{}, fmt.Errorf("no filename for %v: %w", r.ClientHWAddr, fs.ErrNotExist)
 		}
-		res.boot.Options = res.conditional()
 		return res.boot, nil
 	}
 }
@@ -61,11 +74,11 @@ func (s *scope) chain() (list []*scope) {
 
 func newResult() *result { return &result{options: make(map[uint8]optionValue)} }
 
-// evaluate runs the statements of a scope and those around it; without a
-// request those that no condition guards.
-func evaluate(s *scope, r *dhcp.Request) *result {
+// outside runs the statements of a scope and those around it that no condition
+// guards.
+func outside(s *scope) *result {
 	res := newResult()
-	res.run(r, s.chain())
+	res.run(nil, s.chain())
 	return res
 }
 
@@ -110,15 +123,5 @@ func (res *result) own(outer *result) dhcpv4.Options {
 		was, ok := outer.options[code]
 		return ok && string(was.data) == string(v)
 	})
-	return o
-}
-
-func (res *result) conditional() dhcpv4.Options {
-	o := make(dhcpv4.Options)
-	for code, v := range res.options {
-		if v.conditional {
-			o[code] = v.data
-		}
-	}
 	return o
 }

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/insomniacslk/dhcp/dhcpv4"
+
 	"github.com/seed-3ec230fa/diskless/dhcp"
 )
 
@@ -35,7 +37,16 @@ func (t *taker) build(global *scope) {
 	}
 	for _, n := range t.config.Networks {
 		subnets := chains[n]
-		n.finish(func(i int) func(context.Context, *dhcp.Request) (dhcp.Boot, error) { return t.boot(subnets[i]) }, t.o)
+		hosts := t.hostTable()
+		n.finish(func(i int, r *dhcp.Request, reply *dhcpv4.DHCPv4) error {
+			res, _ := t.evaluate(subnets[i], hosts, r)
+			for code, v := range res.options {
+				if v.conditional {
+					reply.Options[code] = v.data
+				}
+			}
+			return nil
+		}, func(i int) func(context.Context, *dhcp.Request) (dhcp.Boot, error) { return t.boot(subnets[i], hosts) }, t.o)
 	}
 }
 
@@ -83,7 +94,7 @@ func (t *taker) pool(d *subnetDecl, placed map[*hostDecl]bool) *dhcp.Pool {
 	if text("ping-check") != "false" && text("ping-check") != "off" {
 		p.InUse = new(dhcp.Prober).InUse
 	}
-	res := evaluate(d.scope, nil)
+	res := outside(d.scope)
 	p.Options = res.plain()
 	// Its routers' addresses are no client's.
 	for routers := p.Options[3]; len(routers) >= 4; routers = routers[4:] {
@@ -109,8 +120,8 @@ func (t *taker) pool(d *subnetDecl, placed map[*hostDecl]bool) *dhcp.Pool {
 		if len(h.addrs) > 0 && !r.Addr.IsValid() {
 			continue // another subnet's
 		}
-		own := evaluate(h.scope, nil)
-		r.Options = own.own(evaluate(outermost(h.scope), nil))
+		own := outside(h.scope)
+		r.Options = own.own(outside(outermost(h.scope)))
 		if v, ok := h.scope.param("use-host-decl-names"); names || ok && on(v.text) {
 			r.Hostname = h.name
 		}

@@ -1,10 +1,10 @@
 // Package takeover reads the configurations of other DHCP servers, so that a
 // site can go over to package dhcp without writing everything anew: ISC's
-// dhcpd.conf and its leases, and Kea's host reservations.
+// dhcpd.conf and its leases, and the DHCP part of dnsmasq.conf.
 //
-// [DHCPD] returns a [Config], which is a [dhcp.Handler]: its pools,
+// [DHCPD] and [Dnsmasq] return a [Config], which is a [dhcp.Handler]: its pools,
 // reservations and options are those of package dhcp, and the conditions of
-// the file (if, elsif, else) are evaluated for each request as dhcpd does.
+// the file (if, elsif, else; tags) are evaluated for each request.
 //
 // What is not understood, or has no meaning here, is never dropped in silence:
 // it is in [Config.Notes], with line and column. Read them before you switch;

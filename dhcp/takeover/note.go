@@ -44,6 +44,9 @@ type Options struct {
 	// ServerID is the server's address (option 54), where the file does not
 	// say it.
 	ServerID netip.Addr
+	// Subnets are those of the server's interfaces, for ranges of dnsmasq that
+	// do not say theirs.
+	Subnets []netip.Prefix
 	// Store keeps the leases of all pools; nil is a memory store for each.
 	Store dhcp.LeaseStore
 	// Resolve finds the address of a host name in the file; nil asks the
