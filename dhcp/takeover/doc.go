@@ -2,7 +2,7 @@
 // site can go over to package dhcp without writing everything anew: ISC's
 // dhcpd.conf and its leases, and the DHCP part of dnsmasq.conf.
 //
-// [DHCPD] and [Dnsmasq] return a [Config], which is a [dhcp.Handler]: its pools,
+// [DHCPD], [Dnsmasq] and [Kea] return a [Config], which is a [dhcp.Handler]: its pools,
 // reservations and options are those of package dhcp, and the conditions of
 // the file (if, elsif, else; tags) are evaluated for each request.
 //
