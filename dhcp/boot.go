@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"encoding/binary"
 	"errors"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"strings"
+	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 )
@@ -36,6 +39,45 @@ type Boot struct {
 
 	// Hostname replaces option 12; empty leaves it as it is.
 	Hostname string
+
+	// PXE replaces what PXE clients are told in option 43, for menus and
+	// boot servers; nil has them load File at once.
+	PXE *PXE
+
+	// PXELINUX are options that only PXELINUX heeds; nil sends none.
+	PXELINUX *PXELINUX
+
+	// KeepSAN has iPXE keep its SAN device when booting from it fails (option
+	// 175, sub-option 8).
+	KeepSAN bool
+
+	// Options are sent besides, by number, and before all others.
+	Options dhcpv4.Options
+}
+
+// PXELINUX is the options 208 to 211 (RFC 5071). They are sent unasked: the
+// ROM that asks for options does not know them.
+type PXELINUX struct {
+	// ConfigFile (209) is the first configuration file that is tried.
+	ConfigFile string
+	// PathPrefix (210) is put before all file names; mostly it ends in "/".
+	PathPrefix string
+	// Reboot (211) is when the machine starts again after nothing booted, in
+	// whole seconds; 0 leaves it as it is.
+	Reboot time.Duration
+}
+
+func (p *PXELINUX) apply(reply *dhcpv4.DHCPv4) {
+	setOption(reply, dhcpv4.GenericOptionCode(208), []byte{0xf1, 0x00, 0x74, 0x7e})
+	if p.ConfigFile != "" {
+		setOption(reply, dhcpv4.GenericOptionCode(209), []byte(p.ConfigFile))
+	}
+	if p.PathPrefix != "" {
+		setOption(reply, dhcpv4.GenericOptionCode(210), []byte(p.PathPrefix))
+	}
+	if p.Reboot > 0 {
+		setOption(reply, dhcpv4.GenericOptionCode(211), binary.BigEndian.AppendUint32(nil, uint32(p.Reboot/time.Second)))
+	}
 }
 
 // BootPolicy is a [Handler] that adds the boot part to the OFFERs and ACKs of
@@ -51,7 +93,9 @@ type Boot struct {
 // "PXEClient" and option 43 with discovery control 8, without which they ask
 // port 4011 once more; HTTP clients get option 60 "HTTPClient" and a URL only;
 // iPXE and gPXE get option 175.176, which spares them the wait for a ProxyDHCP
-// server, and no option 60. Nothing of that is sent when there is nothing to boot.
+// server, and no option 60; Etherboot gets option 43 with its name; a Raspberry
+// Pi the menu that it looks for, from NextServer, where it takes its files by
+// names of its own. Nothing of that is sent when there is nothing to boot.
 type BootPolicy struct {
 	// Next makes the reply, typically a [Pool]. Required.
 	Next Handler
@@ -77,7 +121,7 @@ func (p *BootPolicy) ServeDHCP(ctx context.Context, r *Request) (*dhcpv4.DHCPv4,
 		return reply, err
 	}
 	switch reply.MessageType() {
-	case dhcpv4.MessageTypeOffer, dhcpv4.MessageTypeAck:
+	case dhcpv4.MessageTypeOffer, dhcpv4.MessageTypeAck, dhcpv4.MessageTypeNone: // the last is BOOTP
 	default:
 		return reply, nil
 	}
@@ -88,7 +132,7 @@ func (p *BootPolicy) ServeDHCP(ctx context.Context, r *Request) (*dhcpv4.DHCPv4,
 	boot, err := p.Boot(ctx, r)
 	if errors.Is(err, fs.ErrNotExist) {
 		if platform.WantsFile() {
-			p.warnOnce(r, "dhcp: no boot file for this client: add a rule for its architecture or platform, or an empty one to keep it from booting here", "err", err)
+			warnNoBoot(&p.warned, p.Logger, r, err)
 		}
 		return reply, nil
 	}
@@ -96,22 +140,30 @@ func (p *BootPolicy) ServeDHCP(ctx context.Context, r *Request) (*dhcpv4.DHCPv4,
 		return nil, err
 	}
 	if platform == PlatformHTTP && boot.File != "" && !isURL(boot.File) {
-		p.warnOnce(r, "dhcp: no URL for a UEFI HTTP client: give it a boot file that begins with http:// or https://", "file", boot.File)
+		warnNoURL(&p.warned, p.Logger, r, boot.File)
 		boot.File = ""
 	}
-	boot.apply(r, platform, reply)
-	return reply, nil
+	return reply, boot.apply(r, platform, reply)
 }
 
-func (p *BootPolicy) warnOnce(r *Request, msg string, args ...any) {
-	if !p.warned.first(r.ClientHWAddr.String()) {
+func warnNoBoot(warned *onceSet, log *slog.Logger, r *Request, err error) {
+	warnOnce(warned, log, r, "dhcp: no boot file for this client: add a rule for its architecture or platform, or an empty one to keep it from booting here", "err", err)
+}
+
+func warnNoURL(warned *onceSet, log *slog.Logger, r *Request, file string) {
+	warnOnce(warned, log, r, "dhcp: no URL for a UEFI HTTP client: give it a boot file that begins with http:// or https://", "file", file)
+}
+
+func warnOnce(warned *onceSet, log *slog.Logger, r *Request, msg string, args ...any) {
+	r.notef("%s", msg)
+	if r.dry() || !warned.first(r.ClientHWAddr.String()) {
 		return
 	}
 	args = append(args, "mac", r.ClientHWAddr.String(), "platform", r.Platform(), "class", r.ClassIdentifier())
 	if arch, ok := r.Arch(); ok {
 		args = append(args, "arch", int(arch), "archname", arch.String())
 	}
-	orDefault(p.Logger).Warn(msg, args...)
+	orDefault(log).Warn(msg, args...)
 }
 
 func isURL(file string) bool {
@@ -119,8 +171,19 @@ func isURL(file string) bool {
 	return strings.HasPrefix(file, "http://") || strings.HasPrefix(file, "https://")
 }
 
+// bootable reports whether a client of the platform has something to boot.
+func (b *Boot) bootable(platform Platform) bool {
+	switch platform {
+	case PlatformIPXE, PlatformGPXE:
+		return b.File != "" || b.RootPath != "" // it boots from a root path without a file
+	case PlatformRaspberryPi:
+		return b.File != "" || b.NextServer.IsValid() // it knows its files' names
+	}
+	return b.File != "" || b.PXE != nil
+}
+
 // apply adds the boot part to an OFFER or ACK.
-func (b Boot) apply(r *Request, platform Platform, reply *dhcpv4.DHCPv4) {
+func (b *Boot) apply(r *Request, platform Platform, reply *dhcpv4.DHCPv4) error {
 	if reply.Options == nil {
 		reply.Options = make(dhcpv4.Options)
 	}
@@ -130,9 +193,8 @@ func (b Boot) apply(r *Request, platform Platform, reply *dhcpv4.DHCPv4) {
 	if b.RootPath != "" {
 		setOption(reply, dhcpv4.OptionRootPath, []byte(b.RootPath))
 	}
-	ipxe := platform == PlatformIPXE || platform == PlatformGPXE
-	if b.File == "" && platform.WantsFile() && !(ipxe && b.RootPath != "") {
-		return // iPXE alone boots from a root path without a file
+	if platform.WantsFile() && !b.bootable(platform) {
+		return nil
 	}
 	next := b.NextServer
 	if !next.IsValid() {
@@ -140,30 +202,51 @@ func (b Boot) apply(r *Request, platform Platform, reply *dhcpv4.DHCPv4) {
 	}
 	reply.ServerIPAddr = toIP(next)
 	if !platform.WantsFile() {
-		return
+		return nil
 	}
 	b.applyFile(r, platform, reply, next)
+	if b.PXELINUX != nil {
+		b.PXELINUX.apply(reply)
+	}
+	defer func() { maps.Copy(reply.Options, b.Options) }()
 
 	class := r.ClassIdentifier()
 	switch platform {
 	case PlatformIPXE, PlatformGPXE:
 		// iPXE takes an offer with option 60 "PXEClient" for a ProxyDHCP one.
 		delete(reply.Options, dhcpv4.OptionClassIdentifier.Code())
-		setOption(reply, dhcpv4.OptionEtherboot, noProxyDHCP(reply.Options.Get(dhcpv4.OptionEtherboot)))
+		features := noProxyDHCP(reply.Options.Get(dhcpv4.OptionEtherboot))
+		if b.KeepSAN {
+			features = append(features, 8, 1, 1)
+		}
+		setOption(reply, dhcpv4.OptionEtherboot, features)
 	case PlatformHTTP:
 		setOption(reply, dhcpv4.OptionClassIdentifier, []byte(classHTTP))
+	case PlatformEtherboot:
+		setOption(reply, dhcpv4.OptionVendorSpecificInformation, append([]byte{60, byte(len(classEtherboot))}, classEtherboot+"\xff"...))
+	case PlatformRaspberryPi:
+		setOption(reply, dhcpv4.OptionClassIdentifier, []byte(classPXE))
+		setOption(reply, dhcpv4.OptionVendorSpecificInformation, pxeRaspberryPi(bytes.HasPrefix(r.ClientHWAddr, raspberryPi3[:])))
 	case PlatformPXE:
 		if strings.HasPrefix(class, classPXE) {
-			setOption(reply, dhcpv4.OptionClassIdentifier, []byte(classPXE))
 			// PXE_DISCOVERY_CONTROL, bit 3: load the file named here, do
 			// not look for boot servers.
-			setOption(reply, dhcpv4.OptionVendorSpecificInformation, []byte{6, 1, 8, 255})
+			vendor := pxeDirect
+			if b.PXE != nil {
+				var err error
+				if vendor, err = b.PXE.Encode(); err != nil {
+					return err
+				}
+			}
+			setOption(reply, dhcpv4.OptionClassIdentifier, []byte(classPXE))
+			setOption(reply, dhcpv4.OptionVendorSpecificInformation, vendor)
 		}
 	}
+	return nil
 }
 
 // applyFile sets the field file, sname and the options 66 and 67.
-func (b Boot) applyFile(r *Request, platform Platform, reply *dhcpv4.DHCPv4, next netip.Addr) {
+func (b *Boot) applyFile(r *Request, platform Platform, reply *dhcpv4.DHCPv4, next netip.Addr) {
 	reply.ServerHostName, reply.BootFileName = b.ServerName, b.File
 	name := []byte(b.File)
 	if platform == PlatformPXE {

@@ -159,11 +159,11 @@ func TestBootRuleMatches(t *testing.T) {
 		{BootRule{Match: Match{Archs: []iana.Arch{6, 0}}}, true},
 		{BootRule{Match: Match{Archs: []iana.Arch{7}}}, false},
 		{BootRule{Match: Match{Platforms: []Platform{PlatformIPXE}}}, false},
-		{BootRule{Match: Match{Platforms: []Platform{PlatformIPXE, PlatformPXE}}}, true},
+		{BootRule{Match: Match{Platforms: []Platform{PlatformIPXE, PlatformRaspberryPi}}}, true},
 		{BootRule{Match: Match{HardwareAddrs: []net.HardwareAddr{{0xdc, 0xa6, 0x32}, {0xb8, 0x27, 0xeb}}}}, true},
 		{BootRule{Match: Match{HardwareAddrs: []net.HardwareAddr{{0xdc, 0xa6, 0x32}}}}, false},
 		{BootRule{Match: Match{HardwareAddrs: []net.HardwareAddr{{0xb8, 0x27, 0xeb, 1, 2, 3, 4}}}}, false},
-		{BootRule{Match: Match{Archs: []iana.Arch{0}, Platforms: []Platform{PlatformPXE}, HardwareAddrs: []net.HardwareAddr{{0xb8}}}}, true},
+		{BootRule{Match: Match{Archs: []iana.Arch{0}, Platforms: []Platform{PlatformRaspberryPi}, HardwareAddrs: []net.HardwareAddr{{0xb8}}}}, true},
 		{BootRule{Match: Match{Archs: []iana.Arch{0}, Platforms: []Platform{PlatformHTTP}}}, false},
 	} {
 		require.Equal(t, test.want, test.rule.Matches(bios), "%+v", test.rule)

@@ -13,8 +13,15 @@
 //   - [BootPolicy] adds the boot file and what else the firmware needs, chosen
 //     by [BootRules] or any function, from the client's architecture, platform
 //     and hardware address.
+//   - [Proxy] tells booting machines what to boot beside a server that gives
+//     the addresses (ProxyDHCP).
 //   - [First] asks several handlers in turn, such as one pool per subnet;
 //     [SharedNetwork] joins the subnets of one link.
+//
+// Leases are kept by a [MemoryStore], or by a [FileStore] that flushes each
+// before the client hears of it. [Explain] tells what would be decided for a
+// request and why; [BootPolicy.Check] finds policies that firmware cannot
+// boot by.
 //
 // [Pool.LeaseByAddr] tells other servers which machine an address is.
 // [Trace] shows every request and what became of it. [Probe] asks whether

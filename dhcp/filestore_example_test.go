@@ -3,12 +3,15 @@ package dhcp_test
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/insomniacslk/dhcp/iana"
 	"github.com/seed-3ec230fa/diskless/dhcp"
 	"github.com/seed-3ec230fa/diskless/dhcp/dhcptest"
 	"github.com/stretchr/testify/require"
@@ -84,4 +87,55 @@ func ExampleExplain() {
 	// DISCOVER of 02:00:00:00:00:07: platform "", no architecture
 	// 198.51.100.7 is reserved for 02:00:00:00:00:07
 	// reply OFFER to 198.51.100.7:68
+}
+
+// Beside another server that gives the addresses. Ports 67 and 4011 are
+// served by a Server with ProxyPort set.
+func ExampleProxy() {
+	rules := dhcp.BootRules{
+		{Match: dhcp.Match{Platforms: []dhcp.Platform{dhcp.PlatformIPXE}}, Boot: dhcp.Boot{File: "http://198.51.100.1/boot.ipxe"}},
+		{Match: dhcp.Match{Archs: []iana.Arch{iana.INTEL_X86PC}}, Boot: dhcp.Boot{File: "undionly.kpxe"}},
+		{Match: dhcp.Match{Archs: []iana.Arch{iana.EFI_X86_64}}, Boot: dhcp.Boot{File: "snponly.efi"}},
+	}
+	proxy := &dhcp.Proxy{ServerID: dhcptest.Addr(1), Boot: rules.Boot}
+	fmt.Println(proxy.Check(context.Background(), true))
+
+	r := onSubnet(dhcptest.HardwareAddr(7), 1)
+	r.UpdateOption(dhcpv4.OptClassIdentifier("PXEClient:Arch:00000:UNDI:002001"))
+	r.UpdateOption(dhcpv4.OptClientArch(iana.INTEL_X86PC))
+	offer, err := proxy.ServeDHCP(context.Background(), r)
+	fmt.Println(offer.YourIPAddr, offer.ServerIdentifier(), offer.BootFileName, err)
+	// Output:
+	// <nil>
+	// <nil> 198.51.100.1 undionly.kpxe <nil>
+}
+
+func ExampleBootPolicy_Check() {
+	rules := dhcp.BootRules{
+		{Match: dhcp.Match{Archs: []iana.Arch{iana.INTEL_X86PC}}, Boot: dhcp.Boot{File: "undionly.kpxe"}},
+	}
+	fmt.Println((&dhcp.BootPolicy{Boot: rules.Boot}).Check(context.Background(), false) != nil)
+	rules = append(dhcp.BootRules{
+		{Match: dhcp.Match{Platforms: []dhcp.Platform{dhcp.PlatformIPXE, dhcp.PlatformGPXE}}, Boot: dhcp.Boot{File: "http://198.51.100.1/boot.ipxe"}},
+	}, rules...)
+	fmt.Println((&dhcp.BootPolicy{Boot: rules.Boot}).Check(context.Background(), false))
+	// Output:
+	// true
+	// <nil>
+}
+
+func ExampleChooseEDK2() {
+	plain := &dhcpv4.DHCPv4{YourIPAddr: net.IPv4(198, 51, 100, 9), BootFileName: "snponly.efi", Options: dhcpv4.Options{}}
+	// Option 60 without option 43 sends the firmware to port 4011.
+	redirect := &dhcpv4.DHCPv4{
+		YourIPAddr: net.IPv4(198, 51, 100, 9), BootFileName: "snponly.efi", ServerIPAddr: net.IPv4(198, 51, 100, 1),
+		Options: dhcpv4.Options{60: []byte("PXEClient")},
+	}
+	choice, ok := dhcp.ChooseEDK2([]*dhcpv4.DHCPv4{plain})
+	fmt.Println(choice.File, choice.Asks.IsValid(), ok)
+	choice, ok = dhcp.ChooseEDK2([]*dhcpv4.DHCPv4{plain, redirect})
+	fmt.Println(choice.File, choice.Asks, ok)
+	// Output:
+	// snponly.efi false true
+	//  198.51.100.1 true
 }

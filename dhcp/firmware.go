@@ -90,6 +90,44 @@ func IPXEFirmware(arch iana.Arch) Firmware {
 	return f
 }
 
+// GPXEFirmware returns what gPXE sends, iPXE's ancestor in old ROMs.
+func GPXEFirmware() Firmware {
+	f := IPXEFirmware(iana.INTEL_X86PC)
+	f.UserClass = "gPXE"
+	return f
+}
+
+// EtherbootFirmware returns what an Etherboot 5.4 ROM sends.
+func EtherbootFirmware() Firmware {
+	return Firmware{
+		VendorClass: "Etherboot-5.4",
+		Params:      []byte{1, 3, 12, 43, 17, 128, 129, 150},
+		MaxSize:     1500,
+		Broadcast:   true,
+	}
+}
+
+// UBootFirmware returns what U-Boot on 64-bit ARM sends.
+func UBootFirmware() Firmware {
+	return Firmware{
+		VendorClass: "U-Boot.armv8",
+		Archs:       []iana.Arch{iana.UBOOT_ARM64},
+		Interface:   []byte{1, 0, 0},
+		Params:      []byte{1, 3, 6, 12, 15, 17, 66, 67},
+		SendUUID:    true,
+	}
+}
+
+// RaspberryPiFirmware returns what the ROM of a Raspberry Pi sends; the
+// machine's hardware address must be one of the maker's.
+func RaspberryPiFirmware() Firmware {
+	f := BIOSFirmware()
+	f.Params = []byte{1, 3, 43, 60, 66, 67, 128, 129, 130, 131, 132, 133, 134, 135}
+	f.MaxSize = 0
+	f.Broadcast = false
+	return f
+}
+
 // InitramfsFirmware returns what klibc's ipconfig sends from an initramfs.
 func InitramfsFirmware() Firmware {
 	return Firmware{

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -33,7 +34,7 @@ func TestNamespace(t *testing.T) {
 		testInNamespace(t)
 		return
 	}
-	need(t, "ip", "nsenter", "busybox", "dnsmasq")
+	need(t, "ip", "nsenter", "busybox", "dnsmasq", "dhclient", "dhcrelay", "/usr/lib/klibc/bin/ipconfig")
 	cmd := exec.Command(os.Args[0], "-test.run=^TestNamespace$", "-test.v", "-test.timeout=120s")
 	cmd.Env = append(os.Environ(), inNamespace+"=1")
 	cmd.SysProcAttr = namespaces()
@@ -68,6 +69,10 @@ func testInNamespace(t *testing.T) {
 	run(t, "ip", "addr", "add", "10.78.0.1/24", "dev", "srv1")
 
 	t.Run("udhcpc", func(t *testing.T) { testUdhcpc(t, ns) })
+	t.Run("Prober", func(t *testing.T) { testProber(t, ns) })
+	t.Run("dhclient", func(t *testing.T) { testDhclient(t, ns) })
+	t.Run("ipconfig", func(t *testing.T) { testIPConfig(t, ns) })
+	t.Run("dhcrelay", func(t *testing.T) { testRelay(t, ns) })
 	t.Run("ProbeNobody", testProbeNobody)
 	t.Run("ProbeDnsmasq", func(t *testing.T) { testProbeDnsmasq(t, ns) })
 }
@@ -229,6 +234,122 @@ func testUdhcpc(t *testing.T, ns clientNS) {
 	require.Error(t, err)
 	require.Empty(t, replies)
 	require.Empty(t, silent)
+}
+
+// An address that a machine has is found, by ARP and by ping; one that nobody
+// has, or only the client itself, is free.
+func testProber(t *testing.T, ns clientNS) {
+	ns.run(t, "ip", "addr", "add", "10.77.0.55/24", "dev", "cli0")
+	defer ns.run(t, "ip", "addr", "del", "10.77.0.55/24", "dev", "cli0")
+	iface, err := net.InterfaceByName("srv0")
+	require.NoError(t, err)
+	ask := func(addr string, hw net.HardwareAddr, change ...func(*dhcpv4.DHCPv4)) bool {
+		r := &Request{DHCPv4: message(discover, hw, bareSystem, change...), Interface: iface}
+		used, err := new(Prober).InUse(t.Context(), r, ip(addr))
+		require.NoError(t, err)
+		return used
+	}
+	require.True(t, ask("10.77.0.55", macA))
+	require.False(t, ask("10.77.0.56", macA))
+	require.True(t, ask("10.77.0.55", macA, relay("10.77.0.2")))
+	require.False(t, ask("10.77.0.56", macA, relay("10.77.0.2")))
+	fields := strings.Fields(ns.run(t, "ip", "-o", "link", "show", "cli0"))
+	hw, err := net.ParseMAC(fields[slices.Index(fields, "link/ether")+1])
+	require.NoError(t, err)
+	require.False(t, ask("10.77.0.55", hw), "the client itself has it")
+}
+
+// netServer serves srv0 until the test ends.
+func netServer(t *testing.T, h Handler, interfaces ...string) {
+	server := &Server{Interfaces: interfaces, Handler: h, Logger: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))}
+	done := make(chan error, 1)
+	var conns []net.PacketConn
+	for _, name := range interfaces {
+		conn, err := Listen("", name)
+		require.NoError(t, err)
+		conns = append(conns, conn)
+	}
+	go func() { done <- server.serveAll(conns) }()
+	t.Cleanup(func() {
+		require.NoError(t, server.Shutdown(context.Background()))
+		require.Equal(t, ErrServerClosed, <-done)
+	})
+}
+
+func netPool() *Pool {
+	return &Pool{
+		Prefix: netip.MustParsePrefix("10.77.0.0/24"), ServerID: ip("10.77.0.1"), Router: ip("10.77.0.254"),
+		Ranges: []Range{{ip("10.77.0.100"), ip("10.77.0.199")}}, InUse: new(Prober).InUse,
+	}
+}
+
+// ISC's client: with a client identifier of its own, a DECLINE and a RELEASE.
+func testDhclient(t *testing.T, ns clientNS) {
+	pool := netPool()
+	netServer(t, pool, "srv0")
+	dir := t.TempDir()
+	script := filepath.Join(dir, "script")
+	require.NoError(t, os.WriteFile(script, []byte("#!/bin/sh\ncase $reason in BOUND|RENEW|REBOOT) ip addr replace $new_ip_address/24 dev $interface; echo $new_ip_address $new_routers >"+dir+"/$reason ;; esac\n"), 0o755))
+	args := []string{"-4", "-d", "-1", "-sf", script, "-lf", filepath.Join(dir, "leases"), "-pf", filepath.Join(dir, "pid"), "-cf", "/dev/null", "cli0"}
+	cmd := ns.command("dhclient", args...)
+	cmd.Stdout, cmd.Stderr = t.Output(), t.Output()
+	require.NoError(t, cmd.Start())
+	require.Eventually(t, func() bool { _, err := os.Stat(filepath.Join(dir, "BOUND")); return err == nil }, 60*time.Second, 20*time.Millisecond)
+	data, err := os.ReadFile(filepath.Join(dir, "BOUND"))
+	require.NoError(t, err)
+	fields := strings.Fields(string(data))
+	require.Equal(t, "10.77.0.254", fields[1])
+	l, err := pool.LeaseByAddr(t.Context(), ip(fields[0]))
+	require.NoError(t, err)
+	require.NotEmpty(t, l.HardwareAddr)
+	cmd.Process.Kill()
+	cmd.Wait()
+	ns.run(t, "dhclient", append([]string{"-r"}, args[2:]...)...)
+	require.Eventually(t, func() bool {
+		_, err := pool.LeaseByAddr(context.Background(), l.Addr)
+		return err != nil
+	}, 10*time.Second, 10*time.Millisecond, "released")
+	ns.run(t, "ip", "addr", "flush", "dev", "cli0")
+}
+
+// The client of an initramfs.
+func testIPConfig(t *testing.T, ns clientNS) {
+	pool := netPool()
+	netServer(t, &BootPolicy{Next: pool, Boot: BootRules{{Boot: Boot{RootPath: "10.77.0.1:/srv/root", Hostname: "node-1"}}}.Boot}, "srv0")
+	out := ns.run(t, "/usr/lib/klibc/bin/ipconfig", "-t", "20", "-c", "dhcp", "-d", "cli0")
+	require.Contains(t, out, "rootserver: 10.77.0.1 rootpath: 10.77.0.1:/srv/root")
+	require.Contains(t, out, "node-1")
+	ns.run(t, "ip", "addr", "flush", "dev", "cli0")
+	ns.run(t, "ip", "link", "set", "cli0", "up")
+}
+
+// A client on another subnet, through ISC's relay with option 82, while the
+// server serves two interfaces.
+func testRelay(t *testing.T, ns clientNS) {
+	far := newClientNS(t)
+	ns.run(t, "ip", "link", "add", "far0", "type", "veth", "peer", "name", "cli9", "netns", strconv.Itoa(far.pid))
+	ns.run(t, "ip", "addr", "add", "10.79.0.1/24", "dev", "far0")
+	ns.run(t, "ip", "link", "set", "far0", "up")
+	ns.run(t, "ip", "addr", "add", "10.77.0.2/24", "dev", "cli0")
+	defer ns.run(t, "ip", "addr", "del", "10.77.0.2/24", "dev", "cli0")
+	far.run(t, "ip", "link", "set", "cli9", "up")
+	run(t, "ip", "route", "add", "10.79.0.0/24", "via", "10.77.0.2")
+
+	pool := &Pool{
+		Prefix: netip.MustParsePrefix("10.79.0.0/24"), ServerID: ip("10.77.0.1"), Ranges: []Range{{ip("10.79.0.100"), ip("10.79.0.199")}},
+		Classes: []Class{{Name: "port", Match: Match{CircuitIDs: []string{"far0"}}, Options: dhcpv4.Options{15: []byte("far.example")}}},
+	}
+	netServer(t, First(netPool(), pool), "srv0", "srv1")
+	relay := ns.command("dhcrelay", "-4", "-d", "-a", "-id", "far0", "-iu", "cli0", "10.77.0.1")
+	relay.Stdout, relay.Stderr = t.Output(), t.Output()
+	require.NoError(t, relay.Start())
+	defer func() { relay.Process.Kill(); relay.Wait() }()
+	dir := t.TempDir()
+	script := filepath.Join(dir, "script")
+	require.NoError(t, os.WriteFile(script, []byte("#!/bin/sh\ntest \"$1\" = bound && echo $ip $domain\nexit 0\n"), 0o755))
+	out, err := far.command("busybox", "udhcpc", "-f", "-q", "-n", "-t", "30", "-T", "1", "-i", "cli9", "-s", script).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	require.Regexp(t, `10\.79\.0\.1\d\d far\.example`, string(out))
 }
 
 func testProbeNobody(t *testing.T) {

@@ -111,7 +111,7 @@ func probe(ctx context.Context, conn *os.File, hw net.HardwareAddr) ([]Offer, er
 // openPacket opens a packet socket on the interface that sees the UDP packets
 // to port 68 only.
 func openPacket(ifi *net.Interface) (*os.File, error) {
-	filter, err := bpf.Assemble([]bpf.Instruction{
+	return packetSocket(ifi, unix.ETH_P_IP, []bpf.Instruction{
 		bpf.LoadAbsolute{Off: 12, Size: 2},
 		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.ETH_P_IP, SkipTrue: 6},
 		bpf.LoadAbsolute{Off: etherHeader + 9, Size: 1},
@@ -122,6 +122,12 @@ func openPacket(ifi *net.Interface) (*os.File, error) {
 		bpf.RetConstant{Val: 2 * maxDatagram},
 		bpf.RetConstant{Val: 0},
 	})
+}
+
+// packetSocket opens a packet socket for one protocol on the interface, that
+// sees what the filter lets pass.
+func packetSocket(ifi *net.Interface, protocol uint16, instructions []bpf.Instruction) (*os.File, error) {
+	filter, err := bpf.Assemble(instructions)
 	if err != nil {
 		return nil, err
 	}
@@ -138,8 +144,8 @@ func openPacket(ifi *net.Interface) (*os.File, error) {
 	err = os.NewSyscallError("attach filter", unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
 		&unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}))
 	if err == nil {
-		protocol := binary.NativeEndian.Uint16([]byte{unix.ETH_P_IP >> 8, unix.ETH_P_IP & 0xff}) // network byte order
-		err = os.NewSyscallError("bind", unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: protocol, Ifindex: ifi.Index}))
+		network := binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, protocol))
+		err = os.NewSyscallError("bind", unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: network, Ifindex: ifi.Index}))
 	}
 	if err != nil {
 		unix.Close(fd)

@@ -79,6 +79,7 @@ var keepOptions = [...]dhcpv4.OptionCode{
 	dhcpv4.OptionClassIdentifier, dhcpv4.OptionClientIdentifier,
 	dhcpv4.OptionBootfileName, dhcpv4.OptionRelayAgentInformation,
 	dhcpv4.OptionClientMachineIdentifier, dhcpv4.OptionEtherboot,
+	dhcpv4.GenericOptionCode(208), dhcpv4.GenericOptionCode(209), dhcpv4.GenericOptionCode(210),
 }
 
 func mustKeep(code uint8) bool {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -49,6 +50,18 @@ const (
 	PlatformGPXE Platform = "gpxe"
 	// PlatformHTTP is UEFI HTTP Boot (option 60 "HTTPClient").
 	PlatformHTTP Platform = "http"
+	// PlatformEtherboot is Etherboot 5 (option 60 "Etherboot-5..."), which
+	// loads images made for it (nbi.img) or ELF.
+	PlatformEtherboot Platform = "etherboot"
+	// PlatformUBoot is U-Boot (option 60 "U-Boot..."), which looks for
+	// PXELINUX's configuration at its next server.
+	PlatformUBoot Platform = "uboot"
+	// PlatformRaspberryPi is the boot ROM of a Raspberry Pi, which says that
+	// it is a BIOS PC and is known by its maker's addresses (or by
+	// architecture 41).
+	PlatformRaspberryPi Platform = "rpi"
+	// PlatformBOOTP is a client of that protocol.
+	PlatformBOOTP Platform = "bootp"
 	// PlatformLinux is a kernel or an initramfs that is past the boot file
 	// and looks for its root: klibc's ipconfig (option 60 "Linux ipconfig"),
 	// or a client that lists the root path (17) in option 55.
@@ -63,10 +76,33 @@ func (p Platform) WantsFile() bool {
 // HTTP Boot and PXE class identifiers (option 60) are told by their beginning;
 // what follows describes the client ("PXEClient:Arch:00007:UNDI:003016").
 const (
-	classPXE      = "PXEClient"
-	classHTTP     = "HTTPClient"
-	classIPConfig = "Linux ipconfig"
+	classPXE       = "PXEClient"
+	classHTTP      = "HTTPClient"
+	classEtherboot = "Etherboot"
+	classUBoot     = "U-Boot"
+	classIPConfig  = "Linux ipconfig"
+
+	archRaspberryPi iana.Arch = 41
 )
+
+// The hardware addresses of Raspberry Pis begin with these; the first are
+// those of the Pi 3 and before.
+var (
+	raspberryPi3 = [3]byte{0xb8, 0x27, 0xeb}
+	raspberryPis = [...][3]byte{
+		raspberryPi3, {0xdc, 0xa6, 0x32}, {0xe4, 0x5f, 0x01}, {0x28, 0xcd, 0xc1}, {0xd8, 0x3a, 0xdd}, {0x2c, 0xcf, 0x67},
+	}
+)
+
+// isRaspberryPi tells a Pi's ROM from a PC and from a system on a Pi.
+func (r *Request) isRaspberryPi(class string) bool {
+	arch, ok := r.Arch()
+	if ok && arch == archRaspberryPi {
+		return true
+	}
+	return ok && arch == iana.INTEL_X86PC && strings.HasPrefix(class, classPXE) && len(r.ClientHWAddr) == 6 &&
+		slices.Contains(raspberryPis[:], [3]byte(r.ClientHWAddr[:3]))
+}
 
 // Platform tells what sent the request. iPXE sends option 77 as the bare
 // string, others in the length-coded form of RFC 3004; both are understood.
@@ -81,11 +117,20 @@ func (r *Request) Platform() Platform {
 		return PlatformIPXE
 	case strings.HasPrefix(class, classHTTP):
 		return PlatformHTTP
+	case strings.HasPrefix(class, classEtherboot):
+		return PlatformEtherboot
+	case strings.HasPrefix(class, classUBoot):
+		return PlatformUBoot
+	case r.isRaspberryPi(class):
+		return PlatformRaspberryPi
 	case strings.HasPrefix(class, classPXE):
 		return PlatformPXE
 	}
 	if _, ok := r.Arch(); ok {
 		return PlatformPXE
+	}
+	if r.isBOOTP() {
+		return PlatformBOOTP
 	}
 	if strings.HasPrefix(class, classIPConfig) || r.asksFor(dhcpv4.OptionRootPath) {
 		return PlatformLinux

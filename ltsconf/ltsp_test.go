@@ -241,6 +241,7 @@ func TestLTSPHostileInput(t *testing.T) {
 		"evals":       "[clients]\nA='" + rep(": ; ") + "'\nwhile :; do eval \"$A\"; done\n",
 		"recursion":   "[clients]\nf() { A=$(f); }\nf\n",
 		"forks":       "[clients]\nf() { f | f; }\nf\n",
+		"arguments":   "[clients]\nset -- " + rep("a ") + "\n" + strings.Repeat("A=${*:-x}\n", 100),
 		"tests":       "[clients]\n[ " + rep("1 -o ") + "1 ]\n",
 	} {
 		t.Run(name, func(t *testing.T) {

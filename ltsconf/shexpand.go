@@ -262,14 +262,12 @@ func (ev *evaluator) param(t part, out []fragment) []fragment {
 		if op == "" {
 			return ev.positional(t, out)
 		}
-		sep := " "
+		fs := make([]fragment, len(ev.args))
 		for i, a := range ev.args {
-			if i == 0 {
-				v = a
-				continue
-			}
-			v = joinFrags([]fragment{{val: v}, {val: val{s: sep}}, {val: a}})
+			fs[i] = fragment{val: a, brk: true}
 		}
+		v = joinFrags(fs)
+		ev.bytes -= len(v.s) + len(fs)
 		ok = len(ev.args) > 0
 	} else {
 		v, ok = ev.lookup(t.text)

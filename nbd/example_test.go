@@ -344,6 +344,53 @@ func ExamplePass() {
 	// Output: WHAT <nil> false true
 }
 
+// still is a device of a file that does not change, which is sent from where it
+// is in memory if it can be mapped.
+type still struct {
+	*os.File
+	size int64
+	m    *nbd.Mapping // nil: it cannot
+}
+
+func (d *still) Size() int64            { return d.size }
+func (d *still) Features() nbd.Features { return nbd.Features{Map: d.m != nil, MultiConn: true} }
+
+func (d *still) Map(off, n int64, dst []nbd.Segment) ([]nbd.Segment, error) {
+	s, ok := d.m.Segment(off, n)
+	if !ok {
+		return dst, errors.ErrUnsupported // the server reads it then
+	}
+	return append(dst, s), nil
+}
+
+func ExampleMapFile() {
+	f, err := os.CreateTemp("", "")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.Remove(f.Name())
+	defer f.Close()
+	if _, err := f.Write(bytes.Repeat([]byte("diskless"), 64)); err != nil {
+		log.Fatal(err)
+	}
+	dev := &still{File: f, size: 512}
+	if dev.m, err = nbd.MapFile(f, dev.size); err == nil {
+		defer dev.m.Close()
+	}
+
+	addr, stop := start(nbd.Exports{"still": nbd.Share(dev)})
+	defer stop()
+	c, err := nbd.Dial(context.Background(), "tcp", addr, "still")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	p := make([]byte, 8)
+	_, err = c.ReadAt(p, 504)
+	fmt.Println(string(p), err)
+	// Output: diskless <nil>
+}
+
 // Each machine gets the export that its certificate names, over TLS only.
 func ExampleRequest_CertName() {
 	roots := nbd.Exports{"node-01": nbd.Share(nbd.NewReaderAt(strings.NewReader("x"), 1))}

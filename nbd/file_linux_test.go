@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"io/fs"
 	"os"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -43,4 +44,32 @@ func TestFilePadding(t *testing.T) {
 	defer ro.Close()
 	require.ErrorIs(t, ro.Trim(0, 512), fs.ErrPermission)
 	require.ErrorIs(t, ro.Zero(0, 512, 0), fs.ErrPermission)
+}
+
+// TestFileCut: what was cut off a file in place is no hole: a client that is
+// told of holes gets an error for it, as all others do, and no zeroes.
+func TestFileCut(t *testing.T) {
+	path := tempFile(t, bytes.Repeat([]byte{1}, 64<<10))
+	f, err := nbd.OpenFile(path)
+	require.NoError(t, err)
+	defer f.Close()
+	require.NoError(t, os.Truncate(path, 20<<10))
+	exts := make([]nbd.Extent, 8)
+	n, err := f.Extents(0, f.Size(), exts)
+	require.NoError(t, err)
+	sum := int64(0)
+	for _, e := range exts[:n] {
+		require.False(t, e.Hole || e.Zero, "%v", exts[:n])
+		sum += e.Length
+	}
+	require.Equal(t, f.Size(), sum)
+	c, err := nbd.Dial(t.Context(), "tcp", named(t, f), "any")
+	require.NoError(t, err)
+	defer c.Close()
+	p := make([]byte, 4096)
+	_, err = c.ReadAt(p, 16<<10)
+	require.NoError(t, err)
+	require.Equal(t, bytes.Repeat([]byte{1}, 4096), p)
+	_, err = c.ReadAt(p, 32<<10)
+	require.ErrorIs(t, err, syscall.EIO)
 }

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"log"
 	"net/http"
 	"net/http/httptest"
@@ -187,4 +189,26 @@ func ExampleSwap() {
 	defer stop()
 	read(addr, "swap", 0)
 	// Output: 1073741824 bytes, read-only false:
+}
+
+// What the administrator's own machine may write, all others only read: one
+// device, and a filter in front of it where it is needed.
+func ExampleReadOnly() {
+	path := filepath.Join(os.TempDir(), "diskless-example-readonly.img")
+	defer os.Remove(path)
+	if err := os.WriteFile(path, make([]byte, 4096), 0o600); err != nil {
+		log.Fatal(err)
+	}
+	dev, err := nbd.OpenFileRW(path)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer dev.Close()
+	shared := nbd.ReadOnly(dev)
+	fmt.Println("device:", dev.Features().Write, "client:", nbd.FeaturesOf(shared).Write)
+	_, err = shared.(io.WriterAt).WriteAt([]byte("x"), 0)
+	fmt.Println(err, errors.Is(err, fs.ErrPermission))
+	// Output:
+	// device: true client: false
+	// nbd: the device is read-only: permission denied true
 }

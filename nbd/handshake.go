@@ -200,6 +200,11 @@ func (c *conn) exportName(name string, noZeroes bool) error {
 	return nil
 }
 
+// warn tells the operator of something about an export, "" for all.
+func (c *conn) warn(msg, export string, args ...any) {
+	c.srv.warn(cause{msg, c.info.Client.Addr(), export}, args...)
+}
+
 // list answers NBD_OPT_LIST, with one NBD_REP_SERVER for each export.
 func (c *conn) list(opt uint32, data []byte, deadline *time.Time) error {
 	if len(data) != 0 {
@@ -215,13 +220,13 @@ func (c *conn) list(opt uint32, data []byte, deadline *time.Time) error {
 		return err
 	})
 	if err != nil {
-		c.log.Warn("nbd: cannot list the exports", append([]any{"client", c.info.Remote}, errAttrs(err)...)...)
+		c.warn("nbd: cannot list the exports", "", append([]any{"client", c.info.Remote}, errAttrs(err)...)...)
 		code, text := optionError(err)
 		return c.replyError(opt, code, text)
 	}
 	for _, e := range exports {
 		if !validName([]byte(e.Name)) || len(e.Description) > maxNameLen {
-			c.log.Warn("nbd: an export's name or description cannot be listed: more than 4096 bytes, a NUL or no UTF-8", "export", e.Name)
+			c.warn("nbd: an export's name or description cannot be listed: more than 4096 bytes, a NUL or no UTF-8", e.Name, "export", e.Name)
 			continue
 		}
 		if err := c.reply(opt, protocol.NEGOTIATION_TYPE_REPLY_SERVER, 4+len(e.Name)+len(e.Description),
@@ -237,7 +242,7 @@ func (c *conn) openDevice(name string, purpose Purpose, deadline *time.Time) (De
 	dev, open, err := c.askDevice(name, purpose, deadline)
 	name = open.Export
 	if err != nil {
-		c.log.Warn("nbd: export refused", append([]any{"client", c.info.Remote, "export", name}, errAttrs(err)...)...)
+		c.warn("nbd: export refused", name, append([]any{"client", c.info.Remote, "export", name}, errAttrs(err)...)...)
 		if t := c.srv.Trace; t != nil && t.ExportRefused != nil {
 			t.ExportRefused(c.info, open, err)
 		}

@@ -23,7 +23,8 @@ import (
 // as hard links in Dir/generations, wherever the image's own file is: a machine
 // that comes back with its generation, when the server has been restarted or
 // after a week, gets the same bytes. The one that was replaced longest ago
-// goes first. A generation that a kept root is over stays for as long as the
+// goes first, and [Images.Prune] lets those of images go that are no longer
+// registered. A generation that a kept root is over stays for as long as the
 // root needs it, see [Roots].
 //
 // As a [Handler] it serves IMAGE (the newest) and IMAGE~GENERATION (exactly

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -32,6 +33,12 @@ func (im *Images) keeps() (int, bool) {
 
 // kept lists the links of an image, the newest last.
 func (im *Images) kept(name string) ([]keptLink, error) {
+	all, err := im.allKept()
+	return all[name], err
+}
+
+// allKept lists the links of all images.
+func (im *Images) allKept() (map[string][]keptLink, error) {
 	if im.Dir == "" {
 		return nil, nil
 	}
@@ -39,18 +46,58 @@ func (im *Images) kept(name string) ([]keptLink, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	var links []keptLink
+	all := make(map[string][]keptLink)
 	for _, e := range entries {
-		rest, ok := strings.CutPrefix(strings.TrimSuffix(e.Name(), imageSuffix), name+"~")
+		name, rest, ok := strings.Cut(strings.TrimSuffix(e.Name(), imageSuffix), "~")
 		generation, number, _ := strings.Cut(rest, ".")
 		n, parseErr := strconv.ParseInt(number, 10, 64)
 		path := im.keptPath(name, generation, n)
 		if ok && parseErr == nil && n > 0 && len(generation) == GenerationDigits && validGeneration(generation) && filepath.Base(path) == e.Name() {
-			links = append(links, keptLink{path, generation, n})
+			all[name] = append(all[name], keptLink{path, generation, n})
 		}
 	}
-	slices.SortFunc(links, func(a, b keptLink) int { return int(min(max(a.n-b.n, -1), 1)) })
-	return links, err
+	for _, links := range all {
+		slices.SortFunc(links, func(a, b keptLink) int { return int(min(max(a.n-b.n, -1), 1)) })
+	}
+	return all, err
+}
+
+// Prune removes the links in Dir/generations that nothing will use again: of
+// images that are not registered (any more), all of them; of the others, those
+// that a smaller Keep no longer asks for. Call it when all images are
+// registered, as after Load and Add at a start. It returns the names of the
+// images that lost links, sorted. What a root is over has links of its own, and
+// stays.
+func (im *Images) Prune() ([]string, error) {
+	former, keeps := im.keeps()
+	im.keepMu.Lock()
+	defer im.keepMu.Unlock()
+	all, err := im.allKept()
+	var names []string
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		links := all[name]
+		registered, closed := im.registered(name)
+		if closed {
+			return names, errImagesClosed
+		}
+		if registered && keeps {
+			links = links[:max(len(links)-1-former, 0)]
+		}
+		for _, l := range links {
+			err = errors.Join(err, im.disk.remove(l.path))
+		}
+		if len(links) > 0 {
+			names = append(names, name)
+		}
+	}
+	return names, err
+}
+
+func (im *Images) registered(name string) (registered, closed bool) {
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	e := im.entries[name]
+	return e != nil && e.path != "", im.closed
 }
 
 // keep makes file the newest of the generations that stay on disk, and lets go

@@ -198,3 +198,58 @@ func TestImageReplicas(t *testing.T) {
 	b.serves(name, 3)
 	b.lacks(a.replace(4, 0))
 }
+
+// TestImagesPrune: links of images that are not registered any more go, and
+// those that are too many; no file but the links is touched.
+func TestImagesPrune(t *testing.T) {
+	dir := t.TempDir()
+	start := func(keep int, names ...string) *Images {
+		im := &Images{Dir: filepath.Join(dir, "store"), Keep: keep}
+		for _, name := range names {
+			require.NoError(t, im.Add(t.Context(), name, filepath.Join(dir, name+".img")))
+		}
+		return im
+	}
+	links := func() []string {
+		var names []string
+		entries, err := os.ReadDir(filepath.Join(dir, "store", "generations"))
+		require.NoError(t, err)
+		for _, e := range entries {
+			name, _, _ := strings.Cut(e.Name(), "~")
+			names = append(names, name)
+		}
+		return names
+	}
+	publish(t, filepath.Join(dir, "b.img"), []byte("b"))
+	for i := range byte(4) {
+		publish(t, filepath.Join(dir, "a.img"), []byte{1, i})
+		im := start(3, "a", "b")
+		pruned, err := im.Prune()
+		require.NoError(t, err)
+		require.Empty(t, pruned)
+		require.NoError(t, im.Close())
+	}
+	alien := filepath.Join(dir, "store", "generations", "a~my notes.img")
+	require.NoError(t, os.WriteFile(alien, nil, 0o600))
+	for _, c := range []struct {
+		im     *Images
+		pruned []string
+		left   string
+	}{
+		{start(1, "a", "b"), []string{"a"}, "a a a b"},
+		{start(1, "a"), []string{"b"}, "a a a"},
+		{start(-1, "a"), []string{"a"}, "a"},
+	} {
+		pruned, err := c.im.Prune()
+		require.NoError(t, err)
+		require.Equal(t, c.pruned, pruned)
+		require.Equal(t, c.left, strings.Join(links(), " "), "with the one that is not ours")
+		require.NoError(t, c.im.Close())
+	}
+	require.FileExists(t, filepath.Join(dir, "b.img"))
+	require.FileExists(t, alien)
+	closed := start(1, "a", "b")
+	require.NoError(t, closed.Close())
+	_, err := closed.Prune()
+	require.ErrorIs(t, err, fs.ErrClosed)
+}

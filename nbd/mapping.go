@@ -50,13 +50,19 @@ type Mapping struct {
 	regular bool
 	data    []byte
 
-	// refs counts the segments that are out, and one for being open. The
-	// memory goes at zero, so that nothing else is ever found at its place.
+	// refs counts the segments that are out, and one for being open; with
+	// mappingClosed, there will be no more. The memory goes with the last, so
+	// that nothing else is ever found at its place.
 	refs atomic.Int64
 
-	mu     sync.RWMutex
-	closed bool
+	// mu is held shared while f is used, so that it is not closed meanwhile.
+	mu sync.RWMutex
 }
+
+const (
+	mappingClosed = 1 << 60
+	mappingGone   = 1<<61 | mappingClosed
+)
 
 // Segment returns the n bytes at off, held until [Segment.Release]. It is
 // false when that is not within what was mapped, and after Close.
@@ -68,26 +74,25 @@ func (m *Mapping) Segment(off, n int64) (Segment, bool) {
 }
 
 func (m *Mapping) hold() bool {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	if !m.closed {
-		m.refs.Add(1)
+	if m.refs.Add(1) < mappingClosed {
+		return true
 	}
-	return !m.closed
+	_ = m.release()
+	return false
 }
 
 func (m *Mapping) release() error {
-	if m.refs.Add(-1) > 0 {
-		return nil
+	if m.refs.Add(-1) == mappingClosed && m.refs.CompareAndSwap(mappingClosed, mappingGone) {
+		return unmap(m.data)
 	}
-	return unmap(m.data)
+	return nil
 }
 
 // reaches says whether the file is open and still at least n bytes long.
 func (m *Mapping) reaches(n int64) bool {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	return !m.closed && (!m.regular || fileReaches(m.f, n))
+	return m.refs.Load() < mappingClosed && (!m.regular || fileReaches(m.f, n))
 }
 
 // Close takes the file out of memory at once: who still holds a segment gets
@@ -95,14 +100,13 @@ func (m *Mapping) reaches(n int64) bool {
 // open; close it afterwards.
 func (m *Mapping) Close() error {
 	m.mu.Lock()
-	closed := m.closed
-	m.closed = true
+	refs := m.refs.Or(mappingClosed)
 	m.mu.Unlock()
-	if closed {
+	if refs >= mappingClosed {
 		return nil
 	}
 	var err error
-	if m.refs.Load() > 1 {
+	if refs > 1 {
 		err = revoke(m.data)
 	}
 	return errors.Join(err, m.release())

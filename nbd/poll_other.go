@@ -2,4 +2,4 @@
 
 package nbd
 
-func pollMoment(uintptr) {}
+func (*reader) linger(uintptr) {}

@@ -16,8 +16,8 @@ type reader struct {
 	r, w int // buf[r:w] is unread
 
 	// alone: nobody else needs this thread, it may wait for a moment itself.
-	alone bool
-	last  int // bytes that the last fill has read
+	alone  bool
+	prompt bool // the last request came soon
 
 	// raw reads without holding a buffer while it waits; nil where there is no
 	// file descriptor.
@@ -74,7 +74,6 @@ func (b *reader) fillRaw() error {
 		return io.EOF
 	}
 	b.w += b.rawN
-	b.last = b.rawN
 	return nil
 }
 

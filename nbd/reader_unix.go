@@ -22,10 +22,8 @@ func (b *reader) initRaw() {
 // tryRead is called by the runtime's poller, and again each time that the
 // socket is readable until it returns true.
 func (b *reader) tryRead(fd uintptr) bool {
-	// After a single request the next one is most likely still to come. Where
-	// there were several, to be woken late only makes for larger batches.
-	if b.alone && b.last == requestHeaderLen {
-		pollMoment(fd)
+	if b.alone {
+		b.linger(fd)
 	}
 	b.acquire()
 	for {

@@ -31,8 +31,9 @@ type Server struct {
 	// Trace is told what happens.
 	Trace *Trace
 	// Logger gets a Debug record per connection and opened export, and a Warn
-	// record for each refused export, for a device's first error on a
-	// connection, and for limits reached; nil is slog.Default().
+	// record for refused exports, for a device's first error on a connection,
+	// and for limits reached: of one kind for one client and export once a
+	// second, further ones at Debug; nil is slog.Default().
 	Logger *slog.Logger
 
 	// TLS makes the server offer encryption (NBD_OPT_STARTTLS); nil does not.
@@ -74,9 +75,10 @@ type Server struct {
 
 	// Handover changes what Shutdown does with requests that have not been
 	// begun: it cuts the connection without an answer to them, instead of
-	// answering ESHUTDOWN. A client that reconnects (nbd-client -persist)
-	// can then repeat them to the next server, whereas Linux makes an I/O
-	// error of ESHUTDOWN. Set it where another server takes over at once.
+	// answering ESHUTDOWN. A client that reconnects (package nbdattach, and
+	// nbd-client -persist) can then repeat them to the next server, whereas
+	// Linux makes an I/O error of ESHUTDOWN. Set it where another server takes
+	// over at once.
 	Handover bool
 
 	mu        sync.Mutex
@@ -87,7 +89,7 @@ type Server struct {
 	conns     map[*conn]struct{}
 	perAddr   map[netip.Addr]int
 	lastID    uint64
-	lastWarn  time.Time
+	warned    warnings
 	budget    *semaphore.Weighted
 
 	bufs bufPools
@@ -266,7 +268,7 @@ func (s *Server) admit(ctx context.Context, nc net.Conn, p *Port) (*conn, error)
 	}
 	nc.Close()
 	if !errors.Is(err, ErrServerClosed) {
-		s.warnLimit(info, err)
+		s.warn(cause{msg: "nbd: connection refused"}, "client", info.Remote, "err", err)
 		if s.Trace != nil && s.Trace.ConnRefused != nil {
 			s.Trace.ConnRefused(info, err)
 		}
@@ -309,22 +311,6 @@ func (s *Server) remove(c *conn) {
 	if s.closing && len(s.conns) == 0 {
 		close(s.empty)
 	}
-}
-
-// warnLimit tells the operator, but not as often as a flood of connections
-// would like.
-func (s *Server) warnLimit(info ConnInfo, err error) {
-	s.mu.Lock()
-	quiet := time.Since(s.lastWarn) < time.Second
-	if !quiet {
-		s.lastWarn = time.Now()
-	}
-	s.mu.Unlock()
-	level := slog.LevelWarn
-	if quiet {
-		level = slog.LevelDebug
-	}
-	s.log().Log(context.Background(), level, "nbd: connection refused", "client", info.Remote, "err", err)
 }
 
 func (s *Server) isClosing() bool {

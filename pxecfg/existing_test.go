@@ -216,3 +216,14 @@ func TestExistingLongError(t *testing.T) {
 	require.ErrorContains(t, err, "and 8 more")
 	require.Len(t, strings.Split(err.Error(), "\n"), 5)
 }
+
+// TestPXELINUXConfigLongAppend: a long line that is in every entry is not
+// copied without end.
+func TestPXELINUXConfigLongAppend(t *testing.T) {
+	text := "PROMPT 1\nAPPEND " + strings.Repeat("x", 1900) + "\n" + strings.Repeat("LABEL a\nLINUX k\n", 3000)
+	cfg, left := loadString(t, text).Config("")
+	require.NotEmpty(t, left)
+	require.ErrorContains(t, left[0], "more than 4 MiB")
+	require.Len(t, cfg.Entries, 3000-len(left))
+	require.Less(t, len(cfg.Entries)*1900, maxConfig)
+}

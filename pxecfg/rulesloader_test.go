@@ -202,3 +202,21 @@ func TestProfileTakesMenusAway(t *testing.T) {
 	_, err = lay(Entry{Label: "y", Entries: []Entry{{Label: "y", Kernel: "k"}}})
 	require.ErrorContains(t, err, "within itself")
 }
+
+// TestProfileArgsAreItsOwn: what is appended for one machine does not show in
+// another's arguments, however much room the list has.
+func TestProfileArgsAreItsOwn(t *testing.T) {
+	room := append(make([]string, 0, 8), "ro")
+	r := &Rules{Logger: quiet, List: []Rule{{
+		Profile: Profile{Config: Config{Entries: []Entry{{Label: "a", Kernel: "k", Args: room}}}},
+		Source: SourceFunc(func(_ context.Context, c Client) (*Config, error) {
+			return &Config{Entries: []Entry{{Label: "a", Args: []string{c.Hostname}}}}, nil
+		}),
+	}}}
+	one, err := r.Config(t.Context(), Client{Hostname: "one"})
+	require.NoError(t, err)
+	_, err = r.Config(t.Context(), Client{Hostname: "two"})
+	require.NoError(t, err)
+	require.Equal(t, []string{"ro", "one"}, one.Entries[0].Args)
+	require.Equal(t, []string{"", ""}, room[1:3], "nor in the profile's own list")
+}

@@ -42,6 +42,14 @@ type Options struct {
 	// [Progress] and logged.
 	Strict bool
 
+	// MaxFileSize is the largest size in bytes of a regular file; 0 means
+	// 1 TiB, -1 no limit. An archive can claim files of any size in few bytes.
+	MaxFileSize int64
+
+	// MaxEntries is how many names a tree may have, each of which takes some
+	// 300 bytes of memory; 0 means 10,000,000, -1 no limit.
+	MaxEntries int
+
 	// Workers is how many blocks are compressed at once; 0 means
 	// GOMAXPROCS. It does not change the image.
 	Workers int
@@ -103,6 +111,12 @@ func (o *Options) withDefaults() (Options, error) {
 	}
 	if c.FragmentSize < -1 || c.FragmentSize > c.BlockSize {
 		return c, fmt.Errorf("squash: fragment size %d: %w: choose 1 to the block size, or -1 for no fragments", c.FragmentSize, fs.ErrInvalid)
+	}
+	if c.MaxFileSize == 0 {
+		c.MaxFileSize = 1 << 40
+	}
+	if c.MaxEntries == 0 {
+		c.MaxEntries = 10_000_000
 	}
 	if c.Compressor == nil {
 		c.Compressor = Zstd{}

@@ -74,6 +74,7 @@ type tree struct {
 	root   *inode
 	links  map[linkKey]*inode
 	xattrs xattrWriter
+	names  int // links made
 	inodes uint32
 	newest uint32
 	// Of the entry added last, whose parent the next one mostly shares.
@@ -134,8 +135,9 @@ func (t *tree) parent(dir string) (*inode, error) {
 			}
 			below = &inode{kind: kindDir, perm: 0o755, xattr: none32, frag: none32, dir: &dirData{}}
 			below.mtime = t.mtime(time.Time{})
-			d.link(name, below)
-			t.report.note(func(p *Progress) { p.Entries++ })
+			if err := t.link(d, name, below); err != nil {
+				return nil, err
+			}
 		}
 		d = below
 	}
@@ -144,7 +146,10 @@ func (t *tree) parent(dir string) (*inode, error) {
 }
 
 // link gives a file a name in a directory.
-func (d *inode) link(name string, ino *inode) {
+func (t *tree) link(d *inode, name string, ino *inode) error {
+	if t.names++; t.opts.MaxEntries >= 0 && t.names > t.opts.MaxEntries {
+		return fmt.Errorf("the tree has more names than Options.MaxEntries allows (%d)", t.opts.MaxEntries)
+	}
 	d.dir.entries = append(d.dir.entries, entry{name, ino})
 	if ino.kind == kindDir {
 		if d.dir.sub == nil {
@@ -152,6 +157,8 @@ func (d *inode) link(name string, ino *inode) {
 		}
 		d.dir.sub[name] = ino
 	}
+	t.report.note(func(p *Progress) { p.Entries++ })
+	return nil
 }
 
 // add takes an entry in. fresh says that its file is new, so that a regular
@@ -212,8 +219,9 @@ func (t *tree) add(e *Entry) (ino *inode, fresh bool, err error) {
 	if kind == kindDir {
 		ino.dir = &dirData{}
 	}
-	d.link(name, ino)
-	t.report.note(func(p *Progress) { p.Entries++ })
+	if err := t.link(d, name, ino); err != nil {
+		return nil, false, entryError(e.Path, err)
+	}
 	return ino, fresh, nil
 }
 
@@ -231,6 +239,9 @@ func (t *tree) fill(ino *inode, e *Entry) error {
 	case kindFile:
 		if e.Size < 0 {
 			return entryError(e.Path, fmt.Errorf("the source gives a size of %d bytes", e.Size))
+		}
+		if t.opts.MaxFileSize >= 0 && e.Size > t.opts.MaxFileSize {
+			return entryError(e.Path, fmt.Errorf("its %d bytes are more than Options.MaxFileSize allows (%d)", e.Size, t.opts.MaxFileSize))
 		}
 		ino.size = e.Size
 	case kindSymlink:

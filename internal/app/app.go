@@ -170,6 +170,12 @@ func (a *App) openImages(ctx context.Context) error {
 		}
 		a.images.Cache = filepath.Join(state, "digests.json")
 		a.images.Dir = filepath.Join(state, "images")
+		if keep := a.cfg.NBD.Keep; keep != nil {
+			a.images.Keep = *keep
+			if *keep == 0 {
+				a.images.Keep = -1
+			}
+		}
 		a.Roots.Dir = filepath.Join(state, "nbd")
 	}
 	if a.images.Dir != "" {
@@ -181,6 +187,13 @@ func (a *App) openImages(ctx context.Context) error {
 		if err := a.images.Add(ctx, i.Name, i.File); err != nil {
 			return fmt.Errorf("image %s: %w", i.Name, err)
 		}
+	}
+	gone, err := a.images.Prune()
+	if err != nil {
+		return fmt.Errorf("server.state: %w", err)
+	}
+	if len(gone) > 0 {
+		a.log.Info("former generations are removed: their images are not in the configuration any more, or nbd.keep is smaller", "images", gone)
 	}
 	if _, err := a.Roots.List(ctx); err != nil {
 		return err // a broken state directory, or another server's

@@ -446,6 +446,51 @@ func TestTruncatedCopy(t *testing.T) {
 	require.ErrorContains(t, err, "ends")
 }
 
+// TestGenerationsKept: nbd.keep says how many, and those of an image that is not
+// configured any more go.
+func TestGenerationsKept(t *testing.T) {
+	dir := t.TempDir()
+	state := filepath.Join(dir, "state")
+	var log bytes.Buffer
+	start := func(keep *int, images ...config.Image) []string {
+		cfg, err := config.New(config.Config{
+			Server: config.Server{Address: config.Addr{Addr: netip.MustParseAddr("127.0.0.1")}, State: state},
+			NBD:    &config.NBD{Keep: keep}, Images: images,
+		})
+		require.NoError(t, err)
+		a, err := New(t.Context(), cfg, slog.New(slog.NewTextHandler(&log, nil)))
+		require.NoError(t, err)
+		a.close()
+		entries, err := os.ReadDir(filepath.Join(state, "images", "generations"))
+		require.NoError(t, err)
+		var names []string
+		for _, e := range entries {
+			name, _, _ := strings.Cut(e.Name(), "~")
+			names = append(names, name)
+		}
+		return names
+	}
+	var images []config.Image
+	for _, name := range []string{"x", "y"} {
+		images = append(images, config.Image{Name: name, File: filepath.Join(dir, name+".img")})
+	}
+	none, four := 0, 4
+	var kept []string
+	for i := range byte(5) {
+		for _, image := range images {
+			require.NoError(t, os.WriteFile(image.File+".new", bytes.Repeat([]byte{i, image.Name[0]}, 2048), 0o600))
+			require.NoError(t, os.Rename(image.File+".new", image.File))
+		}
+		kept = start(&four, images...)
+	}
+	require.Equal(t, "x x x x x y y y y y", strings.Join(kept, " "))
+	require.NotContains(t, log.String(), "generations are removed")
+	require.Equal(t, "x x x y y y", strings.Join(start(nil, images...), " "))
+	require.Equal(t, "x x x", strings.Join(start(nil, images[0]), " "))
+	require.Contains(t, log.String(), "images=[y]")
+	require.Empty(t, start(&none, images[0]))
+}
+
 func TestPortInUse(t *testing.T) {
 	w := newWorld(t, nil)
 	taken := w.sockets.NBD

@@ -64,9 +64,22 @@ func (c *checker) roles() {
 		if c.NBD.Port < 0 || c.NBD.Port > 65535 {
 			c.errorf(&c.NBD.Port, "%d is not a port", c.NBD.Port)
 		}
+		c.keep(c.NBD.Keep)
 	}
 	oneOf(c, &c.Loader, LoaderIPXE, LoaderPXELINUX, LoaderGRUB)
 }
+
+func (c *checker) keep(n *int) {
+	switch {
+	case n == nil:
+	case *n < 0 || *n > maxKeep:
+		c.errorf(n, "nbd.keep: %d is not a number of generations; write 0 to %d", *n, maxKeep)
+	case c.Server.State == "":
+		c.errorf(n, "nbd.keep needs a directory to keep generations in; set server.state")
+	}
+}
+
+const maxKeep = 1000
 
 // dhcp checks that addresses are served only where the configuration says so
 // by name.

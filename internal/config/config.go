@@ -85,6 +85,8 @@ type NBD struct {
 	Address Addr   `yaml:"address"`
 	Port    int    `yaml:"port"`
 	Quota   Size   `yaml:"quota"`
+	// Keep is how many former generations of each image stay on disk.
+	Keep *int `yaml:"keep"`
 }
 
 // Mount is a directory in the boot tree.

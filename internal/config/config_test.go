@@ -110,6 +110,8 @@ func TestMistakes(t *testing.T) {
 		{"overlapping ranges", head + "dhcp: {interface: lan0, subnet: 192.168.67.0/24, ranges: [192.168.67.10-192.168.67.20, 192.168.67.20]}\n", `overlaps with`},
 		{"short lease", head + "dhcp: {interface: lan0, subnet: 192.168.67.0/24, lease: 5ms}\n", `too short`},
 		{"bad size", head + "nbd: {quota: 20GB}\n", `"20GB" is not a size`},
+		{"generations below none", head + "nbd: {keep: -1}\n", `diskless.yaml:2:13: nbd.keep: -1 is not a number of generations`},
+		{"generations nowhere", head + "nbd: {keep: 3}\n", `diskless.yaml:2:13: nbd.keep needs a directory to keep generations in; set server.state`},
 		{"lts.conf", head + "tftp:\nlts.conf: bad.conf\n", `bad.conf:1:`},
 		{"second document", head + "tftp:\n---\nhttp:\n", `a second document in one file`},
 		{"empty menu", head + "tftp:\nmenus: [{name: m}]\n", `diskless.yaml:3:9: menu m: ` + "`entries` is missing"},

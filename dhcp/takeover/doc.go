@@ -1,0 +1,13 @@
+// Package takeover reads the configurations of other DHCP servers, so that a
+// site can go over to package dhcp without writing everything anew: ISC's
+// dhcpd.conf and its leases, and the DHCP part of dnsmasq.conf.
+//
+// [DHCPD], [Dnsmasq] and [Kea] return a [Config], which is a [dhcp.Handler]: its pools,
+// reservations and options are those of package dhcp, and the conditions of
+// the file (if, elsif, else; tags) are evaluated for each request.
+//
+// What is not understood, or has no meaning here, is never dropped in silence:
+// it is in [Config.Notes], with line and column. Read them before you switch;
+// a note that is not Harmless means that some client is told something else
+// than before.
+package takeover
