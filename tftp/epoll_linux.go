@@ -79,10 +79,10 @@ func newTransport(s *Server, conn net.PacketConn) (transport, error) {
 	_, e.v4 = local.(*unix.SockaddrInet4)
 	_ = unix.SetsockoptInt(e.fd, unix.IPPROTO_IP, unix.IP_PKTINFO, 1)
 	_ = unix.SetsockoptInt(e.fd, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1)
+	_ = unix.SetsockoptInt(e.fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 4<<20) // a room full of machines asks at once
 	n := 1
 	if e.onePort {
 		e.ports = make(map[portKey]*udpLink)
-		_ = unix.SetsockoptInt(e.fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 4<<20)
 		_ = unix.SetsockoptInt(e.fd, unix.SOL_SOCKET, unix.SO_SNDBUF, 4<<20)
 	} else {
 		// One processor stays with the rest of the program: what it does with
