@@ -314,6 +314,7 @@ func TestFenceUnderLoad(t *testing.T) {
 		for boot := range 10 {
 			name := g.boot("r", Kept)
 			c := g.open(name)
+			var over atomic.Bool // the newer boot's opening has returned
 			for w := range 4 {
 				d := c.Device
 				if w > 0 {
@@ -323,7 +324,13 @@ func TestFenceUnderLoad(t *testing.T) {
 					defer func() { _ = d.(*rootDevice).Close() }()
 					p := bytes.Repeat([]byte{byte(boot)}, 700)
 					for i := 0; ; i++ {
-						if _, err := d.(*rootDevice).WriteAt(p, int64((i*4+w)*700)%60000); err != nil {
+						late := over.Load()
+						_, err := d.(*rootDevice).WriteAt(p, int64((i*4+w)*700)%60000)
+						if err == nil && late {
+							t.Error("a fenced boot's write was accepted")
+							return
+						}
+						if err != nil {
 							if !errors.Is(err, ErrFenced) {
 								t.Error(err)
 							}
@@ -338,6 +345,7 @@ func TestFenceUnderLoad(t *testing.T) {
 				})
 			}
 			next := g.open(g.boot("r", Kept))
+			over.Store(true)
 			before := content(t, next)
 			wg.Wait() // the old writers have noticed
 			require.True(t, bytes.Equal(before, content(t, next)), "a fenced boot wrote")

@@ -49,7 +49,6 @@ type poller struct {
 	links  map[int32]*udpLink
 	until  instant // the end of its waiting; 0 while it is awake
 	quit   bool
-	lone   bool // nobody else waits to be served
 	buf    []byte
 }
 
@@ -229,7 +228,6 @@ func (p *poller) poll() {
 		hot = n > 0
 		p.mu.Lock()
 		p.until = 0
-		p.lone = n == 1
 		now, requests := p.now(), false
 		for _, ev := range events[:n] {
 			switch link := p.links[ev.Fd]; {

@@ -198,16 +198,10 @@ func (e *epoll) reply(d datagram, b []byte) error {
 }
 
 func (u *udpLink) send(b []byte, size int) (n int, err error) {
-	limit := max(1, min(maxSegments, maxGSO/size))
-	chunk := limit
-	if len(b) > size && u.p.lone {
-		chunk = 1 // the client wakes up over the first ones while we send the rest
-	}
 	for n < len(b) {
 		most := size
 		if !u.plain {
-			most = size * min(chunk, limit)
-			chunk *= 2
+			most = size * max(1, min(maxSegments, maxGSO/size))
 		}
 		part := b[n:min(n+most, len(b))]
 		switch errno := u.write(part, size); errno {
