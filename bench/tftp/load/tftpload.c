@@ -107,6 +107,10 @@ static void packet(struct client *c, unsigned char *b, int n, double at)
 			ack(c, at);
 			c->fresh = 0;
 		}
+		if (ahead == -1 && c->inwindow == 0) { // the acknowledgement was lost
+			ack(c, at);
+			c->fresh = 0;
+		}
 		if (ahead)
 			return;
 		if (c->fresh && nrtts < (long)(sizeof rtts / sizeof *rtts) && c->want > 1)
