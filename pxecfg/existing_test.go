@@ -161,12 +161,13 @@ func TestKernels(t *testing.T) {
 
 	// A kernel is added: its entries come, and no setting goes.
 	tree["i/initrd-6.9.0-new"] = &fstest.MapFile{Data: []byte("x")}
-	k.Default = "ltsp-NBD-6.1.0-9-amd64"
+	k.Default, k.OnTimeout, k.UI = "ltsp-NBD-6.1.0-9-amd64", "ltsp-NFS", "menu.c32"
 	cfg, err = k.Config(tree, "i")
 	require.NoError(t, err)
 	require.Equal(t, "i/vmlinuz-6.9.0-new", cfg.Entries[0].Kernel)
 	require.Equal(t, []string{"i/initrd-6.9.0-new"}, cfg.Entries[0].Initrd)
 	require.Contains(t, cfg.Entries, old)
+	require.Equal(t, []string{k.Default, "ltsp-NFS", "menu.c32"}, []string{cfg.Default, cfg.OnTimeout, cfg.UI})
 	require.Equal(t, time.Second, cfg.Timeout)
 
 	k.Prefer = []string{"*-amd64"}
