@@ -127,6 +127,9 @@ func (s *FileStore) Close() error {
 	if failed == nil {
 		failed = s.file.write(b.recs)
 	}
+	if s.tailing {
+		s.tail = append(s.tail, b.recs...)
+	}
 	b.err = failed
 	close(b.done)
 	s.token <- struct{}{}

@@ -73,6 +73,7 @@ func testInNamespace(t *testing.T) {
 	t.Run("dhclient", func(t *testing.T) { testDhclient(t, ns) })
 	t.Run("ipconfig", func(t *testing.T) { testIPConfig(t, ns) })
 	t.Run("dhcrelay", func(t *testing.T) { testRelay(t, ns) })
+	t.Run("Proxy", func(t *testing.T) { testProxy(t, ns) })
 	t.Run("ProbeNobody", testProbeNobody)
 	t.Run("ProbeDnsmasq", func(t *testing.T) { testProbeDnsmasq(t, ns) })
 }
@@ -350,6 +351,47 @@ func testRelay(t *testing.T, ns clientNS) {
 	out, err := far.command("busybox", "udhcpc", "-f", "-q", "-n", "-t", "30", "-T", "1", "-i", "cli9", "-s", script).CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	require.Regexp(t, `10\.79\.0\.1\d\d far\.example`, string(out))
+}
+
+// Both of a proxy's ports on two interfaces, with one call.
+func testProxy(t *testing.T, ns clientNS) {
+	rules := BootRules{{Match: Match{Archs: []iana.Arch{iana.EFI_X86_64}}, Boot: Boot{File: "snponly.efi"}}}
+	server := &Server{
+		Interfaces: []string{"srv0", "srv1"}, ProxyPort: true,
+		Handler: &Proxy{ServerID: ip("10.77.0.1"), Boot: rules.Boot}, Logger: slog.New(slog.DiscardHandler),
+	}
+	done := make(chan error, 1)
+	go func() { done <- server.ListenAndServe() }()
+	ns.run(t, "ip", "addr", "add", "10.77.0.2/24", "dev", "cli0")
+	ns.run(t, "ip", "addr", "add", "10.78.0.2/24", "dev", "cli1")
+	defer ns.run(t, "ip", "addr", "flush", "dev", "cli0")
+	defer ns.run(t, "ip", "addr", "flush", "dev", "cli1")
+	dir := t.TempDir()
+	ask := func(m *dhcpv4.DHCPv4, to string) (reply *dhcpv4.DHCPv4) {
+		in, out := filepath.Join(dir, "in"), filepath.Join(dir, "out")
+		require.NoError(t, os.WriteFile(in, m.ToBytes(), 0o600))
+		host, port, _ := strings.Cut(to, ":")
+		// Again and again, for the server may not be listening yet.
+		require.Eventually(t, func() bool {
+			_ = ns.command("bash", "-c", fmt.Sprintf("exec 3<>/dev/udp/%s/%s && cat %s >&3 && timeout 1 dd bs=4096 count=1 <&3 >%s", host, port, in, out)).Run()
+			data, _ := os.ReadFile(out)
+			var err error
+			reply, err = dhcpv4.FromBytes(data)
+			return err == nil
+		}, 30*time.Second, 10*time.Millisecond)
+		require.Equal(t, m.TransactionID, reply.TransactionID)
+		return reply
+	}
+	offer := ask(message(discover, macA, UEFIFirmware(iana.EFI_X86_64)), "10.77.0.1:67")
+	require.Equal(t, dhcpv4.MessageTypeOffer, offer.MessageType())
+	require.Empty(t, offer.BootFileName)
+	for _, to := range []string{"10.77.0.1:4011", "10.78.0.1:4011"} {
+		ack := ask(message(request, macB, UEFIFirmware(iana.EFI_X86_64)), to)
+		require.Equal(t, dhcpv4.MessageTypeAck, ack.MessageType())
+		require.Equal(t, "snponly.efi", ack.BootFileName)
+	}
+	require.NoError(t, server.Shutdown(t.Context()))
+	require.Equal(t, ErrServerClosed, <-done)
 }
 
 func testProbeNobody(t *testing.T) {

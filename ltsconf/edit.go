@@ -29,6 +29,8 @@ func (f *File) Set(section, name string, v Value) (*File, error) {
 		return nil, fmt.Errorf("setting %s: %w: %w", clip(name), err, fs.ErrInvalid)
 	case !isName(name):
 		return nil, fmt.Errorf("setting %q: letters, digits and _ only: %w", clip(name), fs.ErrInvalid)
+	case isShellsOwn(name):
+		return nil, fmt.Errorf("setting %s: clients' shells keep this name for themselves, and the boot would end: %w", name, fs.ErrInvalid)
 	}
 	var last, found *span
 	for i := range f.spans {

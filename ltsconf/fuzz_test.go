@@ -2,6 +2,7 @@ package ltsconf
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -132,6 +133,21 @@ func FuzzEdit(f *testing.F) {
 		g, err := file.Set(section, name, Literal(value))
 		if err == nil {
 			at := g.index[fold(section)]
+			// Before and behind one place every byte is as it was, and what is
+			// replaced is a value.
+			out := text(t, g)
+			head, tail := 0, 0
+			for head < min(len(in), len(out)) && in[head] == out[head] {
+				head++
+			}
+			for tail < min(len(in), len(out))-head && in[len(in)-1-tail] == out[len(out)-1-tail] {
+				tail++
+			}
+			if gone := string(in[head : len(in)-tail]); slices.ContainsFunc(file.spans, func(s span) bool { return s.section == at && s.name == upper(name) }) {
+				require.NotContains(t, gone, "\n")
+			} else {
+				require.Empty(t, gone)
+			}
 			var found bool
 			for _, s := range g.sections[at].settings {
 				if g.keys[s.key] == upper(name) {
@@ -142,6 +158,12 @@ func FuzzEdit(f *testing.F) {
 			require.True(t, found || upper(name) == "LIKE")
 			require.Len(t, g.sections, len(file.sections))
 			if h, err := g.Unset(section, name); err == nil {
+				rest := []byte(text(t, g))
+				for _, c := range []byte(text(t, h)) { // only bytes were taken out
+					i := bytes.IndexByte(rest, c)
+					require.GreaterOrEqual(t, i, 0)
+					rest = rest[i+1:]
+				}
 				for _, sp := range h.spans {
 					require.False(t, sp.section == at && sp.name == upper(name))
 				}

@@ -436,6 +436,8 @@ func (s Settings) WriteLTSP(w io.Writer) (int64, error) {
 			return bad(err)
 		case !isName(set.Name):
 			return bad("letters, digits and _ only")
+		case isShellsOwn(set.Name):
+			return bad("clients' shells keep this name for themselves, and the boot would end")
 		case upper(set.Name) == "INCLUDE":
 			return bad("it means nothing in a resolved file")
 		case seen[set.Name]:

@@ -58,6 +58,10 @@ var shellCases = []struct {
 	{"read -r A <<E\nq\\\nE\nE\nread -r B <<-E\n\tx\\\\\n\tE", map[string]string{"A": "qE", "B": "x\\"}},
 	{"{ { A=1; } }; if (B=2) then C=3; fi; if :; then if :; then D=4; fi fi", map[string]string{"A": "1", "C": "3", "D": "4"}},
 	{"case x in x) { A=1; } esac", map[string]string{"A": "1"}},
+	{"IFS=:; set -- a b '' c; A=$*; B=$@; C=\"$*\"; D=\"$@\"; E=x${*}y; F=${*:-x}; unset IFS", map[string]string{"A": "a:b::c", "B": "a:b::c", "C": "a:b::c", "D": "a:b::c", "E": "xa:b::cy", "F": "a:b::c"}},
+	{"IFS=; set -- a b; A=$*; B=$@; C=\"$*\"; D=\"$@\"; E=${*#a}; F=${Q:-$*}; unset IFS", map[string]string{"A": "ab", "B": "ab", "C": "ab", "D": "ab", "E": "b", "F": "ab"}},
+	{"IFS=x; set -- a b; case $* in axb) A=1;; esac; case axb in $@) B=1;; esac; read C <<E\n$@\nE\nfor i in $*; do D=$D.$i; done; for i in \"$@\"; do E=$E.$i; done; unset IFS", map[string]string{"A": "1", "B": "1", "C": "axb", "D": ".a.b", "E": ".a.b", "i": "b"}},
+	{"IFS=:; set -- a 'b c'; for i in ${*:-x}; do A=$A.$i; done; for i in ${Q:-$@}; do B=$B.$i; done; unset IFS", map[string]string{"A": ".a.b c", "B": ".a.b c", "i": "b c"}},
 	{"\"\"; A=$?", map[string]string{"A": "127"}},
 }
 

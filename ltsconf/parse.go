@@ -252,6 +252,8 @@ func (p *parser) setting(key token) token {
 	}
 	if !isName(key.text) {
 		p.complain(key, "%q is no name for a setting: letters, digits and _ only", clip(key.text))
+	} else if isShellsOwn(upper(key.text)) {
+		p.complain(key, "clients' shells keep %s for themselves, and setting it ends the boot", upper(key.text))
 	}
 	if key.file == 0 {
 		p.f.spans = append(p.f.spans, span{
@@ -376,6 +378,13 @@ func clip(s string) string {
 		return r
 	}, s)
 }
+
+// shellsOwn are names that shells keep for themselves: dash ends over an
+// OPTIND that is no number, and bash over the others, whatever they are set to.
+var shellsOwn = [...]string{"OPTIND", "UID", "EUID", "PPID", "SHELLOPTS", "BASHOPTS", "BASH_VERSINFO"}
+
+// isShellsOwn reports whether setting the variable ends a client's shell.
+func isShellsOwn(name string) bool { return slices.Contains(shellsOwn[:], name) }
 
 // isName reports whether the shell takes s as the name of a variable.
 func isName(s string) bool {

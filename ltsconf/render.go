@@ -38,8 +38,9 @@ func Collect(settings iter.Seq2[string, Value]) Settings {
 // with the lts.conf in its image, and a section may not be empty.
 //
 // What such a file cannot hold is an error that is [fs.ErrInvalid], and then
-// nothing is written: a name that is no shell variable or is LIKE, a name set
-// twice, a value with a newline, carriage return or NUL, the value NONE, and
+// nothing is written: a name that is no shell variable, is the shell's own
+// (OPTIND, UID, EUID, PPID and bash's SHELLOPTS, BASHOPTS, BASH_VERSINFO) or is
+// LIKE, a name set twice, a value with a newline, carriage return or NUL, the value NONE, and
 // shell text that would not end where the value does (an odd backslash at the
 // end, a bare double quote, an open command substitution).
 func (s Settings) WriteTo(w io.Writer) (int64, error) {
@@ -58,6 +59,8 @@ func (s Settings) WriteTo(w io.Writer) (int64, error) {
 		switch {
 		case !isName(name):
 			return 0, fmt.Errorf("setting %q%s: letters, digits and _ only: %w", clip(name), set.Value.origin(), fs.ErrInvalid)
+		case isShellsOwn(name):
+			return 0, fmt.Errorf("setting %s%s: clients' shells keep this name for themselves, and the boot would end: %w", name, set.Value.origin(), fs.ErrInvalid)
 		case name == "LIKE":
 			return 0, fmt.Errorf("setting LIKE%s: it means nothing in a resolved file: %w", set.Value.origin(), fs.ErrInvalid)
 		case seen[name]:

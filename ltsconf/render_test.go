@@ -57,6 +57,8 @@ func TestRenderRefuses(t *testing.T) {
 		{Setting{"1A", Literal("1")}, `setting "1A": letters, digits and _ only`},
 		{Setting{"A;reboot", Literal("1")}, `setting "A;REBOOT": letters, digits and _ only`},
 		{Setting{"É", Literal("1")}, `setting "É": letters, digits and _ only`},
+		{Setting{"optind", Literal("1")}, "setting OPTIND: clients' shells keep this name for themselves, and the boot would end"},
+		{Setting{"UID", Literal("1")}, "setting UID: clients' shells keep this name for themselves, and the boot would end"},
 		{Setting{"like", Literal("1")}, "setting LIKE: it means nothing in a resolved file"},
 		{Setting{"ok", Literal("2")}, "setting OK: set twice"},
 	} {
@@ -196,4 +198,18 @@ func TestNames(t *testing.T) {
 	require.Equal(t, []string{"/ltsp/amd64/lts.conf", "ltsp/amd64/lts.conf"}, Names("amd64", "ltsp/amd64"))
 	require.Equal(t, []string{"http://h/x/lts.conf", "/ltsp/amd64/lts.conf", "ltsp/amd64/lts.conf"}, Names("amd64", "http://h/x"))
 	require.Empty(t, Names("", ""))
+}
+
+// The names that are refused do end a shell, with a value that others take.
+func TestShellsOwnNames(t *testing.T) {
+	need(t, "dash", "bash")
+	for _, name := range append([]string{"A", "PATH"}, shellsOwn[:]...) {
+		ends := false
+		for _, shell := range [][]string{{"dash", "-c"}, {"bash", "--posix", "-c"}} {
+			ends = ends || exec.Command(shell[0], append(shell[1:], name+`="x"; exit 0`)...).Run() != nil
+		}
+		require.Equal(t, isShellsOwn(name), ends, name)
+		_, err := Parse(strings.NewReader("[default]\n" + name + "=x\n"))
+		require.Equal(t, ends, err != nil, name)
+	}
 }

@@ -8,7 +8,7 @@ import (
 
 // arithmetic is $((...)), in 64 bits.
 func (ev *evaluator) arithmetic(t part) val {
-	v := joinFrags(ev.frags(t.arg, nil))
+	v := ev.joinFrags(ev.frags(t.arg, nil))
 	if ev.stopped() {
 		return val{}
 	}

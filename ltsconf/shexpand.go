@@ -63,10 +63,22 @@ func (ev *evaluator) join(w []part) val {
 		ev.bytes -= len(w[0].text)
 		return val{s: w[0].text}
 	}
-	return joinFrags(ev.frags(w, nil))
+	return ev.joinFrags(ev.frags(w, nil))
 }
 
-func joinFrags(fs []fragment) val {
+// separator is what $* and $@ are joined with where there are no fields.
+func (ev *evaluator) separator() string {
+	v := ev.vars["IFS"]
+	switch {
+	case v == nil || v.unset:
+		return " "
+	case v.val.s == "":
+		return ""
+	}
+	return v.val.s[:1]
+}
+
+func (ev *evaluator) joinFrags(fs []fragment) val {
 	if len(fs) == 1 {
 		return fs[0].val
 	}
@@ -82,7 +94,11 @@ func joinFrags(fs []fragment) val {
 			b.WriteString(f.s)
 		}
 		if f.brk && i+1 < len(fs) {
-			b.WriteByte(' ')
+			sep := val{s: ev.separator()}
+			if dyn {
+				sep.s = sep.raw()
+			}
+			b.WriteString(sep.s)
 		}
 	}
 	return val{b.String(), dyn}
@@ -266,7 +282,7 @@ func (ev *evaluator) param(t part, out []fragment) []fragment {
 		for i, a := range ev.args {
 			fs[i] = fragment{val: a, brk: true}
 		}
-		v = joinFrags(fs)
+		v = ev.joinFrags(fs)
 		ev.bytes -= len(v.s) + len(fs)
 		ok = len(ev.args) > 0
 	} else {
@@ -344,20 +360,13 @@ func (ev *evaluator) defaultFrags(t part, out []fragment) []fragment {
 
 // positional expands $@ and $*.
 func (ev *evaluator) positional(t part, out []fragment) []fragment {
-	sep := ' '
-	if t.text == "*" && t.quoted {
-		if v := ev.vars["IFS"]; v != nil && !v.unset {
-			if sep = -1; v.val.s != "" {
-				sep = rune(v.val.s[0])
-			}
-		}
-	}
+	sep := ev.separator()
 	for i, a := range ev.args {
 		last := i == len(ev.args)-1
 		f := fragment{val: a, quoted: t.quoted, split: !t.quoted, brk: !last && !(t.text == "*" && t.quoted)}
 		out = append(out, f)
-		if t.text == "*" && t.quoted && !last && sep >= 0 {
-			out = append(out, fragment{val: val{s: string(byte(sep))}, quoted: true})
+		if t.text == "*" && t.quoted && !last && sep != "" {
+			out = append(out, fragment{val: val{s: sep}, quoted: true})
 		}
 	}
 	if len(ev.args) == 0 && t.text == "*" && t.quoted {
@@ -417,7 +426,7 @@ func (ev *evaluator) pattern(w []part) (string, bool) {
 			b.WriteByte(f.s[i])
 		}
 		if f.brk {
-			b.WriteByte(' ')
+			b.WriteString(ev.separator())
 		}
 	}
 	return b.String(), true

@@ -100,6 +100,28 @@ func TestHTTPChangedOrigin(t *testing.T) {
 	}
 }
 
+// TestHTTPChangedTime: an origin without entity tags, that heeds no condition,
+// is known by its time stamp.
+func TestHTTPChangedTime(t *testing.T) {
+	var at atomic.Int64
+	at.Store(1e9)
+	content := randomBytes(1, 8000)
+	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.Header.Del("If-Unmodified-Since")
+		http.ServeContent(w, r, "", time.Unix(at.Load(), 0), bytes.NewReader(content))
+	}))
+	defer web.Close()
+	d, err := OpenHTTP(t.Context(), web.URL, quietHTTP)
+	require.NoError(t, err)
+	defer d.Close()
+	p := make([]byte, 4000)
+	_, err = d.ReadAt(p, 0)
+	require.NoError(t, err)
+	at.Add(1)
+	_, err = d.ReadAt(p, 4000)
+	require.ErrorIs(t, err, ErrOriginChanged)
+}
+
 func TestHTTPRetries(t *testing.T) {
 	content := randomBytes(1, 20000)
 	o, url := newOrigin(t, content)

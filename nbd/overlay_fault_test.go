@@ -105,6 +105,7 @@ func TestOverlayFaults(t *testing.T) {
 			require.ErrorIs(t, err, syscall.EIO)
 			require.EqualValues(t, 255, byteAt(o, overlayBlock), "reads go on")
 			require.EqualValues(t, 255, byteAt(open(d), 100), "what was flushed before is there")
+			require.True(t, open(d).Lost(), "and what was not may be gone")
 			require.NoError(t, o.Reset())
 			_, err = o.WriteAt([]byte{255}, 0)
 			require.NoError(t, err)

@@ -13,7 +13,8 @@ import (
 // Existing is a [Source] of what is there already: a TFTP root with files in
 // pxelinux.cfg/ that people, or another program, keep. PXELINUX and U-Boot get
 // the files as they are, byte for byte; iPXE and GRUB get their entries as far
-// as these can be expressed, with the same default and timeout.
+// as these can be expressed (see [PXELINUX.Config]), with the same default and
+// timeout but without TOTALTIMEOUT. [Lint] finds what they do without.
 //
 // For each machine the first of [Client.Names] counts that exists and is not
 // empty, as for PXELINUX itself. The file "default" is a [Config.Fallback].
@@ -29,7 +30,7 @@ type Existing struct {
 	// gets the file rewritten, since its names would mean others there.
 	Prefix string
 	// Logger gets, at Debug, each entry that iPXE and GRUB have to do
-	// without. nil means slog.Default().
+	// without, and a TOTALTIMEOUT. nil means slog.Default().
 	Logger *slog.Logger
 }
 
@@ -52,12 +53,12 @@ func (x *Existing) Config(_ context.Context, c Client) (*Config, error) {
 		case err != nil:
 			return nil, err
 		}
-		return x.config(f, i == len(names)-1), nil
+		return x.config(f, c.Loader, i == len(names)-1), nil
 	}
 	return nil, fs.ErrNotExist
 }
 
-func (x *Existing) config(f *File, fallback bool) *Config {
+func (x *Existing) config(f *File, loader Loader, fallback bool) *Config {
 	var left []error
 	cfg := new(Config)
 	p, err := f.Load(x.FS, x.Prefix)
@@ -66,6 +67,11 @@ func (x *Existing) config(f *File, fallback bool) *Config {
 			cfg, err = new(Config), fmt.Errorf("%s: %w", f.Name, someOf(left))
 		}
 	}
+	if (loader == LoaderGRUB || loader == LoaderIPXE) && cfg.TotalTimeout > 0 {
+		// A menu that one key stops for ever is better than no boot at all.
+		left = append(left, &RenderError{Format: string(loader), Field: "total timeout", Value: cfg.TotalTimeout.String(), Reason: "it has only one that a key stops"})
+		cfg.TotalTimeout = 0
+	}
 	cfg.Fallback = fallback
 	cfg.verbatim = &verbatim{text: f.String(), prefix: treePath(x.Prefix), err: err, lost: p.lost(left)}
 	log := x.Logger
@@ -73,7 +79,7 @@ func (x *Existing) config(f *File, fallback bool) *Config {
 		log = slog.Default()
 	}
 	for _, err := range left {
-		log.Debug("entry only for PXELINUX", "file", f.Name, "err", err)
+		log.Debug("only for PXELINUX", "file", f.Name, "err", err)
 	}
 	return cfg
 }
@@ -126,8 +132,35 @@ func (p *PXELINUX) lost(left []error) error {
 		return someOf(left)
 	}
 	for _, e := range p.entries {
-		if e.Password != "" || e.Menu.MasterPassword != "" {
+		if e.Password != "" { // of an entry that nothing leads to
 			return fmt.Errorf("%s:%d: a password would no longer be asked for: %w", e.Pos.File, e.Pos.Line, fs.ErrInvalid)
+		}
+	}
+	for _, set := range []struct {
+		what string
+		is   bool
+	}{
+		{"ALLOWOPTIONS 0", !p.AllowOptions}, {"IMPLICIT 0", !p.Implicit}, {"NOESCAPE 1", p.NoEscape}, {"NOCOMPLETE 1", p.NoComplete},
+		{"MENU HIDDEN", p.HiddenMenu},
+	} {
+		if set.is {
+			return fmt.Errorf("%s would be lost: %w", set.what, fs.ErrInvalid)
+		}
+	}
+	if at := p.unmodelled; at.Line > 0 {
+		return fmt.Errorf("%s:%d: this line would be lost: %w", at.File, at.Line, fs.ErrInvalid)
+	}
+	return nil
+}
+
+// masterPassword returns a menu that has one.
+func (p *PXELINUX) masterPassword() *Menu {
+	if p.Top.MasterPassword != "" {
+		return p.Top
+	}
+	for _, e := range p.entries {
+		if e.Menu != nil && e.Menu.MasterPassword != "" {
+			return e.Menu
 		}
 	}
 	return nil
@@ -144,17 +177,23 @@ func (v *verbatim) write(w io.Writer, t Target) (done bool, err error) {
 
 // Config returns what a machine is offered, for loaders that do not read
 // PXELINUX's files: commands become files in the tree, and of the entries with
-// MENU HIDE those are kept that something leads to. Passwords, colours,
-// TOTALTIMEOUT, MENU GOTO, EXIT and QUIT are passed over, as are texts and hot
-// keys that not every loader can have.
+// MENU HIDE those are kept that something leads to. What only changes the look
+// of a menu is passed over: colours, pictures, messages, its layout, MENU EXIT
+// to the menu above, and texts and hot keys that not every loader can have.
 //
 // prefix is what PXELINUX puts before names. left has a [*RenderError] for each
-// entry that only PXELINUX can boot (its own modules, disk images, another
-// configuration file), which is left out; the Config is nil if the entry that
-// boots by default is one of them, or nothing remains.
+// entry that only PXELINUX can have, which is left out: its own modules, disk
+// images, another configuration file, MENU GOTO and QUIT, and all that asks for
+// a password, with the entries of a menu that does. The Config is nil if the
+// entry that boots by default is one of them, if nothing remains, or if the
+// menu has a master password, since other loaders let anybody change an entry.
+// A TOTALTIMEOUT is taken over, which GRUB and iPXE refuse to be given.
 func (p *PXELINUX) Config(prefix string) (cfg *Config, left []error) {
 	cv := converter{prefix: prefix, labels: make(map[string]bool), count: make(map[string]int), of: make(map[*MenuEntry]string)}
 	cfg = &Config{Timeout: p.Timeout}
+	if m := p.masterPassword(); m != nil {
+		return nil, []error{&RenderError{Format: "another loader than PXELINUX", Field: "master password of menu", Value: m.Tag, Reason: "anybody could change its entries"}}
+	}
 	prompt := p.UI || p.Prompt != 0
 	waits := prompt && p.Timeout > 0 && p.OnTimeout != ""
 	menu := prompt || p.Command == ""
@@ -168,6 +207,7 @@ func (p *PXELINUX) Config(prefix string) (cfg *Config, left []error) {
 		if p.Timeout <= 0 || p.Command == "" && !waits {
 			cfg.Timeout = -1
 		}
+		cfg.TotalTimeout = p.TotalTimeout
 		cfg.Entries = cv.menu(p.Top, 0)
 	}
 	var err error

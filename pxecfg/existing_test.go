@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"log/slog"
 	"net"
 	"net/netip"
 	"strings"
@@ -160,12 +161,13 @@ func TestKernels(t *testing.T) {
 
 	// A kernel is added: its entries come, and no setting goes.
 	tree["i/initrd-6.9.0-new"] = &fstest.MapFile{Data: []byte("x")}
-	k.Default = "ltsp-NBD-6.1.0-9-amd64"
+	k.Default, k.OnTimeout, k.UI = "ltsp-NBD-6.1.0-9-amd64", "ltsp-NFS", "menu.c32"
 	cfg, err = k.Config(tree, "i")
 	require.NoError(t, err)
 	require.Equal(t, "i/vmlinuz-6.9.0-new", cfg.Entries[0].Kernel)
 	require.Equal(t, []string{"i/initrd-6.9.0-new"}, cfg.Entries[0].Initrd)
 	require.Contains(t, cfg.Entries, old)
+	require.Equal(t, []string{k.Default, "ltsp-NFS", "menu.c32"}, []string{cfg.Default, cfg.OnTimeout, cfg.UI})
 	require.Equal(t, time.Second, cfg.Timeout)
 
 	k.Prefer = []string{"*-amd64"}
@@ -226,4 +228,66 @@ func TestPXELINUXConfigLongAppend(t *testing.T) {
 	require.ErrorContains(t, left[0], "more than 4 MiB")
 	require.Len(t, cfg.Entries, 3000-len(left))
 	require.Less(t, len(cfg.Entries)*1900, maxConfig)
+}
+
+// TestExistingLocks: what PXELINUX asks a password for no other loader boots
+// without one.
+func TestExistingLocks(t *testing.T) {
+	const open = "UI menu.c32\nTIMEOUT 50\nLABEL a\n LINUX k\nLABEL e\n LINUX z\n"
+	for text, labels := range map[string]string{
+		open: "a e",
+		open + "LABEL b\n LINUX l\n MENU PASSWD x\n":                                            "a e",
+		open + "MENU BEGIN m\nMENU PASSWD x\nLABEL b\n LINUX l\nMENU END\n":                     "a e",
+		open + "MENU BEGIN m\nLABEL b\n LINUX l\n MENU PASSWD x\nLABEL c\n LINUX m\nMENU END\n": "a e m",
+		open + "DEFAULT b\nLABEL b\n LINUX l\n MENU PASSWD x\n":                                 "",
+		open + "DEFAULT b\nMENU BEGIN m\nMENU PASSWD x\nLABEL b\n LINUX l\nMENU END\n":          "",
+		open + "ONTIMEOUT b\nMENU BEGIN m\nMENU PASSWD x\nLABEL b\n LINUX l\nMENU END\n":        "",
+		open + "MENU BEGIN m\nMENU MASTER PASSWD x\nLABEL b\n LINUX l\nMENU END\n":              "",
+		"MENU MASTER PASSWD x\n" + open:                                                         "",
+	} {
+		x := &Existing{FS: fstest.MapFS{"pxelinux.cfg/default": {Data: []byte(text)}}, Logger: quiet}
+		cfg, err := x.Config(t.Context(), Client{Loader: LoaderGRUB})
+		require.NoError(t, err)
+		var b, own strings.Builder
+		require.NoError(t, cfg.WritePXELINUX(&own, Target{}))
+		require.Equal(t, text, own.String())
+		var got []string
+		for _, e := range cfg.Entries {
+			got = append(got, e.Label)
+		}
+		require.Equal(t, labels, strings.Join(got, " "), text)
+		if err := cfg.WriteGRUB(&b, Target{}); labels == "" {
+			require.ErrorIs(t, err, fs.ErrInvalid, text)
+			require.ErrorContains(t, err, "password", text)
+			require.ErrorContains(t, cfg.WritePXELINUX(&b, Target{Prefix: "elsewhere/"}), "password", text)
+		} else {
+			require.NoError(t, err)
+		}
+		require.NotContains(t, b.String(), "/l'", text)
+	}
+}
+
+// TestExistingTotalTimeout: it is not forgotten without a word.
+func TestExistingTotalTimeout(t *testing.T) {
+	x := &Existing{FS: fstest.MapFS{"ltsp/pxelinux.cfg/default": {Data: []byte("PROMPT 1\nTIMEOUT 50\nTOTALTIMEOUT 900\nDEFAULT a\nLABEL a\n LINUX k\n")}}, Prefix: "ltsp/"}
+	for loader, told := range map[Loader]bool{LoaderGRUB: true, LoaderIPXE: true, LoaderPXELINUX: false} {
+		var log bytes.Buffer
+		x.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+		cfg, err := x.Config(t.Context(), Client{Loader: loader})
+		require.NoError(t, err)
+		require.Equal(t, told, strings.Contains(log.String(), "total timeout"), loader)
+		var b strings.Builder
+		switch loader {
+		case LoaderGRUB:
+			require.NoError(t, cfg.WriteGRUB(&b, Target{}))
+		case LoaderIPXE:
+			require.NoError(t, cfg.WriteIPXE(&b, Target{}))
+		default:
+			require.NoError(t, cfg.WritePXELINUX(&b, Target{}))
+			require.Contains(t, b.String(), "TOTALTIMEOUT 900\n", "started elsewhere, it still has it")
+		}
+	}
+	cfg, left := loadString(t, "UI menu.c32\nTOTALTIMEOUT 900\nLABEL a\n LINUX k\n").Config("")
+	require.Empty(t, left)
+	require.Equal(t, 90*time.Second, cfg.TotalTimeout, "a Config has it, and GRUB refuses it")
 }

@@ -25,6 +25,10 @@ func (cv *converter) menu(m *Menu, depth int) (list []Entry) {
 			if depth == maxMenuDepth {
 				continue // no loader shows that, and nobody writes it
 			}
+			if e.Password != "" {
+				cv.leave(e, "submenu", "only PXELINUX asks for its password")
+				continue
+			}
 			entry = Entry{Label: cv.label(e.Target.Tag), Entries: cv.menu(e.Target, depth+1)}
 			if title := cleanTitle(e.Display); title != entry.Label {
 				entry.Title = title
@@ -46,7 +50,16 @@ func (cv *converter) menu(m *Menu, depth int) (list []Entry) {
 				continue
 			}
 			cv.of[e] = entry.Label
+		case ActionExit:
+			if e.Target != m.Parent { // every menu has a way back
+				cv.leave(e, "MENU EXIT", "only PXELINUX goes to another menu")
+			}
+			continue
+		case ActionGoto:
+			cv.leave(e, "MENU GOTO", "only PXELINUX goes to another menu")
+			continue
 		default:
+			cv.leave(e, "MENU QUIT", "only PXELINUX has a prompt under the menu")
 			continue
 		}
 		// GRUB has the keys c and e for itself.
@@ -56,6 +69,24 @@ func (cv *converter) menu(m *Menu, depth int) (list []Entry) {
 		list = append(list, entry)
 	}
 	return list
+}
+
+// leave leaves out a line of a menu that boots nothing.
+func (cv *converter) leave(e *MenuEntry, field, reason string) {
+	cv.left = append(cv.left, &RenderError{Format: "another loader than PXELINUX", Entry: e.Label, Field: field, Value: cutShort(e.Display), Reason: reason})
+}
+
+// locked tells whether PXELINUX asks for a password before this boots.
+func (e *MenuEntry) locked() bool {
+	if e.Password != "" {
+		return true
+	}
+	for m := e.Menu; m != nil && m.entry != nil; m = m.Parent {
+		if m.entry.Password != "" {
+			return true
+		}
+	}
+	return false
 }
 
 // entry converts one entry, with further arguments. What it returns is valid.
@@ -73,6 +104,8 @@ func (cv *converter) entry(e *MenuEntry, extra string) (Entry, error) {
 	}
 	var err error
 	switch typ := e.ImageType(); {
+	case e.locked():
+		return refuse("entry", e.Label, "only PXELINUX asks for its password")
 	case typ == "localboot":
 		out.LocalBoot = true
 	case typ == "pxe", typ == "linux" && e.Type == "kernel" && strings.HasSuffix(file, ".efi"):

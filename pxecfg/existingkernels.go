@@ -16,6 +16,10 @@ import (
 // a kernel is added or removed and the entries are made anew. It is what LTSP
 // 5's update-kernels and update-kernels.conf do; the setting's name there is
 // given with each field.
+//
+// IFCPU64, with LIST_KERNELS_64, _PAE and _32, is not among them: no Entry asks
+// what the CPU can do. Machines that need another kernel than Prefer finds are
+// told apart by a [Rules], each with Kernels of its own.
 type Kernels struct {
 	// Label begins all labels: "ltsp" gives ltsp-NBD and ltsp-NBD-6.1.0-18.
 	// Empty means "ltsp".
@@ -29,7 +33,8 @@ type Kernels struct {
 	Args []string
 	// Names are patterns of the kernels' file names as path.Match has them,
 	// a * for the version (KERNEL_NAMES). Empty means vmlinuz-*, vmlinux-*,
-	// kernel-* and vmlinuz.
+	// kernel-* and vmlinuz. What KERNEL_PREFIX and KERNEL_SUFFIX name stands
+	// before and after the star.
 	Names []string
 	// Initrd are the initrd's names for a version, a * for it, tried in this
 	// order (INITRD_NAME). Empty means initrd.img-*, initrd-*,
@@ -44,9 +49,14 @@ type Kernels struct {
 	// after, and within one pattern the newest is first. Empty prefers the
 	// newest.
 	Prefer []string
-	// Default is the label that boots by default (PXELINUX_DEFAULT,
-	// ONTIMEOUT). Empty means the first method's newest kernel.
+	// Default is the label that boots by default (PXELINUX_DEFAULT). Empty
+	// means the first method's newest kernel.
 	Default string
+	// OnTimeout is the label that boots when nobody chooses, if it is another
+	// (ONTIMEOUT).
+	OnTimeout string
+	// UI is PXELINUX's menu program: see Config.UI (PXELINUX_DEFAULT=menu).
+	UI string
 	// Timeout is the menu's: see Config.Timeout (TIMEOUT).
 	Timeout time.Duration
 	// SysAppend is the mask for all entries (IPAPPEND).
@@ -180,7 +190,7 @@ func (k *Kernels) Config(fsys fs.FS, dir string) (*Config, error) {
 	if title == "" {
 		title = strings.ToUpper(label)
 	}
-	cfg := &Config{Default: k.Default, Timeout: k.Timeout}
+	cfg := &Config{Default: k.Default, OnTimeout: k.OnTimeout, UI: k.UI, Timeout: k.Timeout}
 	add := func(m KernelMethod, img KernelImage, suffix, with string) {
 		e := Entry{
 			Label: label + "-" + m.Name + suffix, Title: title + ", using " + m.Name + with,

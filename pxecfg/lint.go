@@ -16,7 +16,7 @@ type Finding struct {
 	Line, Col int // from 1; Col is in bytes
 	// Code names the kind of finding, for those who want to leave some out.
 	Code string
-	// Loader is "U-Boot" if only that reader is in trouble.
+	// Loader is "U-Boot", or "GRUB, iPXE", if only these are in trouble.
 	Loader string
 	Msg    string
 }
@@ -48,6 +48,7 @@ func (f Finding) String() string {
 //	command-line     longer than kernels take
 //	long-line, long-name, open-text
 //	uboot-...        U-Boot only
+//	pxelinux-only    what GRUB and iPXE, given the file by Existing, do without
 //
 // fsys is the TFTP root, prefix what PXELINUX puts before names. If fsys is nil
 // no file is looked for. Included files are checked too, each once, where they
@@ -113,8 +114,13 @@ func (l *linter) add(file string, line, col int, code, format string, args ...an
 	if strings.HasPrefix(code, "uboot-") {
 		finding.Loader = "U-Boot"
 	}
+	if code == onlyPXELINUX {
+		finding.Loader = "GRUB, iPXE"
+	}
 	l.found = append(l.found, finding)
 }
+
+const onlyPXELINUX = "pxelinux-only"
 
 var numberKeywords = wordSet("timeout totaltimeout prompt allowoptions implicit noescape nocomplete nohalt console pxeretry sysappend")
 
@@ -204,10 +210,15 @@ func (l *linter) loaded(p *PXELINUX) {
 		}
 		l.entry(e)
 	}
+	if m := p.masterPassword(); m != nil {
+		l.add(l.files[0].Name, 1, 1, onlyPXELINUX, "MENU MASTER PASSWD in menu %q: they cannot keep anybody from changing an entry, and get nothing", cutShort(m.Tag))
+	}
 	for _, f := range l.files {
 		for i := range f.lines {
 			line := &f.lines[i]
 			switch line.Keyword {
+			case "totaltimeout":
+				l.add(f.Name, line.Number, line.Col, onlyPXELINUX, "they have no TOTALTIMEOUT: a key stops their menus for ever")
 			case "default", "ontimeout", "onerror", "menu onerror":
 				name, _ := firstWord(line.Value)
 				if labels[name] || l.isFile(name) {
@@ -249,6 +260,14 @@ func (l *linter) entry(e *MenuEntry) {
 	at := e.Pos
 	if e.Action == ActionDisabled && e.target != "" {
 		l.add(at.File, at.Line, at.Col, "no-such-menu", "no menu has the tag %q: the entry is disabled", cutShort(e.target))
+	}
+	switch typ := e.ImageType(); {
+	case e.Password != "":
+		l.add(at.File, at.Line, at.Col, onlyPXELINUX, "they ask for no MENU PASSWD: this is left out")
+	case e.Action == ActionGoto || e.Action == ActionQuit:
+		l.add(at.File, at.Line, at.Col, onlyPXELINUX, "they have no MENU %s: this is left out", strings.ToUpper(string(e.Action)))
+	case e.Action == ActionCommand && typ != "linux" && typ != "pxe" && typ != "localboot":
+		l.add(at.File, at.Line, at.Col, onlyPXELINUX, "they cannot boot a file of type %s: this is left out", strings.ToUpper(typ))
 	}
 	if e.Action != ActionCommand {
 		return

@@ -40,6 +40,9 @@ func TestLint(t *testing.T) {
 		{"ends", "LABEL a\n LINUX vmlinuz\n SYSAPPEND 2\n APPEND ro\n INITRD initrd.img\nLABEL b\n LINUX vmlinuz\n SYSAPPEND 2\n", []string{"3:1 uboot-ends-label"}},
 		{"last", "LABEL a\n LINUX vmlinuz\n APPEND ro initrd=initrd.img\n", []string{"3:2 uboot-initrd-last"}},
 		{"twice", "LABEL a\n LINUX vmlinuz\n APPEND initrd=initrd.img ro\n INITRD initrd.img\n", []string{"1:1 initrd", "4:2 uboot-initrd-twice"}},
+		{"others", "TOTALTIMEOUT 9\nLABEL a\n LINUX vmlinuz\n MENU PASSWD x\nLABEL b\n MENU GOTO .top\nLABEL c\n MENU QUIT\nLABEL d\n COM32 menu.c32\n",
+			[]string{"1:1 pxelinux-only", "2:1 pxelinux-only", "5:1 pxelinux-only", "7:1 pxelinux-only", "9:1 pxelinux-only"}},
+		{"master", "LABEL a\n LINUX vmlinuz\nMENU BEGIN\nMENU MASTER PASSWD x\nLABEL b\n LINUX vmlinuz\nMENU END\n", []string{"1:1 pxelinux-only"}},
 		{"ipappend", "LABEL a\n LINUX vmlinuz\n IPAPPEND 4\n", []string{"3:2 uboot-ipappend"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -48,7 +51,8 @@ func TestLint(t *testing.T) {
 			for _, f := range Lint(parseString(t, c.text), tree, "") {
 				s := f.String()
 				require.NotEmpty(t, f.Msg)
-				require.Equal(t, strings.HasPrefix(f.Code, "uboot-"), f.Loader != "")
+				require.Equal(t, strings.HasPrefix(f.Code, "uboot-"), f.Loader == "U-Boot")
+				require.Equal(t, f.Code == "pxelinux-only", f.Loader == "GRUB, iPXE")
 				file := "pxelinux.cfg/default:"
 				if f.Code == "syntax" {
 					file = "self:"

@@ -2,6 +2,7 @@ package pxecfg
 
 import (
 	"encoding/json"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -169,7 +170,7 @@ func FuzzParseName(f *testing.F) {
 		"pxelinux.cfg/01-52-54-00-12-34-56", "pxelinux.cfg/C0A800C9", "a/pxelinux.cfg/default",
 		"grub/grub.cfg-52:54:00:12:34:56", "grub.cfg-fe80-0-0-0-5054-ff-fe12-3456", "pxelinux.cfg/C0A",
 		"mac-52-54-00-12-34-56.ipxe", "pxelinux.cfg/b8945908-d6a6-41a9-611d-74a6ab80b83d", "grub.cfg-0000.0000.0000",
-		"MAC-525400123456.ipxe", "HOSTNAME-node.ipxe",
+		"MAC-525400123456.ipxe", "HOSTNAME-node.ipxe", "pxelinux.cfg/20-00-25-90-aa-bb-cc",
 	} {
 		f.Add(s)
 	}
@@ -191,7 +192,8 @@ func FuzzParseName(f *testing.F) {
 				continue
 			}
 			hit = true
-			if back.HardwareType == 0 || c.HardwareType == 0 { // an alias says less
+			// An alias says less, and GRUB's 01 is any network.
+			if back.HardwareType == 0 || c.HardwareType == 0 || back.HardwareType == 1 && strings.HasPrefix(n, "grub") {
 				back.HardwareType = c.HardwareType
 			}
 			require.Equal(t, c, back, "%q from %q", n, name)
@@ -235,6 +237,13 @@ func TestNamesOfOtherNetworks(t *testing.T) {
 	require.Equal(t, []string{"pxelinux.cfg/default"}, c.UBootNames(UBoot{}))
 	c.MAC = c.MAC[:6]
 	require.Equal(t, "pxelinux.cfg/01-00-25-90-aa-bb-cc", c.UBootNames(UBoot{})[0])
+	tree := &Tree{Source: LocalDisk(), Logger: quiet}
+	for _, name := range []string{c.Names()[0], c.GRUBNames()[0], c.UBootNames(UBoot{})[0]} {
+		_, err := fs.Stat(tree.For(t.Context(), c), name)
+		require.NoError(t, err, name)
+	}
+	_, err := fs.Stat(tree.For(t.Context(), c), "pxelinux.cfg/06-00-25-90-aa-bb-cc")
+	require.ErrorIs(t, err, fs.ErrNotExist)
 	for _, name := range append(c.Names(), c.GRUBNames()...) {
 		if back, ok := ParseName(name); ok {
 			require.Equal(t, c.MAC, back.MAC)

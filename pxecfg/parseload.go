@@ -89,6 +89,9 @@ func (l *loader) file(f *File) error {
 		if l.size += len(line.raw); l.size > maxConfig {
 			return &SyntaxError{f.Name, line.Number, line.Col, "more than 4 MiB with all that is included"}
 		}
+		if l.out.unmodelled.Line == 0 && line.unmodelled() {
+			l.out.unmodelled = Position{f.Name, line.Number, line.Col}
+		}
 		switch kw := line.Keyword; {
 		case kw == "":
 		case kw == "text help":
@@ -112,6 +115,19 @@ func (l *loader) file(f *File) error {
 		}
 	}
 	return nil
+}
+
+// noConfig are directives that work beyond the menu, or in U-Boot, and that a
+// Config has no place for.
+var noConfig = wordSet(`console serial kbdmap nohalt pxeretry sendcookies path
+	fdt devicetree fdtdir devicetreedir fdtoverlays devicetree-overlay kaslrseed fallback`)
+
+func (l *Line) unmodelled() bool {
+	if l.Keyword == "" {
+		word, _ := firstWord(l.text())
+		return noConfig[fold(word)]
+	}
+	return noConfig[l.Keyword]
 }
 
 // global does what is not a menu's.

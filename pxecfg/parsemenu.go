@@ -38,6 +38,10 @@ type PXELINUX struct {
 
 	entries   []*MenuEntry // of all menus, in the order of the text
 	sysAppend uint32       // for a command that is no label
+
+	// unmodelled is the first line that changes more than the look of a menu
+	// and that a Config has no place for.
+	unmodelled Position
 }
 
 // Include is an INCLUDE or MENU INCLUDE.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io/fs"
+	"strings"
 	"testing"
 	"testing/fstest"
 
@@ -125,7 +126,10 @@ func TestProfileOverExisting(t *testing.T) {
 
 	// Nor one of which an entry, or a password, would be lost: only the loaders
 	// that never had it get the rest.
-	for _, more := range []string{"LABEL hdt\n COM32 hdt.c32\n", "LABEL b\n LINUX k\n MENU PASSWD x\n", "MENU MASTER PASSWD x\n"} {
+	for _, more := range []string{
+		"LABEL hdt\n COM32 hdt.c32\n", "LABEL b\n LINUX k\n MENU PASSWD x\n", "LABEL b\n MENU GOTO .top\n", "LABEL b\n LINUX k\n MENU HIDE\n MENU PASSWD x\n",
+		"ALLOWOPTIONS 0\n", "IMPLICIT 0\n", "NOESCAPE 1\n", "NOCOMPLETE 1\n", "MENU HIDDEN\n", "LABEL b\n LINUX k\n FDT x\n", "SERIAL 0 9600\n", "KBDMAP de.ktl\n",
+	} {
 		own := "UI menu.c32\nDEFAULT a\nLABEL a\n LINUX k\n" + more
 		files["pxelinux.cfg/default"] = &fstest.MapFile{Data: []byte(own)}
 		got, err = rendered(Profile{})
@@ -138,7 +142,22 @@ func TestProfileOverExisting(t *testing.T) {
 		cfg, err := r.Config(t.Context(), Client{Loader: LoaderGRUB})
 		require.NoError(t, err, more)
 		require.Equal(t, []string{"quiet"}, cfg.Entries[0].Args)
+		require.Len(t, cfg.Entries, 1+strings.Count(more, "LINUX")-strings.Count(more, "PASSWD"), "what asks for a password is for PXELINUX only")
 	}
+	// A master password keeps it all for PXELINUX.
+	locked := "UI menu.c32\nMENU MASTER PASSWD x\nLABEL a\n LINUX k\n"
+	files["pxelinux.cfg/default"] = &fstest.MapFile{Data: []byte(locked)}
+	_, err = rendered(Profile{Args: []string{"quiet"}})
+	require.ErrorContains(t, err, "has a profile")
+	got, err = rendered(Profile{})
+	require.NoError(t, err)
+	require.Equal(t, locked, got)
+	// TOTALTIMEOUT has a place.
+	files["pxelinux.cfg/default"] = &fstest.MapFile{Data: []byte("UI menu.c32\nTIMEOUT 50\nTOTALTIMEOUT 900\nDEFAULT a\nLABEL a\n LINUX k\nLABEL b\n LOCALBOOT 0\n")}
+	got, err = rendered(Profile{Args: []string{"quiet"}})
+	require.NoError(t, err)
+	require.Contains(t, got, "TOTALTIMEOUT 900\n")
+	require.Contains(t, got, "APPEND quiet\n")
 }
 
 // TestProfileLayersMenus: submenus are laid over each other by their labels.

@@ -24,7 +24,10 @@ const DefaultMaxTemplate = 1 << 20
 //
 // It is strict: what is not known of the machine, or not in Vars, is an error
 // of the rendering and never an empty place in the file. {{if .Hostname}} is
-// such an error too; {{if has . "Hostname"}} asks. The data are
+// such an error too; {{if has . "Hostname"}} asks. A name or a UUID with a line
+// break or another control character in it, which a machine can send as well,
+// is not known either. Other texts of a machine may hold what a format takes
+// for more than text: the functions below are for that. The data are
 //
 //	.MAC       52:54:00:12:34:56
 //	.UUID      in PXELINUX's spelling; see swapUUID
@@ -89,6 +92,10 @@ func (t *Template) Render(ctx context.Context, c Client) ([]byte, error) {
 	}
 	b := limitedBuffer{limit: limit}
 	if err := t.t.Execute(&b, data); err != nil {
+		var missing missingValue
+		if errors.As(err, &missing) {
+			return nil, fmt.Errorf("template %s: %w", t.t.Name(), missing)
+		}
 		if errors.Is(err, fs.ErrNotExist) {
 			// From a value's method; it must not pass for a missing file.
 			return nil, errors.New(err.Error())
@@ -106,7 +113,18 @@ type limitedBuffer struct {
 
 func (b *limitedBuffer) Bytes() []byte { return b.b.Bytes() }
 
+// missingValue is the line of the rendered file.
+type missingValue int
+
+func (m missingValue) Error() string {
+	return fmt.Sprintf("line %d of the file would have the place of a value that is missing", int(m))
+}
+
 func (b *limitedBuffer) Write(p []byte) (int, error) {
+	// What text/template makes of a nil, and of a key that index does not find.
+	if s := string(p); s == "<no value>" || s == "<nil>" {
+		return 0, missingValue(1 + bytes.Count(b.b.Bytes(), []byte("\n")))
+	}
 	if b.limit >= 0 && b.b.Len()+len(p) > b.limit {
 		return 0, fmt.Errorf("the file is longer than %d bytes", b.limit)
 	}
@@ -120,7 +138,7 @@ func templateData(c Client) map[string]any {
 		"MAC": c.MAC.String(), "UUID": c.UUID, "Hostname": c.Hostname, "Platform": c.Platform,
 		"IP": validText(c.IP), "Peer": validText(c.Peer),
 	} {
-		if value != "" {
+		if value != "" && !hasControl(value) {
 			data[key] = value
 		}
 	}

@@ -59,6 +59,27 @@ func TestTemplateStrict(t *testing.T) {
 	require.ErrorIs(t, err, fs.ErrInvalid)
 }
 
+// TestTemplateMissing: a nil and a key that index does not find are no text.
+func TestTemplateMissing(t *testing.T) {
+	for _, text := range []string{`{{index .Vars "none"}}`, "{{.Vars.nil}}", "{{.Vars.pointer}}", "{{.Vars.deep.nil}}"} {
+		tmpl, err := ParseTemplate("site.ipxe", "#!ipxe\nset x "+text+"\n")
+		require.NoError(t, err)
+		tmpl.Vars = func(context.Context, Client) (map[string]any, error) {
+			return map[string]any{"nil": nil, "pointer": (*string)(nil), "deep": map[string]any{"nil": nil}}, nil
+		}
+		got, err := tmpl.Render(t.Context(), fullClient)
+		require.ErrorContains(t, err, "template site.ipxe: line 2 ", text)
+		require.Nil(t, got)
+	}
+	// A machine says what it is called: no line of its own comes with it.
+	for _, text := range []string{"{{.Hostname}}", "{{.Platform}}", "{{.UUID}}"} {
+		tmpl, err := ParseTemplate("site.ipxe", text)
+		require.NoError(t, err)
+		_, err = tmpl.Render(t.Context(), Client{Hostname: "a\nshell", Platform: "efi\nshell", UUID: "\n"})
+		require.ErrorContains(t, err, "site.ipxe:1", text)
+	}
+}
+
 func TestTemplateLimit(t *testing.T) {
 	tmpl, err := ParseTemplate("x", "{{range .Vars.list}}0123456789{{end}}")
 	require.NoError(t, err)

@@ -246,7 +246,8 @@ func (r *request) client(peer netip.Addr) Client {
 func (r *request) belongsTo(c Client) bool {
 	switch n := &r.named; {
 	case len(n.MAC) > 0:
-		return sameMAC(n.MAC, c.MAC) && (n.HardwareType == 0 || n.HardwareType == c.hardwareType())
+		// GRUB and U-Boot write 01 whatever the network is.
+		return sameMAC(n.MAC, c.MAC) && (n.HardwareType <= 1 || n.HardwareType == c.hardwareType())
 	case n.UUID != "":
 		return sameUUID(n.UUID, c.UUID)
 	case n.IP.IsValid():

@@ -2,9 +2,14 @@ package squash
 
 import (
 	"archive/tar"
+	"bytes"
 	"context"
+	"crypto/sha256"
+	"crypto/sha512"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"io/fs"
 	"math"
@@ -23,6 +28,10 @@ type Layer struct {
 	// comes after it, is read again. Reading goes on to the end, so that a
 	// reader that checks a digest can fail there.
 	Open func() (io.ReadCloser, error)
+	// DiffID is the digest of the archive without compression, such as
+	// "sha256:" and 64 hexadecimal digits, which is checked when it has been
+	// read; empty for no check.
+	DiffID string
 }
 
 // Layers is the merge of a container image's layers, the base first, by the
@@ -141,7 +150,11 @@ func (m *merger) scan(layer int, visit func(layer, ordinal int, h *tar.Header, r
 		return fail(err)
 	}
 	defer plain.Close()
-	end := &endReader{r: plain}
+	sum, want, err := diffID(l.DiffID)
+	if err != nil {
+		return fail(err)
+	}
+	end := &endReader{r: io.TeeReader(plain, sum)}
 	tr := tar.NewReader(end)
 	for ordinal := 0; ; ordinal++ {
 		if err := context.Cause(m.ctx); err != nil {
@@ -168,8 +181,11 @@ func (m *merger) scan(layer int, visit func(layer, ordinal int, h *tar.Header, r
 		return fail(fmt.Errorf("the archive is cut short, it has no end: %w", io.ErrUnexpectedEOF))
 	}
 	// What follows the archive's end is read, for checksums stand there.
-	if _, err := io.Copy(io.Discard, plain); err != nil {
+	if _, err := io.Copy(sum, plain); err != nil {
 		return fail(err)
+	}
+	if got := sum.Sum(nil); want != nil && !bytes.Equal(got, want) {
+		return fail(fmt.Errorf("the archive's digest is %x, not %s: copy the image again", got, l.DiffID))
 	}
 	if _, err := io.Copy(io.Discard, raw); err != nil {
 		return fail(err)
@@ -419,6 +435,28 @@ func (m *merger) hidden(name string, layer, view int, dir bool) bool {
 	}
 	return !dir && name != "." && between(s.dirs)
 }
+
+// diffID makes what computes a digest, and the digest to expect.
+func diffID(id string) (sum hash.Hash, want []byte, err error) {
+	if id == "" {
+		return noHash{}, nil, nil
+	}
+	alg, digits, _ := strings.Cut(id, ":")
+	want, err = hex.DecodeString(digits)
+	switch {
+	case err == nil && alg == "sha256" && len(want) == sha256.Size:
+		return sha256.New(), want, nil
+	case err == nil && alg == "sha512" && len(want) == sha512.Size:
+		return sha512.New(), want, nil
+	}
+	return nil, nil, fmt.Errorf("the digest %.80q is no sha256 and no sha512: %w", id, fs.ErrInvalid)
+}
+
+// noHash is for archives whose digest nobody knows.
+type noHash struct{ hash.Hash }
+
+func (noHash) Write(p []byte) (int, error) { return len(p), nil }
+func (noHash) Sum([]byte) []byte           { return nil }
 
 // endReader remembers the last 512 bytes, which are zeros in a whole archive:
 // archive/tar takes a stream that ends between two files for complete.

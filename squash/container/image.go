@@ -1,0 +1,177 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"iter"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/seed-3ec230fa/diskless/squash"
+)
+
+// Options says which image is meant when a file holds several. A nil *Options
+// and the zero value are for a file that holds one.
+type Options struct {
+	// Platform is os/architecture[/variant], such as "linux/amd64" or
+	// "linux/arm/v7". Empty takes the only one there is.
+	Platform string
+	// Name is a tag, such as "example.org/node:1.30". Empty takes the only
+	// image there is.
+	Name string
+}
+
+// Image is an open container image. It is a [squash.Source].
+type Image struct {
+	// Digest identifies the image's configuration, and with it the content of
+	// its layers.
+	Digest string
+	// Platform is os/architecture[/variant].
+	Platform string
+	// Names are the tags that the file gives it.
+	Names []string
+
+	store  store
+	layers []squash.Layer
+}
+
+// Open reads the manifests of the image at a path: an archive or a directory.
+// The error lists what there is when the choice is not clear.
+func Open(path string, opts *Options) (*Image, error) {
+	if opts == nil {
+		opts = &Options{}
+	}
+	s, err := openStore(path)
+	if err != nil {
+		return nil, fmt.Errorf("container: %w", err)
+	}
+	image, err := open(s, opts)
+	if err != nil {
+		_ = s.Close()
+		return nil, fmt.Errorf("container: %s: %w", path, err)
+	}
+	return image, nil
+}
+
+// Close closes the file. A build from the image must have ended.
+func (i *Image) Close() error { return i.store.Close() }
+
+// Entries merges the layers, see [squash.Layers].
+func (i *Image) Entries(ctx context.Context) iter.Seq2[*squash.Entry, error] {
+	return squash.Layers(i.layers...).Entries(ctx)
+}
+
+// candidate is an image that a file holds.
+type candidate struct {
+	names    []string
+	platform *v1.Platform
+	load     func() (*Image, error)
+}
+
+func (c candidate) String() string {
+	name := strings.Join(c.names, ", ")
+	if name == "" {
+		name = "an image without a name"
+	}
+	if c.platform != nil {
+		name += " (" + c.platform.String() + ")"
+	}
+	return name
+}
+
+func open(s store, opts *Options) (*Image, error) {
+	var list []candidate
+	_, _, err := peek(s, "index.json")
+	if err == nil {
+		list, err = ociCandidates(s)
+	} else if errors.Is(err, fs.ErrNotExist) {
+		list, err = dockerCandidates(s)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var want *v1.Platform
+	if opts.Platform != "" {
+		if want, err = v1.ParsePlatform(opts.Platform); err != nil {
+			return nil, fmt.Errorf("the platform %q: %w: %w", opts.Platform, fs.ErrInvalid, err)
+		}
+	}
+	var fit []candidate
+	for _, c := range list {
+		if opts.Name != "" && !matches(c.names, opts.Name) || want != nil && (c.platform == nil || !c.platform.Satisfies(*want)) {
+			continue
+		}
+		fit = append(fit, c)
+	}
+	if len(fit) != 1 {
+		var b strings.Builder
+		for _, c := range list {
+			fmt.Fprintf(&b, "\n\t%v", c)
+		}
+		if len(fit) == 0 {
+			return nil, fmt.Errorf("no image %q for platform %q: %w; there are:%s", opts.Name, opts.Platform, fs.ErrNotExist, &b)
+		}
+		return nil, fmt.Errorf("%d images fit; choose by platform or name: %w; there are:%s", len(fit), fs.ErrInvalid, &b)
+	}
+	image, err := fit[0].load()
+	if err != nil {
+		return nil, err
+	}
+	image.store, image.Names = s, fit[0].names
+	return image, nil
+}
+
+// matches takes "node:1" for "docker.io/library/node:1", too.
+func matches(names []string, want string) bool {
+	for _, n := range names {
+		if n == want || strings.HasSuffix(n, "/"+want) || n == want+":latest" || strings.HasSuffix(n, "/"+want+":latest") {
+			return true
+		}
+	}
+	return false
+}
+
+func peek(s store, name string) (size int64, ok bool, err error) {
+	f, size, err := s.open(name)
+	if err != nil {
+		return 0, false, err
+	}
+	return size, true, f.Close()
+}
+
+// maxDocument is the size of the largest manifest, index or configuration that
+// is read, in bytes.
+const maxDocument = 16 << 20
+
+func document(s store, name string) ([]byte, error) {
+	f, size, err := s.open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if size > maxDocument {
+		return nil, fmt.Errorf("%s has %d bytes, no manifest is that long: %w", name, size, fs.ErrInvalid)
+	}
+	return io.ReadAll(f)
+}
+
+// layersOf pairs the layers' names in errors and openers with the
+// configuration's diff_ids.
+func layersOf(config *v1.ConfigFile, layers []squash.Layer) ([]squash.Layer, error) {
+	ids := config.RootFS.DiffIDs
+	if len(ids) != len(layers) {
+		return nil, fmt.Errorf("the manifest has %d layers, the configuration %d: %w", len(layers), len(ids), fs.ErrInvalid)
+	}
+	for i := range layers {
+		layers[i].DiffID = ids[i].String()
+	}
+	return layers, nil
+}
+
+func platformOf(c *v1.ConfigFile) *v1.Platform {
+	return &v1.Platform{OS: c.OS, Architecture: c.Architecture, Variant: c.Variant, OSVersion: c.OSVersion}
+}
