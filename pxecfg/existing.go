@@ -153,6 +153,26 @@ func (p *PXELINUX) lost(left []error) error {
 	return nil
 }
 
+// menuProgram returns the program that shows this file's menu: UI's or, as was
+// done before there was UI, DEFAULT's, which may be a hidden label. One with
+// arguments shows another file's.
+func (p *PXELINUX) menuProgram() (file string, ok bool) {
+	if p.UI {
+		return p.Command, true
+	}
+	var rest string
+	switch e := p.Lookup(p.Command); {
+	case p.Prompt != 0:
+		return "", false
+	case e == nil:
+		file, rest = firstWord(p.Resolve(p.Command, SysStrings{}))
+	case e.Menu == p.Hidden && (e.Type == "kernel" || e.Type == "com32") && e.Append == "":
+		file, rest = firstWord(e.Kernel)
+	}
+	name := fold(file[strings.LastIndexAny(file, "/:")+1:])
+	return file, (name == "menu.c32" || name == "vesamenu.c32") && skipSpace(rest) == ""
+}
+
 // masterPassword returns a menu that has one.
 func (p *PXELINUX) masterPassword() *Menu {
 	if p.Top.MasterPassword != "" {
@@ -181,6 +201,9 @@ func (v *verbatim) write(w io.Writer, t Target) (done bool, err error) {
 // of a menu is passed over: colours, pictures, messages, its layout, MENU EXIT
 // to the menu above, and texts and hot keys that not every loader can have.
 //
+// A DEFAULT that shows this file's menu (menu.c32, vesamenu.c32, or a hidden
+// label that is one of them) is taken for a UI.
+//
 // prefix is what PXELINUX puts before names. left has a [*RenderError] for each
 // entry that only PXELINUX can have, which is left out: its own modules, disk
 // images, another configuration file, MENU GOTO and QUIT, and all that asks for
@@ -194,14 +217,15 @@ func (p *PXELINUX) Config(prefix string) (cfg *Config, left []error) {
 	if m := p.masterPassword(); m != nil {
 		return nil, []error{&RenderError{Format: "another loader than PXELINUX", Field: "master password of menu", Value: m.Tag, Reason: "anybody could change its entries"}}
 	}
-	prompt := p.UI || p.Prompt != 0
+	program, ui := p.menuProgram()
+	prompt := ui || p.Prompt != 0
 	waits := prompt && p.Timeout > 0 && p.OnTimeout != ""
 	menu := prompt || p.Command == ""
 	if menu {
 		cfg.Title = cleanText(p.Top.Title)
-		if p.UI {
-			if ui, err := cv.path(p.Command); err == nil {
-				cfg.UI = ui
+		if ui {
+			if file, err := cv.path(program); err == nil {
+				cfg.UI = file
 			}
 		}
 		if p.Timeout <= 0 || p.Command == "" && !waits {
@@ -213,7 +237,7 @@ func (p *PXELINUX) Config(prefix string) (cfg *Config, left []error) {
 	var err error
 	// What is not in a menu comes before it.
 	switch {
-	case p.UI:
+	case ui:
 		if m := p.Start; m.Default < len(m.Entries) && m.Entries[m.Default].Action == ActionCommand {
 			cfg.Default = cv.of[m.Entries[m.Default]]
 			if cfg.Default == "" && !waits {

@@ -291,3 +291,40 @@ func TestExistingTotalTimeout(t *testing.T) {
 	require.Empty(t, left)
 	require.Equal(t, 90*time.Second, cfg.TotalTimeout, "a Config has it, and GRUB refuses it")
 }
+
+// TestExistingMenuProgram: a DEFAULT that shows the menu is what UI is now.
+func TestExistingMenuProgram(t *testing.T) {
+	tree := fstest.MapFS{"di/menu.cfg": {Data: []byte("menu hshift 7\nmenu title Installer\ninclude di/adm.cfg\n" +
+		"label install\n\tmenu label ^Install\n\tmenu default\n\tkernel di/linux\n\tappend vga=788 initrd=di/initrd.gz --- quiet\n" +
+		"menu begin advanced\n\tmenu label ^Advanced options\n\tlabel mainmenu\n\t\tmenu label ^Back..\n\t\tmenu exit\n" +
+		"label rescue\n\tkernel di/linux\n\tappend rescue/enable=true\nmenu end\n")}}
+	want := &Config{Title: "Installer", Default: "install", Timeout: -1, UI: "di/vesamenu.c32", Entries: []Entry{
+		{Label: "install", Title: "Install", Hotkey: 'i', Kernel: "di/linux", Initrd: []string{"di/initrd.gz"}, Args: []string{"vga=788", "---", "quiet"}},
+		{Label: "advanced", Title: "Advanced options", Hotkey: 'a', Entries: []Entry{{Label: "rescue", Kernel: "di/linux", Args: []string{"rescue/enable=true"}}}},
+	}}
+	for text, ok := range map[string]bool{
+		"path di/\ninclude di/menu.cfg\ndefault di/vesamenu.c32\nprompt 0\ntimeout 0\n":      true,
+		"include di/menu.cfg\ndefault menu\nlabel menu\nmenu hide\nkernel di/vesamenu.c32\n": true,
+		"include di/menu.cfg\ndefault di/vesamenu.c32 other.cfg\n":                           false,
+		"implicit 0\ninclude di/menu.cfg\ndefault di/vesamenu.c32\n":                         false,
+		"prompt 1\ninclude di/menu.cfg\ndefault di/vesamenu.c32\n":                           false,
+		"include di/menu.cfg\ndefault menu\nlabel menu\nkernel di/vesamenu.c32\n":            false,
+		"include di/menu.cfg\ndefault di/hdt.c32\n":                                          false,
+	} {
+		f := parseString(t, text)
+		p, err := f.Load(tree, "")
+		require.NoError(t, err)
+		cfg, left := p.Config("")
+		if !ok {
+			require.Nil(t, cfg, text)
+			require.NotEmpty(t, left)
+			continue
+		}
+		require.Empty(t, left, text)
+		require.Equal(t, want, cfg, text)
+		for format, write := range renderAll(cfg, Target{}) {
+			_, err := write()
+			require.NoError(t, err, format)
+		}
+	}
+}
