@@ -203,7 +203,7 @@ func TestNames(t *testing.T) {
 // The names that are refused do end a shell, with a value that others take.
 func TestShellsOwnNames(t *testing.T) {
 	need(t, "dash", "bash")
-	for _, name := range append([]string{"A", "PATH"}, shellsOwn[:]...) {
+	for _, name := range append([]string{"A", "PATH", "UID", "EUID", "PPID", "SHELLOPTS", "BASHOPTS", "BASH_VERSINFO"}, shellsOwn[:]...) {
 		ends := false
 		for _, shell := range [][]string{{"dash", "-c"}, {"bash", "--posix", "-c"}} {
 			ends = ends || exec.Command(shell[0], append(shell[1:], name+`="x"; exit 0`)...).Run() != nil

@@ -269,7 +269,7 @@ func TestExistingLocks(t *testing.T) {
 
 // TestExistingTotalTimeout: it is not forgotten without a word.
 func TestExistingTotalTimeout(t *testing.T) {
-	x := &Existing{FS: fstest.MapFS{"ltsp/pxelinux.cfg/default": {Data: []byte("PROMPT 1\nTIMEOUT 50\nTOTALTIMEOUT 900\nDEFAULT a\nLABEL a\n LINUX k\n")}}, Prefix: "ltsp/"}
+	x := &Existing{FS: fstest.MapFS{"ltsp/pxelinux.cfg/default": {Data: []byte("PROMPT 1\nTIMEOUT 50\nTOTALTIMEOUT 900\nDEFAULT a\nLABEL a\n LINUX k\nLABEL b\n LOCALBOOT 0\n")}}, Prefix: "ltsp/"}
 	for loader, told := range map[Loader]bool{LoaderGRUB: true, LoaderIPXE: true, LoaderPXELINUX: false} {
 		var log bytes.Buffer
 		x.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))

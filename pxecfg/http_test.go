@@ -274,3 +274,18 @@ func TestKnownOnly(t *testing.T) {
 		}
 	}
 }
+
+// A name in the query may be the key to what is another machine's.
+func TestHTTPQueryHostname(t *testing.T) {
+	var asked Client
+	tree := &Tree{
+		Source: SourceFunc(func(_ context.Context, c Client) (*Config, error) { asked = c; return LocalDisk(), nil }),
+		Lookup: func(_ context.Context, a netip.Addr) (Client, error) { return Client{MAC: mac(1), IP: a}, nil },
+		Logger: quiet,
+	}
+	for trust, want := range map[bool]string{false: "", true: "two"} {
+		tree.TrustQuery = trust
+		require.Equal(t, 200, get(t, tree, 1, "/boot.ipxe?mac=02-00-00-00-00-01&hostname=two").Code)
+		require.Equal(t, want, asked.Hostname)
+	}
+}

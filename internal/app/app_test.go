@@ -29,6 +29,7 @@ import (
 	"github.com/seed-3ec230fa/diskless/dhcp"
 	"github.com/seed-3ec230fa/diskless/internal/config"
 	"github.com/seed-3ec230fa/diskless/nbd"
+	"github.com/seed-3ec230fa/diskless/pxecfg"
 	"github.com/seed-3ec230fa/diskless/squash"
 	"github.com/seed-3ec230fa/diskless/tftp"
 )
@@ -335,6 +336,18 @@ func TestLTSConfIsTheMachinesOwn(t *testing.T) {
 	_, other := w.http("/ltsp/amd64/lts.conf", two.Addr.Addr())
 	require.Contains(t, other, "LANG")
 	require.NotContains(t, other, "for-one-only")
+}
+
+// What a machine calls itself is the name of nobody's section.
+func TestLTSConfOfStranger(t *testing.T) {
+	w := newWorld(t, func(c *config.Config) { c.Unknown = config.UnknownLocal })
+	defer w.close()
+	for _, c := range []pxecfg.Client{{MAC: macs[2], Hostname: "one"}, {MAC: macs[1], Hostname: "one"}, {Hostname: "one"}} {
+		text, err := w.ltsConf(t.Context(), c)
+		require.NoError(t, err)
+		require.Contains(t, string(text), "LANG")
+		require.NotContains(t, string(text), "for-one-only")
+	}
 }
 
 // The same tree over TFTP and HTTP.
