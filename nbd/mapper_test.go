@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -275,6 +276,54 @@ func TestCutFile(t *testing.T) {
 			}
 			good(3, 4096, 100<<10)
 		}
+	}
+}
+
+// fading is a file whose first MiB is gone from memory when it is to be sent,
+// and cannot be read either.
+type fading struct {
+	*nbd.File
+	m *nbd.Mapping
+}
+
+func (d *fading) Map(off, n int64, dst []nbd.Segment) ([]nbd.Segment, error) {
+	if off >= 1<<20 {
+		return d.File.Map(off, n, dst)
+	}
+	s, ok := d.m.Segment(off, n)
+	if !ok {
+		return dst, errors.ErrUnsupported
+	}
+	return append(dst, s), d.m.Close()
+}
+
+func (d *fading) ReadAt(p []byte, off int64) (int, error) {
+	if off < 1<<20 {
+		return 0, syscall.EIO
+	}
+	return d.File.ReadAt(p, off)
+}
+
+// A reply that became an error at its first piece has no others.
+func TestLongReadFailsWhenItIsSent(t *testing.T) {
+	needMaps(t)
+	content := pattern(4 << 20)
+	path := tempFile(t, content)
+	file, err := nbd.OpenFile(path)
+	require.NoError(t, err)
+	defer file.Close()
+	for _, n := range []int{1<<20 + 512, 3 << 20} {
+		f, err := os.Open(path)
+		require.NoError(t, err)
+		defer f.Close()
+		m, err := nbd.MapFile(f, 4<<20)
+		require.NoError(t, err)
+		r := dialRaw(t, serve(t, &fading{file, m})).greet(3)
+		r.open("x")
+		r.send(cat(request(0, cmdRead, 1, 0, n), request(0, cmdRead, 2, 2<<20, 512)))
+		require.Equal(t, eIO, r.simple(1))
+		require.Zero(t, r.simple(2))
+		require.Equal(t, content[2<<20:][:512], r.recv(512))
 	}
 }
 

@@ -23,6 +23,9 @@ type replier struct {
 	// whole is set while c.writing is held, for a reply that leaves in
 	// pieces.
 	whole bool
+	// refused is set when a reply that was to begin with its first piece became
+	// an error.
+	refused bool
 }
 
 // replySums is what a replier adds to ConnStats.
@@ -52,7 +55,11 @@ func (t *replier) flush() error {
 		defer t.c.writing.Unlock()
 	}
 	err := t.send()
-	t.out.release()
+	if t.whole && t.c.mdev == nil {
+		t.out.rewind()
+	} else {
+		t.out.release()
+	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return fmt.Errorf("nbd: the client does not take its replies: %w", err)
 	}
@@ -204,32 +211,40 @@ func (t *replier) readPieces(r command) error {
 	if err := t.flush(); err != nil {
 		return err
 	}
+	if t.c.mdev == nil {
+		// Before the lock, and kept to the end: who waits for the lock may hold
+		// the buffers that would be waited for under it.
+		if err := t.out.acquire(replyHeaderLen + pieceLen); err != nil {
+			return err
+		}
+	}
 	t.c.writing.Lock()
-	t.whole = true
+	t.whole, t.refused = true, false
 	defer func() {
 		t.whole = false
+		t.out.release()
 		t.c.writing.Unlock()
 	}()
-	if failed, err := t.readWhole(r, pieceLen); failed || err != nil {
-		return errors.Join(err, t.flush())
+	failed, err := t.readWhole(r, pieceLen)
+	if err == nil {
+		err = t.flush()
 	}
 	off, end := int64(r.offset)+pieceLen, int64(r.offset)+int64(r.length)
-	for off < end {
+	for err == nil && !failed && !t.refused && off < end {
 		n := min(end-off, pieceLen)
-		_, code, err := t.data(r, 0, off, n)
-		if err != nil {
+		var code uint32
+		if _, code, err = t.data(r, 0, off, n); err != nil {
 			return err
 		}
 		if code != 0 {
-			// The header is out or on its way: an error cannot be said any
-			// more.
-			t.out.release()
+			// The header is out: an error cannot be said any more.
 			return errTooLate(off, n)
 		}
 		t.sums.read += uint64(n)
 		off += n
+		err = t.flush()
 	}
-	return t.flush()
+	return err
 }
 
 func errTooLate(off, n int64) error {

@@ -32,6 +32,7 @@ func (t *replier) resend(sent int64) error {
 					return err
 				}
 				t.sums.errors++
+				t.refused = true
 				from, pos = m.at, pos+int64(m.head)+m.n
 				continue
 			}

@@ -62,10 +62,11 @@ type Server struct {
 	// MaxRequest is the longest read or write, in bytes; 0 is 32 MiB, which
 	// every client may rely on.
 	MaxRequest int64
-	// MaxBuffered is how many bytes all connections together may hold in reply
-	// buffers, and in the data of writes to slow devices; 0 is 256 MiB, and
-	// less than 2 MiB is 2 MiB. When they are used up, connections wait for
-	// each other.
+	// MaxBuffered is how many bytes all connections together may hold of
+	// replies whose data is copied, as it is for encryption and from a device
+	// that is no [Mapper], and of writes to slow devices; 0 is 256 MiB, and
+	// less than 2 MiB is 2 MiB. When they are used up, connections that need
+	// some wait for each other.
 	MaxBuffered int64
 	// IOTimeout is how long a client may take to send the next 64 KiB of a
 	// request it has begun, or to take the replies sent at once (at most

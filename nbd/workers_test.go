@@ -3,6 +3,7 @@ package nbd_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"math/rand/v2"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -171,6 +173,77 @@ func TestSlowDeviceFails(t *testing.T) {
 	_, err = c.ReadAt(got, 0)
 	require.NoError(t, err)
 	require.True(t, bytes.Equal(content[:1<<20], got))
+}
+
+// crowded is a slow device that says when it is read.
+type crowded struct {
+	*nbdtest.Memory
+	reads atomic.Int32
+}
+
+func (d *crowded) Features() nbd.Features {
+	f := d.Memory.Features()
+	f.Slow = true
+	return f
+}
+
+func (d *crowded) ReadAt(p []byte, off int64) (int, error) {
+	d.reads.Add(1)
+	return d.Memory.ReadAt(p, off)
+}
+
+// Reads longer than what is held at once are sent whole, and wait for no buffer
+// that a reply behind them has.
+func TestLongReadsOfSlowDevice(t *testing.T) {
+	content := pattern(4 << 20)
+	srv := &nbd.Server{Logger: quiet, Handler: always(&crowded{Memory: nbdtest.NewMemory(content)}), MaxBuffered: 1}
+	r := dialRaw(t, nbdtest.ServeServer(t, srv)).greet(3)
+	r.open("x")
+	for range 20 {
+		lengths := make([]int, 12)
+		for i := range lengths {
+			lengths[i] = 1 << 20
+			if i%3 == 0 {
+				lengths[i] = 3<<20 + 512
+			}
+			r.send(request(0, cmdRead, uint64(i), 0, lengths[i]))
+		}
+		for range lengths {
+			h := r.recv(16)
+			require.Zero(t, binary.BigEndian.Uint32(h[4:]))
+			n := lengths[binary.BigEndian.Uint64(h[8:])]
+			require.True(t, bytes.Equal(content[:n], r.recv(n)))
+		}
+	}
+}
+
+// A client that does not take what it asked for is in nobody's way but of those
+// who need such buffers too.
+func TestGreedyClients(t *testing.T) {
+	needMaps(t)
+	content := pattern(1 << 20)
+	file, err := nbd.OpenFile(tempFile(t, content))
+	require.NoError(t, err)
+	defer file.Close()
+	dev := &crowded{Memory: nbdtest.NewMemory(content)}
+	srv := &nbd.Server{Logger: quiet, MaxBuffered: 1, Handler: nbd.Exports{"slow": always(dev), "image": nbd.Share(file)}}
+	addr := nbdtest.ServeServer(t, srv)
+	// Nothing is buffered on the way to it.
+	here, there := net.Pipe()
+	t.Cleanup(func() { here.Close() })
+	go srv.ServeConn(t.Context(), there) // ends with here
+	greedy := (&raw{t, here}).greet(3)
+	greedy.open("slow")
+	greedy.send(bytes.Repeat(request(0, cmdRead, 1, 0, 1<<20), 3))
+	require.Eventually(t, func() bool { return dev.reads.Load() == 2 }, 20*time.Second, time.Millisecond, "the third read found a buffer")
+	c, err := nbd.Dial(t.Context(), "tcp", addr, "image")
+	require.NoError(t, err)
+	defer c.Close()
+	got := make([]byte, len(content))
+	_, err = c.ReadAt(got, 0)
+	require.NoError(t, err)
+	require.True(t, bytes.Equal(content, got))
+	require.EqualValues(t, 2, dev.reads.Load())
 }
 
 // Clients with overlays of their own come and go, in the middle of requests

@@ -156,6 +156,15 @@ func (b *batch) intact() bool {
 	return true
 }
 
+// budgeted is what a buffer takes of the budget. Those for headers take none: a
+// connection has one, and with it goes on when others have used up the budget.
+func (b *writer) budgeted(size int64) int64 {
+	if size == headBufLen {
+		return b.extra
+	}
+	return size + b.extra
+}
+
 func (b *writer) acquire(n int) error {
 	n = max(n, b.least)
 	size := int64(headBufLen)
@@ -165,7 +174,8 @@ func (b *writer) acquire(n int) error {
 	case n > headBufLen/4:
 		size = smallBufLen
 	}
-	if total := size + b.extra; !b.budget.TryAcquire(total) && b.budget.Acquire(b.ctx, total) != nil {
+	// Also nothing has to wait where others do.
+	if n := b.budgeted(size); n > 0 && !b.budget.TryAcquire(n) && b.budget.Acquire(b.ctx, n) != nil {
 		return context.Cause(b.ctx)
 	}
 	var ok bool
@@ -189,6 +199,9 @@ func (b *writer) acquire(n int) error {
 	return nil
 }
 
+// rewind forgets what is in the buffer and keeps that. Nothing is mapped.
+func (b *writer) rewind() { b.buf = b.buf[:0] }
+
 // release forgets what is unsent.
 func (b *writer) release() {
 	if b.batch != nil {
@@ -202,13 +215,13 @@ func (b *writer) release() {
 	switch {
 	case b.head != nil:
 		b.pools.head.Put(b.head)
-		b.budget.Release(headBufLen + b.extra)
+		b.budget.Release(b.budgeted(headBufLen))
 	case b.small != nil:
 		b.pools.small.Put(b.small)
-		b.budget.Release(smallBufLen + b.extra)
+		b.budget.Release(b.budgeted(smallBufLen))
 	case b.large != nil:
 		b.pools.large.Put(b.large)
-		b.budget.Release(largeBufLen + b.extra)
+		b.budget.Release(b.budgeted(largeBufLen))
 	}
 	b.head, b.small, b.large, b.buf = nil, nil, nil, nil
 }
