@@ -43,10 +43,6 @@
 // errors with their place. A [Port] serves clients that name no export, and
 // those that know the oldstyle greeting only.
 //
-// The requests of one connection are answered one after the other, in order;
-// connections run beside each other. Replies are sent together as long as
-// complete requests are at hand.
-//
 // # Errors on the wire
 //
 // What a Device returns becomes an NBD error: [syscall.ENOSPC], EDQUOT and

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -184,6 +185,10 @@ type root struct {
 	name string
 	sem  chan struct{}
 
+	// shown is state as it was when sem was last given back; nil: the root is
+	// empty or cannot be used.
+	shown atomic.Pointer[rootState]
+
 	// Guarded by sem.
 	gone    bool      // not in Roots.roots any more
 	bad     error     // its files cannot be used
@@ -267,7 +272,18 @@ func (rs *Roots) put(r *root) {
 		rs.forget(r)
 		rs.mu.Unlock()
 	}
+	r.show()
 	<-r.sem
+}
+
+// show lets others see the state that a root is left in.
+func (r *root) show() {
+	if r.bad != nil || r.state.Generation == "" {
+		r.shown.Store(nil)
+		return
+	}
+	state := r.state
+	r.shown.Store(&state)
 }
 
 func (rs *Roots) forget(r *root) {

@@ -100,17 +100,19 @@ func (rs *Roots) info(r *root) RootInfo {
 	return info
 }
 
-// ListNBD implements [Lister]: the images, and the roots as IMAGE@ROOT.
+// ListNBD implements [Lister]: the images, and the roots as IMAGE@ROOT. It waits
+// for no root and looks at no file, as any client may ask for it.
 func (rs *Roots) ListNBD(ctx context.Context, req *Request) ([]ExportInfo, error) {
-	roots, err := rs.List(ctx)
-	if err != nil {
+	if err := rs.load(); err != nil {
 		return nil, err
 	}
 	list, err := rs.Images.ListNBD(ctx, req)
-	for _, r := range roots {
-		if r.Err == nil && r.Generation != "" {
-			n := Name{Image: r.Image, Root: r.Name}
-			list = append(list, ExportInfo{Name: n.String(), Description: r.Kind.String() + " root on generation " + r.Generation})
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	for _, name := range slices.Sorted(maps.Keys(rs.roots)) {
+		if s := rs.roots[name].shown.Load(); s != nil {
+			n := Name{Image: s.Image, Root: name}
+			list = append(list, ExportInfo{Name: n.String(), Description: s.Kind.String() + " root on generation " + s.Generation[:GenerationDigits]})
 		}
 	}
 	return list, err

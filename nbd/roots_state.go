@@ -176,6 +176,7 @@ func (rs *Roots) loadDir() error {
 		case empty:
 			continue
 		}
+		r.show()
 		rs.roots[r.name] = r
 		if r.state.Generation != "" {
 			rs.pins[r.state.Generation]++

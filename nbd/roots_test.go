@@ -714,7 +714,7 @@ func TestDamagedRoot(t *testing.T) {
 }
 
 // TestOpenWaitsForNobodyElse: a root that is held up does not hold others up,
-// and whoever waits for it stops with its context.
+// nor the list of exports, and whoever waits for it stops with its context.
 func TestOpenWaitsForNobodyElse(t *testing.T) {
 	g := newRootsRig(t, false)
 	name := g.boot("busy", Ephemeral)
@@ -725,8 +725,21 @@ func TestOpenWaitsForNobodyElse(t *testing.T) {
 	_, err = g.OpenNBD(ctx, &Request{Export: name})
 	require.ErrorIs(t, err, context.Canceled)
 	g.open(g.boot("other", Ephemeral))
+	exports := func() (names []string) {
+		list, err := g.ListNBD(ctx, &Request{Purpose: PurposeInfo})
+		require.NoError(t, err)
+		for _, e := range list {
+			names = append(names, e.Name)
+		}
+		return names
+	}
+	require.Equal(t, []string{"debian", "debian@other"}, exports())
 	g.put(r)
 	g.open(name)
+	require.Equal(t, []string{"debian", "debian@busy", "debian@other"}, exports())
+	require.NoError(t, g.Reset(t.Context(), "busy"))
+	require.NoError(t, g.Delete(t.Context(), "other"))
+	require.Equal(t, []string{"debian"}, exports())
 }
 
 func TestRootsTrace(t *testing.T) {
