@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -166,6 +168,55 @@ func TestFileServer(t *testing.T) {
 	require.ErrorIs(t, err, fs.ErrNotExist)
 	_, err = nbd.Dial(t.Context(), "tcp", addr, "//image")
 	require.ErrorIs(t, err, fs.ErrNotExist)
+}
+
+// A file is open once for all its connections, a replaced one for as long as it
+// has any.
+func TestFileServerOpensOnce(t *testing.T) {
+	path := tempFile(t, []byte("old"))
+	h := nbd.FileServer(path)
+	open := func() io.ReadCloser {
+		dev, err := h.OpenNBD(t.Context(), &nbd.Request{})
+		require.NoError(t, err)
+		return struct {
+			io.Reader
+			io.Closer
+		}{io.NewSectionReader(dev, 0, 3), dev.(io.Closer)}
+	}
+	descriptors := func() (n int) {
+		fds, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Skip("this system does not show what is open")
+		}
+		for _, fd := range fds {
+			if to, err := os.Readlink("/proc/self/fd/" + fd.Name()); err == nil && strings.HasPrefix(to, path) {
+				n++
+			}
+		}
+		return n
+	}
+	a, b := open(), open()
+	require.Equal(t, 1, descriptors())
+	require.NoError(t, os.WriteFile(path+".new", []byte("new"), 0o600))
+	require.NoError(t, os.Rename(path+".new", path))
+	c := open()
+	require.Equal(t, 2, descriptors())
+	require.NoError(t, a.Close())
+	require.NoError(t, a.Close()) // counts once
+	got, err := io.ReadAll(b)
+	require.NoError(t, err)
+	require.Equal(t, "old", string(got))
+	require.NoError(t, b.Close())
+	require.Equal(t, 1, descriptors())
+	require.NoError(t, os.Truncate(path, 600)) // grew in place: its size is another one
+	d := open()
+	require.Equal(t, 2, descriptors())
+	got, err = io.ReadAll(c)
+	require.NoError(t, err)
+	require.Equal(t, "new", string(got))
+	require.NoError(t, c.Close())
+	require.NoError(t, d.Close())
+	require.Zero(t, descriptors())
 }
 
 func TestFirst(t *testing.T) {

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"io/fs"
 	"maps"
+	"os"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // Exports is a [Handler] that finds other handlers by the export's name, and a
@@ -84,17 +86,71 @@ func (f first) ListNBD(ctx context.Context, r *Request) ([]ExportInfo, error) {
 	return list, nil
 }
 
-// FileServer is a [Handler] that opens the file at path, read-only, for each
-// connection: a connection keeps the file that it began with, one opened after
-// the file was replaced by rename gets the new one.
-func FileServer(path string) Handler {
-	return HandlerFunc(func(context.Context, *Request) (Device, error) {
-		f, err := OpenFile(path)
+// FileServer is a [Handler] that opens the file at path, read-only: a
+// connection keeps the file that it began with, one that is opened after the
+// file was replaced by rename gets the new one. Connections to the same file
+// share what it takes to have it open.
+func FileServer(path string) Handler { return &fileServer{path: path} }
+
+type fileServer struct {
+	path string
+
+	mu   sync.Mutex
+	last *servedFile // nil: nobody has it open
+}
+
+// servedFile is closed with its last connection. fileServer.mu guards users.
+type servedFile struct {
+	*File
+	info  fs.FileInfo
+	users int
+}
+
+func (s *fileServer) OpenNBD(context.Context, *Request) (Device, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f := s.last
+	// Before it is opened: what changes meanwhile is seen by the next one.
+	info, err := os.Stat(s.path)
+	if f == nil || err != nil || !f.is(info) {
+		opened, err := OpenFile(s.path)
 		if err != nil {
 			return nil, err
 		}
-		return f, nil
-	})
+		f = &servedFile{File: opened, info: info}
+		s.last = f
+	}
+	f.users++
+	return &heldDevice{Pass: Pass{f.File}, release: func() error { return s.release(f) }}, nil
+}
+
+// is reports whether info is that of the open file, as it was then.
+func (f *servedFile) is(info fs.FileInfo) bool {
+	return f.info != nil && os.SameFile(f.info, info) && f.info.Size() == info.Size() && f.info.ModTime().Equal(info.ModTime())
+}
+
+func (s *fileServer) release(f *servedFile) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if f.users--; f.users > 0 {
+		return nil
+	}
+	if s.last == f {
+		s.last = nil
+	}
+	return f.Close()
+}
+
+// heldDevice is one connection's hold on a device that others may have too.
+type heldDevice struct {
+	Pass
+	once    sync.Once
+	release func() error
+}
+
+func (d *heldDevice) Close() (err error) {
+	d.once.Do(func() { err = d.release() })
+	return err
 }
 
 // Share is a [Handler] that gives every connection the same device. The device

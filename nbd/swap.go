@@ -77,7 +77,7 @@ func (s *Swap) OpenNBD(_ context.Context, r *Request) (Device, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &swapDevice{Pass: Pass{file}, release: file.Close}, nil
+		return &swapDevice{heldDevice{Pass: Pass{file}, release: file.Close}}, nil
 	}
 	if f == nil {
 		if len(s.byKey) >= limit(s.MaxDevices, 1024, int(^uint(0)>>1)) {
@@ -98,7 +98,7 @@ func (s *Swap) OpenNBD(_ context.Context, r *Request) (Device, error) {
 		f.expiry.Stop()
 		f.expiry = nil
 	}
-	return &swapDevice{Pass: Pass{f.file}, release: func() error { return s.release(key, f) }}, nil
+	return &swapDevice{heldDevice{Pass: Pass{f.file}, release: func() error { return s.release(key, f) }}}, nil
 }
 
 // release takes a user off f and lets it go, now or later.
@@ -164,17 +164,8 @@ func newSwapFile(dir string, size int64) (*File, error) {
 	return OpenFileRW(tmp.Name())
 }
 
-// swapDevice is one connection's hold on a device.
-type swapDevice struct {
-	Pass
-	once    sync.Once
-	release func() error
-}
+// swapDevice is one connection's device.
+type swapDevice struct{ heldDevice }
 
 // Sync returns at once: what is lost with the server is lost anyway.
 func (d *swapDevice) Sync() error { return nil }
-
-func (d *swapDevice) Close() (err error) {
-	d.once.Do(func() { err = d.release() })
-	return err
-}
