@@ -24,7 +24,6 @@ type conn struct {
 	cork   *cork    // under the encryption; nil: there is none
 	info   ConnInfo
 	log    *slog.Logger
-	parent context.Context
 	ctx    context.Context
 	cancel context.CancelCauseFunc // from any goroutine
 
@@ -36,9 +35,9 @@ type conn struct {
 
 	// negotiated
 	tls        *tls.ConnectionState
-	structured bool
 	metaExport string // for which meta counts
 	meta       bool   // base:allocation was selected
+	structured bool
 
 	dev     Device
 	wdev    io.WriterAt // nil: read-only
@@ -51,16 +50,16 @@ type conn struct {
 	maxReq  uint32
 	timeout time.Duration
 
-	stats    ConnStats
+	requests uint64
 	readSeen atomic.Bool // FirstRead has been traced
 	warned   atomic.Bool // the device's first error has been logged
 	streak   int         // requests since another connection had one
 
-	workers workers
+	workers *workers // nil: none were needed yet
 
-	armed    bool      // the read deadline for the piece at hand is set
-	deadline bool      // some read deadline is set
-	lame     time.Time // when draining: the end of answering ESHUTDOWN
+	armed    bool // the read deadline for the piece at hand is set
+	deadline bool // some read deadline is set
+	lame     bool // draining, the deadline for answering ESHUTDOWN is set
 
 	mu       sync.Mutex // guards state, and setting draining against it
 	state    connState
@@ -86,14 +85,13 @@ func newConn(parent context.Context, s *Server, nc net.Conn, p *Port, info ConnI
 		rw:      nc,
 		info:    info,
 		log:     s.log(),
-		parent:  parent,
 		maxReq:  uint32(s.maxRequest()),
 		timeout: s.ioTimeout(),
 	}
 	c.ctx, c.cancel = context.WithCancelCause(parent)
 	c.rd.init(nc, &s.bufs.read)
 	c.replier = c.newReplier()
-	c.out.send.init(nc, &s.bufs.vecs)
+	c.out.send.init(nc)
 	return c
 }
 
@@ -122,8 +120,8 @@ func (c *conn) drain() {
 }
 
 // run serves the connection to its end and returns why it ended.
-func (c *conn) run() error {
-	c.begin()
+func (c *conn) run(parent context.Context) error {
+	c.begin(parent)
 	err := c.handshake()
 	if err == nil {
 		err = c.transmit()
@@ -135,7 +133,7 @@ func (c *conn) run() error {
 // it calls makes a stack grow, and most connections are idle ever after.
 func (c *conn) start() {
 	go func() { // ends with the handshake
-		c.begin()
+		c.begin(context.Background())
 		if err := c.handshake(); err != nil {
 			_ = c.end(err)
 			return
@@ -144,9 +142,9 @@ func (c *conn) start() {
 	}()
 }
 
-func (c *conn) begin() {
-	if c.parent.Done() != nil {
-		c.orphaned = context.AfterFunc(c.parent, func() { c.cut(context.Cause(c.parent)) })
+func (c *conn) begin(parent context.Context) {
+	if parent.Done() != nil {
+		c.orphaned = context.AfterFunc(parent, func() { c.cut(context.Cause(parent)) })
 	}
 	if t, ok := c.nc.(*net.TCPConn); ok {
 		_ = t.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 15 * time.Second, Count: 4})
@@ -169,9 +167,10 @@ func (c *conn) end(err error) error {
 		err = cause // and not the read error that came of it
 	}
 	c.out.release()
-	sums := c.workers.end()
-	sums.add(c.sums)
-	c.stats.Errors, c.stats.BytesRead, c.stats.BytesWritten = sums.errors, sums.read, sums.written
+	sums := c.sums
+	if c.workers != nil {
+		sums.add(c.workers.end())
+	}
 	c.closeDevice()
 	c.farewell()
 	c.rw.Close()
@@ -181,11 +180,12 @@ func (c *conn) end(err error) error {
 	if errors.Is(err, errLeft) {
 		err = nil
 	}
-	c.stats.Duration = time.Since(c.info.Opened)
-	c.log.Debug("nbd: connection ended", "client", c.info.Remote, "id", c.info.ID, "export", c.stats.Export,
-		"read", c.stats.BytesRead, "written", c.stats.BytesWritten, "errors", c.stats.Errors, "cause", err)
+	stats := ConnStats{Export: c.open.Export, Requests: c.requests, Errors: sums.errors,
+		BytesRead: sums.read, BytesWritten: sums.written, Duration: time.Since(c.info.Opened)}
+	c.log.Debug("nbd: connection ended", "client", c.info.Remote, "id", c.info.ID, "export", stats.Export,
+		"read", stats.BytesRead, "written", stats.BytesWritten, "errors", stats.Errors, "cause", err)
 	if t := c.srv.Trace; t != nil && t.ConnClosed != nil {
-		t.ConnClosed(c.info, c.stats, err)
+		t.ConnClosed(c.info, stats, err)
 	}
 	return err
 }

@@ -338,7 +338,6 @@ func (c *conn) setDevice(dev Device, open OpenInfo) {
 	c.align = uint64(smallest)
 	// Contexts count for the export that they were selected for.
 	c.meta = c.meta && c.xdev != nil && c.metaExport == open.Export
-	c.stats.Export = open.Export
 }
 
 // blockSizes are the smallest and the preferred one.

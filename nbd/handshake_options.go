@@ -37,7 +37,7 @@ func (c *conn) startTLS(opt uint32, data []byte) error {
 	c.tls, c.rw = &state, tc
 	c.rd.release()
 	c.rd.init(tc, &c.srv.bufs.read)
-	c.out.nc, c.out.send, c.out.extra = tc, sender{}, smallBufLen
+	c.out.send, c.out.extra = sender{}, smallBufLen
 	// What was agreed on before may have been somebody else's wish.
 	c.structured, c.meta, c.metaExport = false, false, ""
 	return nil

@@ -32,7 +32,7 @@ type replier struct {
 type replySums struct{ errors, read, written uint64 }
 
 func (c *conn) newReplier() replier {
-	return replier{c: c, out: writer{nc: c.rw, ctx: c.ctx, budget: c.srv.budget, pools: &c.srv.bufs}}
+	return replier{c: c, out: writer{c: c}}
 }
 
 // reserve returns n bytes at the end of the replies at hand.
@@ -71,12 +71,12 @@ func (t *replier) send() error {
 	case !t.out.send.can():
 		return t.sendPlain(t.out.buf)
 	case t.out.batch == nil:
-		_, err := t.out.send.write(t.out.buf, nil)
+		_, err := t.out.send.write(&t.c.srv.bufs.vecs, t.out.buf, nil)
 		return err
 	case !t.out.intact():
 		return t.resend(0)
 	}
-	sent, err := t.out.send.write(t.out.buf, t.out.batch)
+	sent, err := t.out.send.write(&t.c.srv.bufs.vecs, t.out.buf, t.out.batch)
 	if errors.Is(err, syscall.EFAULT) {
 		return t.resend(sent)
 	}
@@ -89,10 +89,10 @@ func (t *replier) sendPlain(p []byte) error {
 	if c.dev != nil && c.timeout > 0 {
 		_ = c.nc.SetWriteDeadline(time.Now().Add(c.timeout))
 	}
-	if tc, ok := t.out.nc.(*tls.Conn); ok {
+	if tc, ok := c.rw.(*tls.Conn); ok {
 		return c.cork.write(tc, p)
 	}
-	_, err := t.out.nc.Write(p)
+	_, err := c.rw.Write(p)
 	if t.out.send.can() {
 		_ = c.nc.SetWriteDeadline(time.Time{}) // a sender sets one only when it waits
 	}

@@ -188,7 +188,7 @@ func (s *Server) serveConn(ctx context.Context, nc net.Conn, p *Port) error {
 	if err != nil {
 		return err
 	}
-	return c.run()
+	return c.run(ctx)
 }
 
 // Shutdown stops accepting connections and ends those there are: a request

@@ -35,7 +35,7 @@ func (c *conn) transmit() error {
 			_ = c.flush()
 			return errLeft
 		}
-		c.stats.Requests++
+		c.requests++
 		if err := c.answer(r); err != nil {
 			return err
 		}
@@ -281,9 +281,9 @@ func (c *conn) fillLame(n int, st connState) error {
 	if c.srv.Handover && st == stateIdle {
 		return ErrServerClosed
 	}
-	if c.lame.IsZero() {
-		c.lame = time.Now().Add(lameDuck)
-		_ = c.nc.SetReadDeadline(c.lame)
+	if !c.lame {
+		c.lame = true
+		_ = c.nc.SetReadDeadline(time.Now().Add(lameDuck))
 	}
 	if err := c.rd.fill(n); err != nil {
 		return ErrServerClosed

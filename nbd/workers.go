@@ -49,8 +49,8 @@ func (c *conn) delegate(r command) error {
 			return err
 		}
 	}
-	if c.workers.slots == nil {
-		c.workers.slots = make(chan struct{}, maxWorkers)
+	if c.workers == nil {
+		c.workers = &workers{slots: make(chan struct{}, maxWorkers)}
 	}
 	select {
 	case c.workers.slots <- struct{}{}:
@@ -76,7 +76,7 @@ func (c *conn) delegate(r command) error {
 }
 
 func (c *conn) takeWorker() *worker {
-	ws := &c.workers
+	ws := c.workers
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
 	if last := len(ws.idle) - 1; last >= 0 {
@@ -86,7 +86,7 @@ func (c *conn) takeWorker() *worker {
 	}
 	w := &worker{replier: c.newReplier()}
 	w.run = w.work
-	w.out.send.init(c.rw, &c.srv.bufs.vecs)
+	w.out.send.init(c.rw)
 	w.out.send.setTimeout(c.timeout)
 	w.out.least, w.out.extra = smallBufLen, c.out.extra
 	return w
@@ -94,7 +94,7 @@ func (c *conn) takeWorker() *worker {
 
 // work answers one request.
 func (w *worker) work() {
-	ws := &w.c.workers
+	ws := w.c.workers
 	defer ws.wg.Done()
 	err := w.answer()
 	if err == nil {

@@ -3,10 +3,7 @@ package nbd
 import (
 	"context"
 	"errors"
-	"net"
 	"sync"
-
-	"golang.org/x/sync/semaphore"
 )
 
 // writer collects replies so that they leave in one system call: headers and
@@ -14,18 +11,12 @@ import (
 // from where they are. It holds a buffer only while there is something in it,
 // and all writers of a server share a budget for them.
 type writer struct {
-	nc     net.Conn
-	send   sender
-	ctx    context.Context // ends the wait for the budget
-	budget *semaphore.Weighted
-	pools  *bufPools
+	c    *conn
+	send sender
 
-	least int   // the smallest buffer worth taking
-	extra int64 // what sending takes, beside the buffer
-	head  *[headBufLen]byte
-	small *[smallBufLen]byte
-	large *[largeBufLen]byte
-	buf   []byte // one of the three, cut to what is in it
+	least int    // the smallest buffer worth taking
+	extra int64  // what sending takes, beside the buffer
+	buf   []byte // of one of the pools, cut to what is in it
 
 	*batch // nil: nothing is mapped
 }
@@ -86,7 +77,7 @@ func (b *writer) truncate(n int) { b.buf = b.buf[:len(b.buf)-n] }
 // buffer. False is that there are too many segments for what is there already.
 func (b *writer) add(dev Mapper, m mappedRead) (ok bool, err error) {
 	if b.batch == nil {
-		if b.batch, ok = b.pools.batch.Get().(*batch); !ok {
+		if b.batch, ok = b.c.srv.bufs.batch.Get().(*batch); !ok {
 			b.batch = new(batch)
 		}
 	}
@@ -175,26 +166,28 @@ func (b *writer) acquire(n int) error {
 		size = smallBufLen
 	}
 	// Also nothing has to wait where others do.
-	if n := b.budgeted(size); n > 0 && !b.budget.TryAcquire(n) && b.budget.Acquire(b.ctx, n) != nil {
-		return context.Cause(b.ctx)
+	if n := b.budgeted(size); n > 0 && !b.c.srv.budget.TryAcquire(n) && b.c.srv.budget.Acquire(b.c.ctx, n) != nil {
+		return context.Cause(b.c.ctx)
 	}
-	var ok bool
 	switch size {
 	case headBufLen:
-		if b.head, ok = b.pools.head.Get().(*[headBufLen]byte); !ok {
-			b.head = new([headBufLen]byte)
+		p, ok := b.c.srv.bufs.head.Get().(*[headBufLen]byte)
+		if !ok {
+			p = new([headBufLen]byte)
 		}
-		b.buf = b.head[:0]
+		b.buf = p[:0]
 	case smallBufLen:
-		if b.small, ok = b.pools.small.Get().(*[smallBufLen]byte); !ok {
-			b.small = new([smallBufLen]byte)
+		p, ok := b.c.srv.bufs.small.Get().(*[smallBufLen]byte)
+		if !ok {
+			p = new([smallBufLen]byte)
 		}
-		b.buf = b.small[:0]
+		b.buf = p[:0]
 	default:
-		if b.large, ok = b.pools.large.Get().(*[largeBufLen]byte); !ok {
-			b.large = new([largeBufLen]byte)
+		p, ok := b.c.srv.bufs.large.Get().(*[largeBufLen]byte)
+		if !ok {
+			p = new([largeBufLen]byte)
 		}
-		b.buf = b.large[:0]
+		b.buf = p[:0]
 	}
 	return nil
 }
@@ -209,19 +202,21 @@ func (b *writer) release() {
 		clear(b.files)
 		b.reads, b.segs, b.files = b.reads[:0], b.segs[:0], b.files[:0]
 		b.mapped, b.vecs = 0, 0
-		b.pools.batch.Put(b.batch)
+		b.c.srv.bufs.batch.Put(b.batch)
 		b.batch = nil
 	}
-	switch {
-	case b.head != nil:
-		b.pools.head.Put(b.head)
-		b.budget.Release(b.budgeted(headBufLen))
-	case b.small != nil:
-		b.pools.small.Put(b.small)
-		b.budget.Release(b.budgeted(smallBufLen))
-	case b.large != nil:
-		b.pools.large.Put(b.large)
-		b.budget.Release(b.budgeted(largeBufLen))
+	if b.buf == nil {
+		return
 	}
-	b.head, b.small, b.large, b.buf = nil, nil, nil, nil
+	size := cap(b.buf)
+	switch size {
+	case headBufLen:
+		b.c.srv.bufs.head.Put((*[headBufLen]byte)(b.buf[:size]))
+	case smallBufLen:
+		b.c.srv.bufs.small.Put((*[smallBufLen]byte)(b.buf[:size]))
+	default:
+		b.c.srv.bufs.large.Put((*[largeBufLen]byte)(b.buf[:size]))
+	}
+	b.c.srv.budget.Release(b.budgeted(int64(size)))
+	b.buf = nil
 }

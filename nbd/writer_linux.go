@@ -43,26 +43,30 @@ type sender struct {
 	nc      net.Conn
 	raw     syscall.RawConn // nil: there is none, or it is encrypted
 	timeout time.Duration
-	pool    *sync.Pool            // of *[]unix.Iovec
-	try     func(fd uintptr) bool // s.trySend, made once
+	cold    int // sends that want fetching
+}
 
-	iov   []unix.Iovec // what is left
+// sending is one write of a sender, which needs it only meanwhile.
+type sending struct {
+	s   *sender
+	try func(fd uintptr) bool // trySend, made once
+
+	vecs  []unix.Iovec
+	iov   []unix.Iovec // what is left of vecs
 	sent  int64
 	err   error
 	armed bool // the deadline is set
-	cold  int  // sends that want fetching
 	msg   unix.Msghdr
 }
 
-func (s *sender) init(nc net.Conn, pool *sync.Pool) {
-	s.nc, s.pool = nc, pool
+func (s *sender) init(nc net.Conn) {
+	s.nc = nc
 	switch c := nc.(type) {
 	case *net.TCPConn:
 		s.raw, _ = c.SyscallConn()
 	case *net.UnixConn:
 		s.raw, _ = c.SyscallConn()
 	}
-	s.try = s.trySend
 }
 
 // setTimeout says how long the client may take for what one write sends.
@@ -70,14 +74,16 @@ func (s *sender) setTimeout(d time.Duration) { s.timeout = d }
 
 func (s *sender) can() bool { return s.raw != nil }
 
-// write sends buf with the segments of b, which may be nil, in their places.
+// write sends buf with the segments of b, which may be nil, in their places. The
+// pool is of *sending.
 // It returns how many bytes are out, all unless it fails.
-func (s *sender) write(buf []byte, b *batch) (int64, error) {
-	vecs, ok := s.pool.Get().(*[]unix.Iovec)
+func (s *sender) write(pool *sync.Pool, buf []byte, b *batch) (int64, error) {
+	w, ok := pool.Get().(*sending)
 	if !ok {
-		vecs = new([]unix.Iovec)
+		w = new(sending)
+		w.try = w.trySend
 	}
-	iov := (*vecs)[:0]
+	iov := w.vecs[:0]
 	add := func(p []byte) {
 		if len(p) > 0 {
 			v := unix.Iovec{Base: unsafe.SliceData(p)}
@@ -106,62 +112,62 @@ func (s *sender) write(buf []byte, b *batch) (int64, error) {
 		s.cold--
 		b.fetch()
 	}
-	s.iov, s.sent, s.err, s.armed = iov, 0, nil, false
+	w.s, w.iov = s, iov
 	happened()
-	err := s.raw.Write(s.try)
+	err := s.raw.Write(w.try)
 	if err == nil {
-		err = s.err
+		err = w.err
 	}
-	if s.armed {
+	if w.armed {
 		_ = s.nc.SetWriteDeadline(time.Time{})
 	}
+	sent := w.sent
 	clear(iov) // they keep what they point to
-	s.iov, s.msg = nil, unix.Msghdr{}
-	*vecs = iov[:0]
-	s.pool.Put(vecs)
-	return s.sent, err
+	*w = sending{try: w.try, vecs: iov[:0]}
+	pool.Put(w)
+	return sent, err
 }
 
 // trySend is called by the runtime's poller, and again each time that the
 // socket takes more, until it returns true.
-func (s *sender) trySend(fd uintptr) bool {
-	for len(s.iov) > 0 {
-		s.msg.Iov = &s.iov[0]
-		s.msg.SetIovlen(min(len(s.iov), maxVecs))
+func (w *sending) trySend(fd uintptr) bool {
+	for len(w.iov) > 0 {
+		w.msg.Iov = &w.iov[0]
+		w.msg.SetIovlen(min(len(w.iov), maxVecs))
 		began := time.Now()
-		n, _, errno := syscall.Syscall(unix.SYS_SENDMSG, fd, uintptr(unsafe.Pointer(&s.msg)), unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
+		n, _, errno := syscall.Syscall(unix.SYS_SENDMSG, fd, uintptr(unsafe.Pointer(&w.msg)), unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
 		if time.Since(began) > diskTime {
-			s.cold = coldSends
+			w.s.cold = coldSends
 		}
 		switch errno {
 		case 0:
-			s.advance(int64(n))
+			w.advance(int64(n))
 		case unix.EINTR:
 		case unix.EAGAIN:
 			// Most replies go out at once, and a timer has its price.
-			if !s.armed && s.timeout > 0 {
-				_ = s.nc.SetWriteDeadline(time.Now().Add(s.timeout))
-				s.armed = true
+			if !w.armed && w.s.timeout > 0 {
+				_ = w.s.nc.SetWriteDeadline(time.Now().Add(w.s.timeout))
+				w.armed = true
 			}
 			return false
 		default:
-			s.err = fmt.Errorf("nbd: sending replies: %w", os.NewSyscallError("sendmsg", errno))
+			w.err = fmt.Errorf("nbd: sending replies: %w", os.NewSyscallError("sendmsg", errno))
 			return true
 		}
 	}
 	return true
 }
 
-func (s *sender) advance(n int64) {
-	s.sent += n
-	for len(s.iov) > 0 {
-		v := &s.iov[0]
+func (w *sending) advance(n int64) {
+	w.sent += n
+	for len(w.iov) > 0 {
+		v := &w.iov[0]
 		if n < int64(v.Len) {
 			v.Base = (*byte)(unsafe.Add(unsafe.Pointer(v.Base), n))
 			v.SetLen(int(int64(v.Len) - n))
 			return
 		}
 		n -= int64(v.Len)
-		s.iov = s.iov[1:]
+		w.iov = w.iov[1:]
 	}
 }

@@ -12,7 +12,7 @@ import (
 // sender is Linux's: elsewhere replies are copied and written.
 type sender struct{}
 
-func (*sender) init(net.Conn, *sync.Pool)           {}
-func (*sender) setTimeout(time.Duration)            {}
-func (*sender) can() bool                           { return false }
-func (*sender) write([]byte, *batch) (int64, error) { return 0, errors.ErrUnsupported }
+func (*sender) init(net.Conn)                                   {}
+func (*sender) setTimeout(time.Duration)                        {}
+func (*sender) can() bool                                       { return false }
+func (*sender) write(*sync.Pool, []byte, *batch) (int64, error) { return 0, errors.ErrUnsupported }
