@@ -32,6 +32,9 @@ the interface, and does not start when one does.`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := config.Load(file)
+			if err == nil && check {
+				err = app.Check(cmd.Context(), cfg)
+			}
 			if err != nil {
 				return fmt.Errorf("configuration:\n%w", err)
 			}

@@ -41,7 +41,8 @@ type App struct {
 	rules    *pxecfg.Rules // nil without any
 	booted   pxecfg.BootState
 	images   *nbd.Images
-	pool     *dhcp.Pool
+	pool     *dhcp.Pool      // nil where we give no addresses
+	leases   *dhcp.FileStore // nil without server.state
 	loaders  loaderFS
 	dirs     []*tftp.DirFS
 	tree     *pxecfg.Tree
@@ -51,6 +52,7 @@ type App struct {
 // manager. What is nil is opened as the configuration says.
 type Sockets struct {
 	DHCP, TFTP net.PacketConn
+	ProxyDHCP  net.PacketConn // port 4011, with dhcp.proxy
 	HTTP, NBD  net.Listener
 	Admin      net.Listener
 }
@@ -78,11 +80,7 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *App, err
 		return nil, err
 	}
 	if cfg.ServesDHCP() {
-		a.pool = a.newPool()
-		if err := a.pool.Validate(); err != nil {
-			return nil, fmt.Errorf("dhcp: %w", err)
-		}
-		if err := a.requireLoaders(); err != nil {
+		if err := a.openDHCP(ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -118,6 +116,9 @@ func (a *App) Run(ctx context.Context, s Sockets) error {
 	if s.DHCP != nil {
 		srv := a.dhcpServer()
 		role("dhcp", func() error { return srv.Serve(s.DHCP) }, closeAfter(srv.Shutdown, srv.Close))
+		if s.ProxyDHCP != nil {
+			role("proxydhcp", func() error { return srv.Serve(s.ProxyDHCP) }, srv.Shutdown)
+		}
 	}
 	if s.TFTP != nil {
 		srv := a.tftpServer()
@@ -220,6 +221,9 @@ func (a *App) close() {
 	}
 	if a.images != nil {
 		_ = a.images.Close()
+	}
+	if a.leases != nil {
+		_ = a.leases.Close() // what was acknowledged is on disk
 	}
 }
 

@@ -81,7 +81,7 @@ func newWorld(t *testing.T, change func(c *config.Config)) *world {
 	loop := netip.MustParseAddr("127.0.0.1")
 	c := config.Config{
 		Server: config.Server{Address: config.Addr{Addr: loop}, State: filepath.Join(w.dir, "state")},
-		DHCP: &config.DHCP{Interface: "lo", Subnet: config.Prefix{Prefix: netip.MustParsePrefix("127.0.0.0/8")},
+		DHCP: &config.DHCP{Interface: "lo", Probe: new(bool), Subnet: config.Prefix{Prefix: netip.MustParsePrefix("127.0.0.0/8")},
 			Ranges: []config.Range{{From: netip.MustParseAddr("127.0.67.1"), To: netip.MustParseAddr("127.0.67.99")}}},
 		TFTP: &config.TFTP{}, HTTP: &config.HTTP{URL: "http://" + w.sockets.HTTP.Addr().String()},
 		NBD:     &config.NBD{Port: w.sockets.NBD.Addr().(*net.TCPAddr).Port},

@@ -14,29 +14,6 @@ import (
 	"github.com/seed-3ec230fa/diskless/pxecfg"
 )
 
-// newPool is the pool of addresses, with a reservation for each machine.
-func (a *App) newPool() *dhcp.Pool {
-	d := a.cfg.DHCP
-	p := &dhcp.Pool{
-		Prefix: d.Subnet.Prefix, ServerID: a.cfg.Server.Address.Addr, Router: d.Router.Addr,
-		Domain: d.Domain, LeaseTime: d.Lease.Duration, Logger: a.log,
-	}
-	for _, r := range d.Ranges {
-		p.Ranges = append(p.Ranges, dhcp.Range{First: r.From, Last: r.To})
-	}
-	for _, s := range d.DNS {
-		p.DNS = append(p.DNS, s.Addr)
-	}
-	for _, m := range a.cfg.Machines {
-		if m.MAC.HardwareAddr != nil {
-			p.Reservations = append(p.Reservations, dhcp.Reservation{
-				HardwareAddr: m.MAC.HardwareAddr, Addr: m.Address.Addr, Hostname: m.Name,
-			})
-		}
-	}
-	return p
-}
-
 // bootFile says what a client loads next.
 func (a *App) bootFile(ctx context.Context, r *dhcp.Request) (dhcp.Boot, error) {
 	c := pxecfg.Client{UUID: r.UUID(), MAC: r.ClientHWAddr, HardwareType: uint8(r.HWType)}

@@ -9,12 +9,8 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/http"
-	"net/netip"
 	"time"
 
-	"github.com/insomniacslk/dhcp/dhcpv4"
-
-	"github.com/seed-3ec230fa/diskless/dhcp"
 	"github.com/seed-3ec230fa/diskless/internal/config"
 	"github.com/seed-3ec230fa/diskless/internal/timeline"
 	"github.com/seed-3ec230fa/diskless/ltsconf"
@@ -43,7 +39,7 @@ func (a *App) openTree() error {
 		Lookup: a.client,
 		// Where another server gives addresses too there are machines
 		// without a lease of ours.
-		KnownOnly: a.cfg.ServesDHCP() && a.cfg.DHCP.OtherServer == "refuse",
+		KnownOnly: a.cfg.GivesAddresses() && a.cfg.DHCP.OtherServer == "refuse",
 		Files:     tftp.Union(mounts...),
 		Logger:    a.log,
 		Trace:     &pxecfg.Trace{Sent: a.httpSent},
@@ -82,35 +78,6 @@ func (a *App) ltsConf(_ context.Context, c pxecfg.Client) ([]byte, error) {
 		return nil, err
 	}
 	return out.Bytes(), nil
-}
-
-func (a *App) dhcpServer() *dhcp.Server {
-	return &dhcp.Server{
-		Interfaces: []string{a.cfg.DHCP.Interface},
-		Handler:    &dhcp.BootPolicy{Next: a.pool, Boot: a.bootFile, Logger: a.log},
-		Logger:     a.log,
-		Trace: &dhcp.Trace{Reply: func(r *dhcp.Request, reply *dhcpv4.DHCPv4, _ netip.AddrPort) {
-			if reply.MessageType() != dhcpv4.MessageTypeAck {
-				return
-			}
-			addr, _ := netip.AddrFromSlice(reply.YourIPAddr.To4())
-			what := addr.String()
-			if file := bootFileName(reply); file != "" {
-				what += " -> " + file
-			}
-			a.Timeline.Add(timeline.Event{
-				Who:   a.who(pxecfg.Client{MAC: r.ClientHWAddr, UUID: r.UUID(), IP: addr}),
-				Stage: "dhcp", What: what,
-			})
-		}},
-	}
-}
-
-func bootFileName(m *dhcpv4.DHCPv4) string {
-	if name := m.BootFileNameOption(); name != "" {
-		return name
-	}
-	return m.BootFileName
 }
 
 func (a *App) tftpServer() *tftp.Server {

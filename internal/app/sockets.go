@@ -22,6 +22,11 @@ func (a *App) listen(ctx context.Context, s *Sockets) (err error) {
 		if s.DHCP, err = dhcp.Listen(":67", a.cfg.DHCP.Interface); err != nil {
 			return explain("dhcp", ":67", err)
 		}
+		if a.cfg.DHCP.Proxy && s.ProxyDHCP == nil {
+			if s.ProxyDHCP, err = dhcp.Listen(":4011", a.cfg.DHCP.Interface); err != nil {
+				return explain("dhcp", ":4011", err)
+			}
+		}
 	}
 	if a.cfg.ServesTFTP() && s.TFTP == nil {
 		if s.TFTP, err = net.ListenPacket("udp", a.cfg.TFTP.Listen); err != nil {
@@ -47,7 +52,7 @@ func (a *App) listen(ctx context.Context, s *Sockets) (err error) {
 }
 
 func (s *Sockets) close() {
-	for _, c := range []interface{ Close() error }{s.DHCP, s.TFTP, s.HTTP, s.NBD, s.Admin} {
+	for _, c := range []interface{ Close() error }{s.DHCP, s.ProxyDHCP, s.TFTP, s.HTTP, s.NBD, s.Admin} {
 		if c != nil {
 			_ = c.Close()
 		}
@@ -98,6 +103,12 @@ func (a *App) checkOtherServers(ctx context.Context) error {
 		}
 		servers = append(servers, f.ServerID.String())
 	}
+	if d.Proxy {
+		if len(servers) == 0 {
+			a.log.Warn("dhcp.proxy needs a server that gives addresses, and none answers yet", "interface", d.Interface)
+		}
+		return nil
+	}
 	if len(servers) == 0 {
 		return nil
 	}
@@ -107,6 +118,6 @@ func (a *App) checkOtherServers(ctx context.Context) error {
 		return nil
 	}
 	return fmt.Errorf("dhcp: another server answers on %s: %s\n"+
-		"  Machines would get addresses from both. Stop that server; or leave the addresses to it: set dhcp.enabled: false here and let it\n"+
-		"  send next-server and a boot file; or, when both agree on who gets what, set dhcp.other-server: ignore", d.Interface, list)
+		"  Machines would get addresses from both. Stop that server; or leave the addresses to it: set dhcp.proxy: true here (ProxyDHCP), or\n"+
+		"  dhcp.enabled: false and let it send next-server and a boot file; or, when both agree on who gets what, set dhcp.other-server: ignore", d.Interface, list)
 }

@@ -87,6 +87,10 @@ func (c *checker) dhcp(d *DHCP) {
 	if d.Interface == "" {
 		c.errorf(d, "dhcp.interface is missing: addresses are served on the interface that is named here, never on all")
 	}
+	if d.Proxy {
+		c.proxy(d)
+		return
+	}
 	if !d.Subnet.IsValid() {
 		c.errorf(d, "dhcp.subnet is missing: the subnet whose addresses are served, such as 192.168.67.0/24")
 		return
@@ -115,6 +119,23 @@ func (c *checker) dhcp(d *DHCP) {
 		in(&m.Address, "machine "+m.Name+": address", m.Address.Addr)
 	}
 	oneOf(c, &d.OtherServer, "refuse", "ignore")
+}
+
+// proxy checks that nothing is said about addresses that others give.
+func (c *checker) proxy(d *DHCP) {
+	for _, f := range []struct {
+		key   string
+		field any
+		set   bool
+	}{
+		{"subnet", &d.Subnet, d.Subnet.IsValid()}, {"ranges", &d.Ranges, len(d.Ranges) > 0}, {"router", &d.Router, d.Router.IsValid()},
+		{"dns", &d.DNS, len(d.DNS) > 0}, {"domain", &d.Domain, d.Domain != ""}, {"lease", &d.Lease, d.Lease.Duration != 0},
+		{"other-server", &d.OtherServer, d.OtherServer != ""}, {"probe", &d.Probe, d.Probe != nil},
+	} {
+		if f.set {
+			c.errorf(f.field, "dhcp.%s: with proxy: true another server gives the addresses; remove one of the two", f.key)
+		}
+	}
 }
 
 func (c *checker) listen(field *string) {
@@ -276,7 +297,7 @@ func (c *checker) machines() {
 		if m.Root != m.Name && !isName(m.Root) {
 			c.errorf(&m.Root, "machine %s: root name %q: use up to 63 letters, digits, - and _, a letter or a digit first, and not digits alone", m.Name, m.Root)
 		}
-		if m.Address.IsValid() && m.MAC.HardwareAddr == nil && c.ServesDHCP() {
+		if m.Address.IsValid() && m.MAC.HardwareAddr == nil && c.GivesAddresses() {
 			// Whoever else got the address would be taken for this machine.
 			c.errorf(&m.Address, "machine %s: an address is given to a hardware address; write its `mac` too", m.Name)
 		}

@@ -62,6 +62,10 @@ type DHCP struct {
 	Domain      string   `yaml:"domain"`
 	Lease       Duration `yaml:"lease"`
 	OtherServer string   `yaml:"other-server"`
+	// Probe asks on the link whether somebody uses an address already.
+	Probe *bool `yaml:"probe"`
+	// Proxy leaves the addresses to another server (ProxyDHCP).
+	Proxy bool `yaml:"proxy"`
 }
 
 // TFTP is the role that serves the boot tree over TFTP.
@@ -195,6 +199,9 @@ func on(enabled *bool) bool { return enabled == nil || *enabled }
 
 // ServesDHCP, ServesTFTP, ServesHTTP and ServesNBD report which roles run.
 func (c *Config) ServesDHCP() bool { return c.DHCP != nil && on(c.DHCP.Enabled) }
+
+// GivesAddresses reports whether the DHCP role runs, and not as a proxy.
+func (c *Config) GivesAddresses() bool { return c.ServesDHCP() && !c.DHCP.Proxy }
 
 // ServesTFTP reports whether the TFTP role runs.
 func (c *Config) ServesTFTP() bool { return c.TFTP != nil && on(c.TFTP.Enabled) }
@@ -334,7 +341,7 @@ func (c *Config) setDefaults() {
 	if c.Server.State != "" {
 		setDefault(&c.Server.Admin, filepath.Join(c.Server.State, "admin.sock"))
 	}
-	if c.DHCP != nil {
+	if c.DHCP != nil && !c.DHCP.Proxy {
 		setDefault(&c.DHCP.Lease.Duration, 12*time.Hour)
 		setDefault(&c.DHCP.OtherServer, "refuse")
 	}
@@ -381,6 +388,17 @@ func port(listen string) int {
 	_, text, _ := net.SplitHostPort(listen)
 	n, _ := strconv.Atoi(text)
 	return n
+}
+
+// Mistake is an error about fields, given by their addresses; it points at the
+// first of them that a file sets.
+func (c *Config) Mistake(msg string, fields ...any) error {
+	for _, f := range fields {
+		if p := c.at(f); p.File != "" {
+			return &Error{p, msg}
+		}
+	}
+	return &Error{Msg: msg}
 }
 
 // at is the position of a field, given by its address.

@@ -56,6 +56,7 @@ func Simulate(ctx context.Context, w io.Writer, log *slog.Logger) error {
 		Server: config.Server{Address: config.Addr{Addr: loop}},
 		DHCP: &config.DHCP{
 			Interface: "lo", Subnet: config.Prefix{Prefix: netip.MustParsePrefix("127.0.0.0/8")},
+			Probe:  new(bool), // no ARP on loopback
 			Ranges: []config.Range{{From: netip.MustParseAddr("127.0.67.100"), To: netip.MustParseAddr("127.0.67.199")}},
 		},
 		TFTP:   &config.TFTP{},
