@@ -130,7 +130,7 @@ func TestHugeFile(t *testing.T) {
 	if testing.Short() {
 		t.Skip("sends 4 GiB")
 	}
-	const size = 65464*65600 + 7
+	const size = int64(65464*65600 + 7)
 	var res results
 	addr := serve(t, &Server{Trace: res.trace(), Handler: HandlerFunc(func(context.Context, *Request) (File, error) {
 		return NewFile(zeros{}, size, "zeros"), nil

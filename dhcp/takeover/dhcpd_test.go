@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -133,7 +134,7 @@ func TestSampleCluster(t *testing.T) {
 	uefi := ask(t, c, "10.9.0.1", station, dhcp.UEFIFirmware(iana.EFI_X86_64))
 	require.Equal(t, "/nodes/amd64/grub/x86_64-efi/core.efi", uefi.BootFileName)
 	require.Equal(t, "10.9.0.9", uefi.ServerIPAddr.String())
-	require.EqualValues(t, 0xffffffff, uefi.IPAddressLeaseTime(0)/time.Second)
+	require.EqualValues(t, uint32(math.MaxUint32), uefi.IPAddressLeaseTime(0)/time.Second)
 	require.Equal(t, "/nodes/amd64/grub/i386-pc/core.0", ask(t, c, "10.9.0.1", station, dhcp.BIOSFirmware()).BootFileName)
 }
 

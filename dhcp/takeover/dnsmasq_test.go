@@ -3,6 +3,7 @@ package takeover
 import (
 	"context"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"testing"
@@ -102,7 +103,7 @@ func TestDnsmasq(t *testing.T) {
 
 	bee := ask(t, c, "10.30.0.1", station, bios, func(m *dhcpv4.DHCPv4) { m.Options[61] = []byte("bee") })
 	require.Equal(t, "10.30.0.11", bee.YourIPAddr.String())
-	require.EqualValues(t, 0xffffffff, bee.IPAddressLeaseTime(0)/time.Second)
+	require.EqualValues(t, uint32(math.MaxUint32), bee.IPAddressLeaseTime(0)/time.Second)
 	require.Nil(t, ask(t, c, "10.30.0.1", station, bios), "static: known machines only")
 
 	for _, hw := range []net.HardwareAddr{{2, 0, 0, 0, 0, 0xc}, {0xdc, 0xa6, 0x32, 1, 2, 3}} {
