@@ -325,3 +325,26 @@ func comeAndGo(ctx context.Context, addr, export string, model []byte, seed uint
 	}
 	return nil
 }
+
+// What workers have done counts as the connection's.
+func TestSlowDeviceIsCounted(t *testing.T) {
+	closed := make(chan nbd.ConnStats, 1)
+	dev := newSlow(pattern(1 << 20))
+	r := dialRaw(t, nbdtest.ServeServer(t, &nbd.Server{Handler: anyName{dev}, Logger: quiet,
+		Trace: &nbd.Trace{ConnClosed: func(_ nbd.ConnInfo, s nbd.ConnStats, _ error) { closed <- s }}})).greet(3)
+	r.open("x")
+	for cookie := range uint64(3) {
+		r.send(request(0, cmdRead, cookie, 0, 1000))
+		require.Zero(t, r.simple(cookie))
+		r.recv(1000)
+	}
+	r.send(cat(request(0, cmdWrite, 4, 0, 512), make([]byte, 512)))
+	require.Zero(t, r.simple(4))
+	r.send(request(0, cmdRead, 5, 1<<20, 512)) // beyond the end
+	require.NotZero(t, r.simple(5))
+	r.send(request(0, cmdDisc, 6, 0, 0))
+	s := <-closed
+	require.EqualValues(t, 3000, s.BytesRead)
+	require.EqualValues(t, 512, s.BytesWritten)
+	require.EqualValues(t, 1, s.Errors)
+}
