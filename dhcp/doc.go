@@ -42,7 +42,7 @@
 //	}
 //	server := &dhcp.Server{
 //		Interfaces: []string{"eth1"},
-//		Handler:   &dhcp.BootPolicy{Next: pool, Boot: rules.Boot},
+//		Handler:    &dhcp.BootPolicy{Next: pool, Boot: rules.Boot},
 //	}
 //	err := server.ListenAndServe()
 //

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"iter"
 	"os"
-	"path"
 	"syscall"
 )
 
@@ -21,54 +20,16 @@ func Dir(root string) Source { return dirSource(root) }
 
 type dirSource string
 
-func (s dirSource) Entries(ctx context.Context) iter.Seq2[*Entry, error] {
-	return func(yield func(*Entry, error) bool) {
-		fi, err := os.Stat(string(s))
-		if err != nil {
-			yield(nil, fmt.Errorf("squash: the source's root: %w", err))
-			return
-		}
-		e, err := s.entry(".", fi)
-		if !yield(e, err) || err != nil {
-			return
-		}
-		s.walk(ctx, ".", yield)
-	}
-}
+func (s dirSource) Entries(ctx context.Context) iter.Seq2[*Entry, error] { return walk(ctx, s) }
 
-func (s dirSource) walk(ctx context.Context, dir string, yield func(*Entry, error) bool) bool {
-	fail := func(err error) bool { yield(nil, err); return false }
-	if err := context.Cause(ctx); err != nil {
-		return fail(err)
-	}
+func (s dirSource) stat() (fs.FileInfo, error) { return os.Stat(string(s)) }
+
+func (s dirSource) list(dir string) ([]fs.DirEntry, error) {
 	list, err := os.ReadDir(s.path(dir))
 	if err != nil {
-		return fail(wrapPath(dir, err))
+		return nil, wrapPath(dir, err)
 	}
-	var dirs []string
-	for _, de := range list {
-		full := path.Join(dir, de.Name())
-		fi, err := de.Info()
-		if err != nil {
-			return fail(wrapPath(full, err))
-		}
-		e, err := s.entry(full, fi)
-		if err != nil {
-			return fail(wrapPath(full, err))
-		}
-		if !yield(e, nil) {
-			return false
-		}
-		if fi.IsDir() {
-			dirs = append(dirs, full)
-		}
-	}
-	for _, d := range dirs {
-		if !s.walk(ctx, d, yield) {
-			return false
-		}
-	}
-	return true
+	return list, nil
 }
 
 func (s dirSource) path(name string) string { return string(s) + "/" + name }

@@ -6,10 +6,10 @@
 // [Build] packs a [Source] into an image; [Open] shows an image as an
 // [fs.FS] and, by [FS.Entries], as a Source again. Sources are a directory
 // ([Dir]), any file system ([FromFS]), a tar stream ([Tar]) and the layers of a
-// container image ([Layers]; sub-package container opens archives and layouts). A source is a sequence of entries,
-// each with its attributes, so none of them needs root to be built: device
-// nodes, owners and capabilities come from the metadata, not from what the
-// building user may create. [Overlay] puts a second file system over the first.
+// container image ([Layers]; sub-package container opens archives and
+// layouts). A source is a sequence of entries, each with its attributes, so
+// none of them needs root to be built: device nodes, owners and capabilities
+// come from the metadata, not from what the building user may create. [Overlay] puts a second file system over the first.
 //
 //	err := squash.BuildFile(ctx, "/srv/images/root.squashfs", squash.Dir("/srv/trees/root"), nil)
 //
