@@ -14,7 +14,6 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"math"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -28,14 +27,13 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/seed-3ec230fa/diskless/bench/internal/measure"
 )
 
 const (
 	imageSize = 1 << 30
-	// A sample during which others used more than this many CPUs is taken
-	// again, and the quietest one counts.
-	quiet = 0.25
-	tries = 3
+	tries     = 3 // at a sample that others disturb
 )
 
 type bench struct {
@@ -48,10 +46,9 @@ type bench struct {
 	spread  string
 	secs    string // that a load takes
 	rounds  int
-	meter   *meter
+	meter   *measure.Meter
 	running *server
-	foreign []float64 // CPUs that others used, by sample
-	results results
+	results measure.Results
 }
 
 func main() {
@@ -69,7 +66,7 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	b := &bench{ctx: ctx, binary: *binary, rounds: *rounds, secs: fmt.Sprint(*secs), spread: "1", results: results{}}
+	b := &bench{ctx: ctx, binary: *binary, rounds: *rounds, secs: fmt.Sprint(*secs), spread: "1"}
 	wanted := strings.Fields(*only)
 	for _, w := range wanted {
 		if !slices.ContainsFunc(rows, func(r row) bool { return r.is(w) }) {
@@ -80,7 +77,7 @@ func main() {
 	tools(append(strings.Fields(*against), "gcc", "openssl", "nbdcopy"))
 	b.prepare(*dir)
 	defer b.clean()
-	fmt.Fprintf(os.Stderr, "%s; server CPU by %s\n", cpus(), b.meter)
+	fmt.Fprintf(os.Stderr, "%s; server CPU by %s\n", measure.Machine(), b.meter)
 	b.idle()
 
 	start := time.Now()
@@ -119,29 +116,11 @@ func (b *bench) sample(r *row, kind string) {
 		}
 		defer os.Remove(image)
 	}
-	least := math.Inf(1)
-	var values []float64
-	for range tries {
-		got, foreign, err := b.try(r, kind, image)
-		if b.ctx.Err() != nil {
-			return
-		}
-		if err != nil {
-			fmt.Fprintf(os.Stderr, "row %-10s %-11s failed: %v\n", r.id, kind, err)
-			break
-		}
-		fmt.Fprintf(os.Stderr, "row %-10s %-11s %s (others: %.2f CPUs)\n", r.id, kind, r.show(got), foreign)
-		if foreign < least {
-			least, values = foreign, got
-		}
-		if least <= quiet || r.once {
-			break
-		}
+	n := tries
+	if r.once {
+		n = 1
 	}
-	if values != nil {
-		b.foreign = append(b.foreign, least)
-	}
-	b.results.add(r.id, kind, values)
+	b.results.Sample(r.id, kind, n, r.show, func() ([]float64, float64, error) { return b.try(r, kind, image) })
 }
 
 // try takes a sample of a row, and how many CPUs others used meanwhile.
@@ -151,17 +130,16 @@ func (b *bench) try(r *row, kind, image string) (values []float64, foreign float
 		return nil, 0, err
 	}
 	defer s.stop()
-	busy0, own0, cpu0, t0 := busy(), own(), s.cpu(), time.Now()
+	others := measure.Others(s.cpu)
 	values, err = r.run(s)
-	others := busy() - busy0 - (own() - own0) - (s.cpu() - cpu0)
-	return values, max(0, others.Seconds()/time.Since(t0).Seconds()), err
+	return values, others(), err
 }
 
 // idle says so when the machine has other work.
 func (b *bench) idle() {
-	b0, t0 := busy(), time.Now()
+	others := measure.Others(func() time.Duration { return 0 })
 	time.Sleep(time.Second)
-	if f := (busy() - b0).Seconds() / time.Since(t0).Seconds(); f > 0.1 {
+	if f := others(); f > 0.1 {
 		fmt.Fprintf(os.Stderr, "The machine is not idle: %.2f of %d CPUs are in use. Figures will be low and scatter.\n", f, runtime.NumCPU())
 	}
 }
@@ -213,7 +191,7 @@ func (b *bench) prepare(dir string) {
 	if err := makeImage(b.image); err != nil {
 		b.fatal(err)
 	}
-	b.meter = newMeter()
+	b.meter = measure.NewMeter()
 }
 
 // certificates makes an authority and a certificate for localhost.
@@ -275,7 +253,7 @@ func (b *bench) clean() {
 		b.running.stop()
 	}
 	if b.meter != nil {
-		b.meter.close()
+		b.meter.Close()
 	}
 	_ = os.RemoveAll(b.dir)
 }

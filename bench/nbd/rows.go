@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/seed-3ec230fa/diskless/bench/internal/measure"
 )
 
 // A row is one load.
@@ -40,17 +42,7 @@ type goal struct {
 // is says whether a row is meant by a name: "8" is row 8 with all its variants.
 func (r row) is(name string) bool { return r.id == name || strings.HasPrefix(r.id, name+"-") }
 
-func (r row) show(values []float64) string {
-	var parts []string
-	for _, l := range r.lines {
-		if l.value < len(values) {
-			parts = append(parts, l.format(values[l.value])+" "+l.unit)
-		}
-	}
-	return strings.Join(parts, ", ")
-}
-
-const perOp, perGiB, yesNo, share = "CPU µs/op", "CPU s/GiB", "yes or no", "%"
+const perOp, perGiB, yesNo, share = "CPU µs/op", "CPU s/GiB", measure.YesNo, "%"
 
 var rows = []row{
 	{id: "1", kinds: everyone, run: ops("read", "1", "64", "4096"), lines: []line{
@@ -219,7 +211,7 @@ func idle(s *server) ([]float64, error) {
 		return nil, err
 	}
 	time.Sleep(2 * time.Second)
-	v := []float64{(s.memory() - before) / float64(n), float64(threads(s.group))}
+	v := []float64{(s.memory() - before) / float64(n), float64(measure.Threads(measure.Members(s.group)))}
 	_, err = end()
 	return v, err
 }

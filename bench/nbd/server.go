@@ -14,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/seed-3ec230fa/diskless/bench/internal/measure"
 )
 
 // The servers there are. What is called ours is examples/nbdexport.
@@ -128,7 +130,7 @@ func (b *bench) start(kind string, m mode, image string) (*server, error) {
 	if err := os.MkdirAll(s.cow, 0o755); err != nil {
 		return nil, err
 	}
-	s.cmd = command(b.meter.wrap(b.args(s, image))...)
+	s.cmd = command(b.meter.Wrap(b.args(s, image))...)
 	s.cmd.Env = append(os.Environ(), "TMPDIR="+s.cow)
 	s.cmd.Stdout, s.cmd.Stderr = &s.log, &s.log
 	if err := s.cmd.Start(); err != nil {
@@ -167,7 +169,7 @@ func (b *bench) start(kind string, m mode, image string) (*server, error) {
 // stop ends the server's processes, and takes away what it has stored.
 func (s *server) stop() {
 	_ = syscall.Kill(-s.group, syscall.SIGTERM)
-	for i := 0; len(members(s.group)) > 0 && i < 500; i++ {
+	for i := 0; len(measure.Members(s.group)) > 0 && i < 500; i++ {
 		if i == 300 {
 			_ = syscall.Kill(-s.group, syscall.SIGKILL)
 		}
@@ -179,8 +181,8 @@ func (s *server) stop() {
 	s.b.running = nil
 }
 
-func (s *server) cpu() time.Duration { return s.b.meter.cpu(s.group) }
-func (s *server) memory() float64    { return memory(s.group) }
+func (s *server) cpu() time.Duration { return s.b.meter.CPU(s.group) }
+func (s *server) memory() float64    { return measure.Memory(measure.Members(s.group)) }
 
 // export is the name under which the image is there.
 func (s *server) export() string {

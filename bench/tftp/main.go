@@ -20,6 +20,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/seed-3ec230fa/diskless/bench/internal/measure"
 )
 
 type bench struct {
@@ -27,8 +29,8 @@ type bench struct {
 	load    string
 	tools   map[string]string // kind to program
 	secs    float64
-	foreign []float64
-	results results
+	meter   *measure.Meter
+	results measure.Results
 	lab     *lab
 }
 
@@ -37,7 +39,7 @@ func main() {
 		serve(os.Args[2:])
 		return
 	}
-	b := &bench{tools: map[string]string{}, results: results{}}
+	b := &bench{tools: map[string]string{}}
 	rounds := flag.Int("rounds", 3, "how often each row is measured")
 	only := flag.String("rows", "", "what the `names` of rows begin with, as \"lo1 delay10\"; none is all")
 	flag.Float64Var(&b.secs, "secs", 2, "`seconds` that a load takes at most, unless it has to finish")
@@ -66,7 +68,11 @@ func main() {
 				if kind != ours && kind != oursOne && !slices.Contains(strings.Fields(*against), kind) || time.Since(start) > *limit {
 					continue
 				}
-				b.sample(r, kind)
+				tries := 2
+				if r.once {
+					tries = 1
+				}
+				b.results.Sample(r.id, kind, tries, r.show, func() ([]float64, float64, error) { return b.try(r, kind) })
 			}
 		}
 	}
@@ -111,6 +117,9 @@ func (b *bench) prepare() {
 	if out, err := exec.Command("gcc", "-O2", "-o", b.load, src).CombinedOutput(); err != nil {
 		b.fatal("gcc:", err, string(out))
 	}
+	if b.meter = measure.NewMeter(); !b.meter.Exact() {
+		b.fatal("no cgroup (version 2, or cpuacct of version 1) can be made: CPU time cannot be counted")
+	}
 	time.Sleep(3 * time.Second) // so that the files have settled
 	if b.lab, err = newLab(); err != nil {
 		b.fatal(err)
@@ -121,31 +130,10 @@ func (b *bench) clean() {
 	if b.lab != nil {
 		b.lab.close()
 	}
+	if b.meter != nil {
+		b.meter.Close()
+	}
 	if b.dir != "" {
 		_ = os.RemoveAll(b.dir)
 	}
-}
-
-// sample measures one row with one server; in a quiet moment, if there is one.
-func (b *bench) sample(r *row, kind string) {
-	var best []float64
-	least := 1e9
-	for range 2 {
-		got, foreign, err := b.try(r, kind)
-		if err != nil {
-			fmt.Fprintf(os.Stderr, "%-14s %-12s failed: %v\n", r.id, kind, err)
-			break
-		}
-		fmt.Fprintf(os.Stderr, "%-14s %-12s %s (others: %.2f CPUs)\n", r.id, kind, r.show(got), foreign)
-		if foreign < least {
-			least, best = foreign, got
-		}
-		if least < 0.25 || r.once {
-			break
-		}
-	}
-	if best != nil {
-		b.foreign = append(b.foreign, least)
-	}
-	b.results.add(r.id, kind, best)
 }

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/seed-3ec230fa/diskless/bench/internal/measure"
 )
 
 // A row is a load. Its values are MB/s, CPU seconds per GiB, the share of the
@@ -129,14 +131,6 @@ func makeRows() (rows []row) {
 
 var names = []string{rate: "MB/s", cpu: "CPU s/GiB", share: "% of the window's limit", done: "% complete", mem: "KiB a transfer"}
 
-func (r *row) show(v []float64) string {
-	var s []string
-	for _, l := range r.lines {
-		s = append(s, fmt.Sprintf("%.4g %s", v[l.value], names[l.value]))
-	}
-	return strings.Join(s, ", ")
-}
-
 // try takes a sample, and how many CPUs others used meanwhile.
 func (b *bench) try(r *row, kind string) (values []float64, foreign float64, err error) {
 	addr, from := "127.0.0.1", b.lab.server
@@ -171,9 +165,10 @@ func (b *bench) try(r *row, kind string) (values []float64, foreign float64, err
 			}
 		})
 	}
-	cpu0, busy0, own0 := s.cpu(), busy(), own()
+	cpu0, others := s.cpu(), measure.Others(s.cpu)
 	got, err := b.measure(r, addr, from, r.clients, secs)
-	cpu1, busy1, own1 := s.cpu(), busy(), own()
+	used := s.cpu() - cpu0
+	foreign = others()
 	close(stop)
 	watched.Wait()
 	if err != nil {
@@ -183,8 +178,7 @@ func (b *bench) try(r *row, kind string) (values []float64, foreign float64, err
 	if bytes == 0 {
 		return nil, 0, fmt.Errorf("nothing came: %s", s.log.String())
 	}
-	foreign = max(0, (busy1-busy0)-(cpu1-cpu0)-(own1-own0)-got[6]) / took
-	values = []float64{rate: bytes / 1e6 / took, cpu: (cpu1 - cpu0) / bytes * (1 << 30), done: got[2] / float64(r.clients) * 100, mem: max(0, peak-before-r.shared) / float64(r.clients),
+	values = []float64{rate: bytes / 1e6 / took, cpu: used.Seconds() / bytes * (1 << 30), done: got[2] / float64(r.clients) * 100, mem: max(0, peak-before-r.shared) / float64(r.clients),
 		share: bytes / took / (float64(r.win*r.blk) / (got[5] / 1e6)) * 100}
 	return values, foreign, nil
 }

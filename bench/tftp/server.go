@@ -5,7 +5,6 @@ package main
 import (
 	"bytes"
 	_ "embed"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -13,13 +12,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
 	pin "github.com/pin/tftp/v3"
 
+	"github.com/seed-3ec230fa/diskless/bench/internal/measure"
 	"github.com/seed-3ec230fa/diskless/tftp"
 )
 
@@ -71,10 +69,10 @@ func serve(args []string) {
 
 // server is one that runs, on CPU 1, in a cgroup that counts its CPU time.
 type server struct {
-	cmd    *exec.Cmd
-	cgroup string
-	log    bytes.Buffer
-	ended  chan struct{}
+	meter *measure.Meter
+	cmd   *exec.Cmd
+	log   bytes.Buffer
+	ended chan struct{}
 }
 
 func (b *bench) start(kind, addr string) (*server, error) {
@@ -93,12 +91,9 @@ func (b *bench) start(kind, addr string) (*server, error) {
 		atftpd: {b.tools[atftpd], "--daemon", "--no-fork", "--port", "69", "--bind-address", addr, "--user", "root", "--maxthread", "2000",
 			"--no-multicast", "--logfile", "/dev/null", root},
 	}[kind]
-	s := &server{ended: make(chan struct{}), cgroup: newCgroup()}
-	if s.cgroup == "" {
-		return nil, errors.New("no cgroup (version 2, or cpuacct of version 1) can be made: CPU time cannot be counted")
-	}
-	line := append([]string{"-c", `echo $$ > "$0/cgroup.procs" && exec taskset -c 1 ip netns exec "$@"`, s.cgroup, b.lab.server}, args...)
-	s.cmd = exec.Command("sh", line...)
+	s := &server{meter: b.meter, ended: make(chan struct{})}
+	line := s.meter.Wrap(append([]string{"taskset", "-c", "1", "ip", "netns", "exec", b.lab.server}, args...))
+	s.cmd = exec.Command(line[0], line[1:]...)
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	s.cmd.Stdout, s.cmd.Stderr = &s.log, &s.log
 	if err := s.cmd.Start(); err != nil {
@@ -119,93 +114,11 @@ func (b *bench) start(kind, addr string) (*server, error) {
 
 // stop ends the server with all its children.
 func (s *server) stop() {
-	for range 50 {
-		pids, _ := os.ReadFile(filepath.Join(s.cgroup, "cgroup.procs"))
-		for pid := range strings.FieldsSeq(string(pids)) {
-			if n, err := strconv.Atoi(pid); err == nil {
-				_ = syscall.Kill(n, syscall.SIGKILL)
-			}
-		}
-		if os.Remove(s.cgroup) == nil {
-			break
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
+	s.meter.Kill(s.cmd.Process.Pid)
 	<-s.ended
 }
 
-// newCgroup makes one below the first hierarchy that counts CPU time.
-func newCgroup() string {
-	mounts, _ := os.ReadFile("/proc/self/mounts")
-	for _, version := range []string{"cgroup2", "cgroup"} {
-		for line := range strings.Lines(string(mounts)) {
-			f := strings.Fields(line)
-			if len(f) < 4 || f[2] != version || version == "cgroup" && !strings.Contains(","+f[3]+",", ",cpuacct,") {
-				continue
-			}
-			dir := filepath.Join(f[1], fmt.Sprintf("bench-tftp-%d", os.Getpid()))
-			if os.Mkdir(dir, 0o755) != nil {
-				continue
-			}
-			s := server{cgroup: dir}
-			if exec.Command("sh", "-c", `echo $$ > "$0/cgroup.procs"`, dir).Run() == nil && s.cpu() >= 0 {
-				return dir
-			}
-			_ = os.Remove(dir)
-		}
-	}
-	return ""
-}
-
-// cpu is what the server has used, in seconds.
-func (s *server) cpu() float64 {
-	if data, err := os.ReadFile(filepath.Join(s.cgroup, "cpuacct.usage")); err == nil {
-		n, _ := strconv.ParseFloat(strings.TrimSpace(string(data)), 64)
-		return n / 1e9
-	}
-	data, _ := os.ReadFile(filepath.Join(s.cgroup, "cpu.stat"))
-	for line := range strings.Lines(string(data)) {
-		if f := strings.Fields(line); len(f) == 2 && f[0] == "usage_usec" {
-			n, _ := strconv.ParseFloat(f[1], 64)
-			return n / 1e6
-		}
-	}
-	return -1
-}
-
-// memory is the proportional set size of the server's processes, in KiB.
-func (s *server) memory() (pss float64) {
-	pids, _ := os.ReadFile(filepath.Join(s.cgroup, "cgroup.procs"))
-	for pid := range strings.FieldsSeq(string(pids)) {
-		data, _ := os.ReadFile("/proc/" + pid + "/smaps_rollup")
-		for line := range strings.Lines(string(data)) {
-			if f := strings.Fields(line); len(f) > 1 && f[0] == "Pss:" {
-				n, _ := strconv.ParseFloat(f[1], 64)
-				pss += n
-			}
-		}
-	}
-	return pss
-}
-
-// busy is the time that all CPUs have worked since the start of the system, in
-// seconds.
-func busy() (d float64) {
-	data, _ := os.ReadFile("/proc/stat")
-	line, _, _ := strings.Cut(string(data), "\n")
-	for i, f := range strings.Fields(line) {
-		switch i {
-		case 1, 2, 3, 6, 7, 8: // user, nice, system, irq, softirq, steal
-			n, _ := strconv.ParseFloat(f, 64)
-			d += n / 100
-		}
-	}
-	return d
-}
-
-// own is the time that this process has used: the link's work.
-func own() float64 {
-	var u syscall.Rusage
-	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u)
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano()).Seconds()
+func (s *server) cpu() time.Duration { return s.meter.CPU(s.cmd.Process.Pid) }
+func (s *server) memory() float64 {
+	return measure.Memory(s.meter.Processes(s.cmd.Process.Pid))
 }
