@@ -1,0 +1,258 @@
+//go:build linux
+
+package main
+
+import (
+	"archive/tar"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"io/fs"
+	"iter"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/seed-3ec230fa/diskless/squash"
+	"github.com/seed-3ec230fa/diskless/squash/container"
+)
+
+// child is our side of a row, in a process of its own so that its CPU time and
+// memory are counted as those of the others.
+func child(args []string) {
+	work := map[string]struct {
+		args int
+		do   func([]string) error
+	}{
+		"build": {6, buildTree}, "container": {4, buildContainer}, "archive": {2, archive}, "names": {1, names},
+		"read": {1, readEverything}, "tar": {1, writeTar}, "random": {1, random}, "lookup": {1, lookup},
+	}
+	if len(args) == 0 || work[args[0]].do == nil || len(args)-1 < work[args[0]].args {
+		fmt.Fprintln(os.Stderr, "bench: wrong arguments:", args)
+		os.Exit(2)
+	}
+	if err := work[args[0]].do(args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func options(comp, level, block, fragment string) (*squash.Options, error) {
+	n, err := strconv.Atoi(level)
+	if err != nil {
+		return nil, err
+	}
+	opts := &squash.Options{}
+	for _, s := range []struct {
+		text string
+		to   *int
+	}{{block, &opts.BlockSize}, {fragment, &opts.FragmentSize}} {
+		unit := 1
+		if strings.HasSuffix(s.text, "K") {
+			unit = 1024
+		}
+		v, err := strconv.Atoi(strings.TrimSuffix(s.text, "K"))
+		if err != nil {
+			return nil, err
+		}
+		*s.to = v * unit
+	}
+	switch comp {
+	case "zstd":
+		opts.Compressor = squash.Zstd{Level: n}
+	case "gzip":
+		opts.Compressor = squash.Gzip{Level: n}
+	case "lz4":
+		opts.Compressor = squash.LZ4{Level: n}
+	default:
+		return nil, fmt.Errorf("unknown compressor %q", comp)
+	}
+	return opts, nil
+}
+
+func buildTree(a []string) error {
+	opts, err := options(a[0], a[1], a[2], a[3])
+	if err != nil {
+		return err
+	}
+	return squash.BuildFile(context.Background(), a[5], squash.Dir(a[4]), opts)
+}
+
+func buildContainer(a []string) error {
+	opts, err := options(a[0], a[1], "0", "0")
+	if err != nil {
+		return err
+	}
+	image, err := container.Open(a[2], nil)
+	if err != nil {
+		return err
+	}
+	defer image.Close()
+	return squash.BuildFile(context.Background(), a[3], image, opts)
+}
+
+// archive makes what docker save makes, of one layer.
+func archive(a []string) error {
+	layer, err := os.Open(a[0])
+	if err != nil {
+		return err
+	}
+	defer layer.Close()
+	h := sha256.New()
+	size, err := io.Copy(h, layer)
+	if err != nil {
+		return err
+	}
+	if _, err := layer.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	out, err := os.Create(a[1])
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	w := tar.NewWriter(out)
+	config := fmt.Sprintf(`{"os":"linux","architecture":"amd64","rootfs":{"type":"layers","diff_ids":["sha256:%x"]}}`, h.Sum(nil))
+	manifest := `[{"Config":"config.json","RepoTags":["bench.invalid/root:1"],"Layers":["layer.tar"]}]`
+	for _, m := range []struct {
+		name string
+		size int64
+		r    io.Reader
+	}{
+		{"layer.tar", size, layer},
+		{"config.json", int64(len(config)), strings.NewReader(config)},
+		{"manifest.json", int64(len(manifest)), strings.NewReader(manifest)},
+	} {
+		if err := w.WriteHeader(&tar.Header{Name: m.name, Mode: 0o644, Size: m.size}); err != nil {
+			return err
+		}
+		if _, err := io.Copy(w, m.r); err != nil {
+			return err
+		}
+	}
+	return w.Close()
+}
+
+func names(a []string) error {
+	src := squash.SourceFunc(func(context.Context) iter.Seq2[*squash.Entry, error] {
+		return func(yield func(*squash.Entry, error) bool) {
+			for i := range 100000 {
+				if !yield(&squash.Entry{Path: fmt.Sprintf("d/name-%06d", i), Mode: 0o644}, nil) {
+					return
+				}
+			}
+		}
+	})
+	return squash.BuildFile(context.Background(), a[0], src, nil)
+}
+
+// open opens an image, or where it is mounted.
+func open(a []string) (fs.FS, error) {
+	if len(a) > 1 {
+		return os.DirFS(a[1]), nil
+	}
+	f, err := os.Open(a[0])
+	if err != nil {
+		return nil, err
+	}
+	return squash.Open(f)
+}
+
+func readEverything(a []string) error {
+	image, err := open(a)
+	if err != nil {
+		return err
+	}
+	return fs.WalkDir(image, ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		f, err := image.Open(name)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		_, err = io.Copy(io.Discard, f)
+		return err
+	})
+}
+
+func writeTar(a []string) error {
+	image, err := open(a)
+	if err != nil {
+		return err
+	}
+	_, err = squash.WriteTar(context.Background(), os.Stdout, image.(*squash.FS))
+	return err
+}
+
+// random reads 4 KiB of each of some files, each once.
+func random(a []string) error {
+	image, err := open(a)
+	if err != nil {
+		return err
+	}
+	var list []string
+	var sizes []int64
+	err = fs.WalkDir(image, ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		fi, err := d.Info()
+		if err == nil && fi.Size() > 0 {
+			list, sizes = append(list, name), append(sizes, fi.Size())
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	r := rand.New(rand.NewPCG(1, 2))
+	order := r.Perm(len(list))
+	p := make([]byte, 4096)
+	return rate(order[:min(len(order), 3000)], func(i int) error {
+		f, err := image.Open(list[i])
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		n, err := f.(io.ReaderAt).ReadAt(p, r.Int64N(max(sizes[i]-4095, 1)))
+		if n > 0 {
+			return nil
+		}
+		return err
+	})
+}
+
+func lookup(a []string) error {
+	image, err := open(a)
+	if err != nil {
+		return err
+	}
+	r := rand.New(rand.NewPCG(1, 2))
+	return rate(r.Perm(100000)[:20000], func(i int) error {
+		_, err := fs.Lstat(image, fmt.Sprintf("d/name-%06d", i))
+		return err
+	})
+}
+
+// rate prints how many of a second, and the median of one's microseconds.
+func rate(order []int, do func(int) error) error {
+	var took []time.Duration
+	start := time.Now()
+	for _, i := range order {
+		t := time.Now()
+		if err := do(i); err != nil {
+			return err
+		}
+		took = append(took, time.Since(t))
+	}
+	all := time.Since(start)
+	slices.Sort(took)
+	fmt.Println(float64(len(order))/all.Seconds(), float64(took[len(took)/2].Nanoseconds())/1000)
+	return nil
+}

@@ -1,0 +1,100 @@
+//go:build linux
+
+package main
+
+import "github.com/seed-3ec230fa/diskless/bench/internal/measure"
+
+// Who is measured. ours is pure Go, libzstd is ours with the C library's zstd.
+const (
+	ours        = "diskless"
+	libzstd     = "with libzstd"
+	mksquashfs  = "mksquashfs"
+	gensquashfs = "gensquashfs"
+	tar2sqfs    = "tar2sqfs"
+	unsquashfs  = "unsquashfs"
+	sqfs2tar    = "sqfs2tar"
+	squashfuse  = "squashfuse"
+)
+
+var kinds = []string{ours, libzstd, mksquashfs, gensquashfs, tar2sqfs, unsquashfs, sqfs2tar, squashfuse}
+
+// A row is one piece of work and how each does it.
+type row struct {
+	id    string
+	reads bool
+	run   map[string]func(*bench) ([]float64, error)
+	lines []measure.Line
+}
+
+type runs = map[string]func(*bench) ([]float64, error)
+
+func mk(args string) func(*bench) ([]float64, error) {
+	return writes("mksquashfs $TREE $OUT -noappend -no-progress -quiet " + args)
+}
+
+func gen(args string) func(*bench) ([]float64, error) {
+	return writes("gensquashfs -D $TREE -k -x -e -q -f -j $(nproc) " + args + " $OUT")
+}
+
+// build is ours: compressor, level, block size, fragment size.
+func build(args string) func(*bench) ([]float64, error) {
+	return writes("$SELF ours build " + args + " $TREE $OUT")
+}
+
+// goals are those of the four values that a writer has.
+func written(what string, wall, cpu, size []measure.Goal) []measure.Line {
+	memory := []measure.Goal{{Op: "<=", Limit: 96}}
+	return []measure.Line{
+		{What: what, Unit: "s", Value: 0, Goals: wall}, {Unit: "CPU s", Value: 1, Goals: cpu},
+		{Unit: "MiB peak", Value: 2, Goals: memory}, {Unit: "MB image", Value: 3, Goals: size},
+	}
+}
+
+func read(what string, wall, cpu []measure.Goal) []measure.Line {
+	return []measure.Line{
+		{What: what, Unit: "s", Value: 0, Goals: wall}, {Unit: "CPU s", Value: 1, Goals: cpu},
+		{Unit: "MiB peak", Value: 2, Goals: []measure.Goal{{Op: "<=", Limit: 64}}},
+	}
+}
+
+// than is a goal of at most so many times what a peer has.
+func than(limit float64, peer string) []measure.Goal {
+	return []measure.Goal{{Op: "<=", Limit: limit, Peer: peer}}
+}
+
+const readAll = "$SELF ours read $DIR/"
+
+var rows = []row{
+	{id: "default", run: runs{ours: build("zstd 0 128K 0"), mksquashfs: mk("-comp zstd -Xcompression-level 3"), gensquashfs: gen("-c zstd -X level=3")},
+		lines: written("our default, theirs at zstd 3, 128 KiB", than(1, mksquashfs), nil, than(1.02, mksquashfs))},
+	{id: "gzip", run: runs{ours: build("gzip 0 128K 0"), mksquashfs: mk("-comp gzip")},
+		lines: written("gzip: our default, theirs (level 9)", than(0.1, mksquashfs), nil, than(1.05, mksquashfs))},
+	{id: "lz4", run: runs{ours: build("lz4 0 128K 0"), mksquashfs: mk("-comp lz4"), gensquashfs: gen("-c lz4")},
+		lines: written("lz4, fast, 128 KiB", than(1, mksquashfs), nil, than(1, mksquashfs))},
+	{id: "small", run: runs{mksquashfs: mk("-comp zstd")},
+		lines: written("our small preset, mksquashfs at its zstd default (15, 128 KiB)", than(0.59, mksquashfs), nil, than(1, mksquashfs))},
+	{id: "container", run: runs{ours: writes("$SELF ours container zstd 1 $DIR/archive.tar $OUT"), tar2sqfs: writes("tar2sqfs -q -f -c zstd -X level=1 $OUT < $DIR/tree.tar")},
+		lines: written("from a container archive, tar2sqfs from a tar, zstd 1", than(0.83, tar2sqfs), nil, nil)},
+
+	{id: "read-zstd", reads: true, run: runs{ours: reads(readAll + "zstd.image"), unsquashfs: reads("unsquashfs -q -n -p 2 -d $OUT/u $DIR/zstd.image")},
+		lines: read("every file (unsquashfs: to a directory), zstd 3", nil, than(0.6, unsquashfs))},
+	{id: "read-gzip", reads: true, run: runs{ours: reads(readAll + "gzip.image"), unsquashfs: reads("unsquashfs -q -n -p 2 -d $OUT/u $DIR/gzip.image")},
+		lines: read("gzip 9", nil, than(0.6, unsquashfs))},
+	{id: "read-lz4", reads: true, run: runs{ours: reads(readAll + "lz4.image"), unsquashfs: reads("unsquashfs -q -n -p 2 -d $OUT/u $DIR/lz4.image")},
+		lines: read("lz4", nil, than(0.6, unsquashfs))},
+	{id: "read-zstd1M", reads: true, run: runs{ours: reads(readAll + "zstd1M.image"), unsquashfs: reads("unsquashfs -q -n -p 2 -d $OUT/u $DIR/zstd1M.image")},
+		lines: read("zstd 9, blocks of 1 MiB", nil, than(0.6, unsquashfs))},
+	{id: "tar-zstd", reads: true, run: runs{ours: reads("$SELF ours tar $DIR/zstd.image | cat > /dev/null"), sqfs2tar: reads("sqfs2tar $DIR/zstd.image | cat > /dev/null")},
+		lines: read("as a tar, zstd 3", than(1, sqfs2tar), nil)},
+	{id: "random", reads: true, run: runs{ours: prints("$SELF ours random $DIR/zstd.image"), squashfuse: mounted("$SELF ours random $DIR/zstd.image $OUT", "zstd.image")},
+		lines: []measure.Line{{What: "4 KiB somewhere in each of 3,000 random files", Unit: "files/s", Value: 0, Goals: []measure.Goal{{Op: ">=", Limit: 3, Peer: squashfuse}}},
+			{Unit: "µs median", Value: 1}}},
+	{id: "lookup", reads: true, run: runs{ours: prints("$SELF ours lookup $DIR/names.image"), squashfuse: mounted("$SELF ours lookup $DIR/names.image $OUT", "names.image")},
+		lines: []measure.Line{{What: "a name among 100,000", Unit: "names/s", Value: 0}, {Unit: "µs median", Value: 1}}},
+}
+
+// mounted runs a line with the image mounted by squashfuse at $OUT.
+func mounted(line, image string) func(*bench) ([]float64, error) {
+	return prints("squashfuse_ll -f $DIR/" + image + " $OUT & pid=$!; " +
+		"for i in $(seq 100); do mountpoint -q $OUT && break; sleep 0.05; done; " + line + "; fusermount -u $OUT; wait $pid")
+}
