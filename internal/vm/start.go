@@ -18,12 +18,14 @@ import (
 )
 
 // pose is what makes iPXE a plain PXE client: its own user class is covered by
-// another, and the boot file is taken over TFTP. The cover is taken away
-// again, since an NBP would find it in the DHCP answer that iPXE hands on.
+// another, and the boot file is taken over TFTP, from a ProxyDHCP server where
+// one has answered. The cover is taken away again, since an NBP would find it
+// in the DHCP answer that iPXE hands on.
 const pose = `#!ipxe
 set net0/user-class plain
 dhcp net0 || goto failed
 clear net0/user-class
+isset ${proxydhcp/filename} && chain tftp://${proxydhcp/next-server}/${proxydhcp/filename} ||
 chain tftp://${next-server}/${filename} || goto failed
 :failed
 echo No bootable device
