@@ -135,8 +135,8 @@ func (c *cache) forget(g *segment) {
 	}
 }
 
-// segment returns the one with block n and sees to it that the next one is
-// read, too. It is nil while it is being read; t is resumed then.
+// segment returns the one with the block. It is nil while it is being read; t
+// is resumed then.
 func (s *source) segment(t *transfer, block int64) *segment {
 	n := (block - 1) / s.per
 	s.mu.Lock()
@@ -149,17 +149,23 @@ func (s *source) segment(t *transfer, block int64) *segment {
 		g.waiting = append(g.waiting, t)
 		return nil
 	}
-	if !g.final && g.err == nil && s.segs[n+1] == nil {
-		s.read(n + 1)
+	return g
+}
+
+// ahead sees to it that the segment after g is read while g is sent.
+func (s *source) ahead(g *segment) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !g.final && g.err == nil && s.segs[g.n+1] == nil {
+		s.read(g.n + 1)
 	}
 	if !s.shared {
 		for i, old := range s.segs {
-			if old.filled && (i < n || i > n+1) {
+			if old.filled && (i < g.n || i > g.n+1) {
 				delete(s.segs, i)
 			}
 		}
 	}
-	return g
 }
 
 // read starts reading a segment. s.mu is held.

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -61,6 +62,67 @@ func TestReadOnceServeMany(t *testing.T) {
 	require.Empty(t, s.cache.sources)
 	require.Zero(t, s.cache.held)
 	require.Zero(t, s.cache.recent.Len())
+}
+
+// What comes next is read while the client has not asked for it yet: a client
+// never waits for the disk, if that is as fast as the client.
+func TestReadAhead(t *testing.T) {
+	for _, id := range []string{"", "shared"} {
+		file := content(1 << 20)
+		var read, closed atomic.Int64
+		s := &Server{Handler: HandlerFunc(func(context.Context, *Request) (File, error) {
+			return NewFile(counted{bytes.NewReader(file), &read, &closed}, int64(len(file)), id), nil
+		})}
+		addr := serve(t, s)
+		w := dial(t)
+		w.send(addr, request(1, "x", "octet", "blksize", "1024"))
+		w.recv()
+		for block := range uint16(200) {
+			w.ack(block)
+			_, n, _ := w.recv()
+			require.Equal(t, block+1, n)
+			require.Eventually(t, func() bool { return read.Load() > (int64(block)+2)*1024 }, patience, time.Millisecond, "after block %d", n)
+		}
+		w.send(w.tid, (&Error{CodeUndefined, "enough"}).encode())
+	}
+}
+
+// stumbling fails once.
+type stumbling struct {
+	io.ReaderAt
+	at     int64
+	failed atomic.Bool
+}
+
+func (s *stumbling) ReadAt(p []byte, off int64) (int, error) {
+	if off+int64(len(p)) > s.at && s.failed.CompareAndSwap(false, true) {
+		n, _ := s.ReaderAt.ReadAt(p[:s.at-off], off)
+		return n, syscall.EIO
+	}
+	return s.ReaderAt.ReadAt(p, off)
+}
+
+// A text that cannot be read again from where it failed is not sent with a gap.
+func TestStreamThatFailsOnce(t *testing.T) {
+	text := bytes.Repeat([]byte("line\n"), 10_000)
+	var res results
+	s := &Server{Trace: res.trace(), Handler: HandlerFunc(func(context.Context, *Request) (File, error) {
+		return NewFile(&stumbling{ReaderAt: bytes.NewReader(text), at: 33_333}, int64(len(text)), ""), nil
+	})}
+	addr := serve(t, s)
+	w := dial(t)
+	w.send(addr, request(1, "x", "netascii"))
+	want := bytes.ReplaceAll(text, []byte("\n"), []byte("\r\n"))
+	for {
+		op, n, data := w.recv()
+		if op == opERROR {
+			break
+		}
+		from := int(n-1) * 512
+		require.Equal(t, string(want[from:from+512]), string(data), "block %d", n)
+		w.ack(n)
+	}
+	require.ErrorIs(t, res.next(t).Err, syscall.EIO)
 }
 
 // A cache that is too small costs reading, nothing else.

@@ -172,6 +172,7 @@ func (t *transfer) pump(now instant) {
 func (t *transfer) take(now instant, g *segment) bool {
 	t.seg = g
 	t.src.cache.used(g)
+	t.src.ahead(g)
 	if g.final {
 		t.last = g.first + g.blocks - 1
 	}
