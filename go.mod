@@ -3,6 +3,7 @@ module github.com/seed-3ec230fa/diskless
 go 1.25.0
 
 require (
+	github.com/DataDog/zstd v1.5.7
 	github.com/google/go-containerregistry v0.22.1
 	github.com/insomniacslk/dhcp v0.0.0-20260901064844-234b97448fae
 	github.com/klauspost/compress v1.20.3

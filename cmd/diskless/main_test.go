@@ -204,7 +204,7 @@ func TestPortInUse(t *testing.T) {
 func TestVersionAndHelp(t *testing.T) {
 	out, _, err := run(t, "version")
 	require.NoError(t, err)
-	require.Regexp(t, `^diskless \S+ go\S+ linux/`, out)
+	require.Regexp(t, `^diskless \S+ go\S+ linux/\S+\nzstd: (libzstd [0-9.]+|Go)\n$`, out)
 	out, _, err = run(t, "--help")
 	require.NoError(t, err)
 	for _, command := range []string{"serve", "demo", "machines", "explain", "roots", "images", "version", "completion"} {

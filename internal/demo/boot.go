@@ -17,6 +17,7 @@ import (
 	"github.com/seed-3ec230fa/diskless/internal/config"
 	"github.com/seed-3ec230fa/diskless/internal/guest"
 	"github.com/seed-3ec230fa/diskless/internal/vm"
+	"github.com/seed-3ec230fa/diskless/internal/zstd"
 	"github.com/seed-3ec230fa/diskless/squash"
 )
 
@@ -137,7 +138,7 @@ func newScene(ctx context.Context, p *printer) (_ *scene, err error) {
 		return nil, err
 	}
 	image := filepath.Join(s.dir, "demo.squashfs")
-	if err := squash.BuildFile(ctx, image, squash.FromFS(tree), nil); err != nil {
+	if err := squash.BuildFile(ctx, image, squash.FromFS(tree), &squash.Options{Compressor: zstd.Compressor()}); err != nil {
 		return nil, err
 	}
 	info, err := os.Stat(image)

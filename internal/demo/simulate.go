@@ -24,6 +24,7 @@ import (
 
 	"github.com/seed-3ec230fa/diskless/dhcp"
 	"github.com/seed-3ec230fa/diskless/internal/config"
+	"github.com/seed-3ec230fa/diskless/internal/zstd"
 	"github.com/seed-3ec230fa/diskless/nbd"
 	"github.com/seed-3ec230fa/diskless/pxecfg"
 	"github.com/seed-3ec230fa/diskless/squash"
@@ -105,7 +106,7 @@ func prepare(ctx context.Context, dir string, p *printer) (image string, err err
 		return "", err
 	}
 	image = filepath.Join(dir, "demo.squashfs")
-	if err := squash.BuildFile(ctx, image, squash.FromFS(tree), nil); err != nil {
+	if err := squash.BuildFile(ctx, image, squash.FromFS(tree), &squash.Options{Compressor: zstd.Compressor()}); err != nil {
 		return "", err
 	}
 	info, err := os.Stat(image)

@@ -1,0 +1,14 @@
+//go:build cgo
+
+package zstd
+
+import (
+	"github.com/seed-3ec230fa/diskless/squash"
+	"github.com/seed-3ec230fa/diskless/squash/libzstd"
+)
+
+// Name says which it is.
+const Name = "libzstd " + libzstd.Version
+
+// Compressor is the default one.
+func Compressor() squash.Compressor { return libzstd.Zstd{} }
