@@ -42,6 +42,7 @@ type Goal struct {
 	Limit float64
 	Peer  string
 	Mine  string // which of ours; "" is the first
+	Row   string // of the peer's value; "" is the same
 }
 
 // judge says how ours compares, and whether that is the goal.
@@ -51,6 +52,9 @@ func (t *Table) judge(r *Results, row string, l Line, g Goal) (ratio, verdict st
 		who = g.Mine
 	}
 	mine, other := r.Median(row, who, l.Value), 1.0
+	if g.Row != "" {
+		row = g.Row
+	}
 	switch {
 	case g.Peer == "":
 	case g.Peer == "best":
@@ -98,6 +102,9 @@ func (g Goal) text(unit string) string {
 		s += " x the best peer"
 	default:
 		s += " x " + g.Peer
+	}
+	if g.Row != "" {
+		s += " in " + g.Row
 	}
 	if g.Mine != "" {
 		s = g.Mine + " " + s

@@ -27,16 +27,17 @@ func TestJudge(t *testing.T) {
 		goal           Goal
 		ratio, verdict string
 	}{
-		{0, Goal{">=", 4, "kit", ""}, "4.10", "yes"},
-		{0, Goal{">=", 4.2, "kit", ""}, "4.10", "**no**"},
-		{0, Goal{">=", 5, "kit", "other"}, "5.00", "yes"},
-		{0, Goal{">=", 1, "best", ""}, "1.37", "yes"},
-		{1, Goal{"<=", 0.2, "best", ""}, "0.20", "yes"},
-		{0, Goal{">=", 10, "2", ""}, "10.00", "yes"},
-		{0, Goal{">=", 1.8, "server", ""}, "", "nothing to compare with"},
-		{1, Goal{"<=", 0.2, "kit", ""}, "0.20", "yes"},
-		{1, Goal{"<=", 1, "", ""}, "", "**no**"},
-		{2, Goal{"<=", 1, "", ""}, "", "**no**, failed"},
+		{0, Goal{">=", 4, "kit", "", ""}, "4.10", "yes"},
+		{0, Goal{">=", 4.2, "kit", "", ""}, "4.10", "**no**"},
+		{0, Goal{">=", 5, "kit", "other", ""}, "5.00", "yes"},
+		{0, Goal{">=", 1, "best", "", ""}, "1.37", "yes"},
+		{1, Goal{"<=", 0.2, "best", "", ""}, "0.20", "yes"},
+		{0, Goal{">=", 10, "2", "", ""}, "10.00", "yes"},
+		{0, Goal{">=", 20, "ours", "other", "2"}, "12.20", "**no**"},
+		{0, Goal{">=", 1.8, "server", "", ""}, "", "nothing to compare with"},
+		{1, Goal{"<=", 0.2, "kit", "", ""}, "0.20", "yes"},
+		{1, Goal{"<=", 1, "", "", ""}, "", "**no**"},
+		{2, Goal{"<=", 1, "", "", ""}, "", "**no**, failed"},
 	} {
 		ratio, verdict := table.judge(r, "1", Line{Value: test.value}, test.goal)
 		require.Equal(t, [2]string{test.ratio, test.verdict}, [2]string{ratio, verdict}, "%+v", test)
@@ -52,7 +53,7 @@ func TestFormat(t *testing.T) {
 
 func TestPrint(t *testing.T) {
 	table := Table{Kinds: []string{"ours", "kit"}, Ours: 1, Rows: []Row{
-		{ID: "1", Lines: []Line{{"a load", "/s", 0, []Goal{{">=", 2, "kit", ""}}}, {"", "µs", 1, nil}}}, {ID: "2"}}}
+		{ID: "1", Lines: []Line{{"a load", "/s", 0, []Goal{{">=", 2, "kit", "", ""}}}, {"", "µs", 1, nil}}}, {ID: "2"}}}
 	r := &Results{}
 	r.Add("1", "ours", []float64{30, 2})
 	r.Add("1", "kit", nil)
