@@ -1,0 +1,318 @@
+package dhcp6
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv6"
+	"github.com/insomniacslk/dhcp/iana"
+)
+
+// client is a request with what the pool reads out of it.
+type client struct {
+	*Request
+	hw    net.HardwareAddr
+	id    string // Lease.ID: owner, where that is not hw
+	owner string
+	res   Reservation // zero for a machine without one
+}
+
+// client reads the request. ok is false for one that the pool does not serve.
+func (p *Pool) client(r *Request) (c *client, ok bool) {
+	c = &client{Request: r, hw: r.HardwareAddr()}
+	duid := r.DUID()
+	switch {
+	case c.hw != nil:
+		c.owner = string(c.hw)
+	case duid != nil:
+		// Longer than any hardware address: the two never mix.
+		c.id = "duid=" + string(duid) + strings.Repeat("\x00", max(0, 12-len(duid)))
+		c.owner = c.id
+	default:
+		return c, false
+	}
+	for _, key := range []string{"mac=" + string(c.hw), "duid=" + string(duid), "uuid=" + r.UUID()} {
+		if i, ok := p.known[key]; ok {
+			c.res = p.Reservations[i]
+			return c, true
+		}
+	}
+	if p.KnownOnly {
+		r.Note("prefix %v serves known machines only, and this one has no reservation", p.Prefix)
+		return c, false
+	}
+	return c, true
+}
+
+// valid tells what RFC 8415 section 16 would have discarded.
+func valid(r *Request, serverID dhcpv6.DUID) error {
+	own := false
+	if id := r.Options.ServerID(); id != nil {
+		if !bytes.Equal(id.ToBytes(), serverID.ToBytes()) {
+			return errors.New("it is for another server")
+		}
+		own = true
+	}
+	if r.DUID() == nil && r.MessageType != dhcpv6.MessageTypeInformationRequest {
+		return errors.New("it has no client identifier")
+	}
+	switch r.MessageType {
+	case dhcpv6.MessageTypeSolicit, dhcpv6.MessageTypeConfirm, dhcpv6.MessageTypeRebind:
+		if own {
+			return errors.New("it names a server")
+		}
+	case dhcpv6.MessageTypeRequest, dhcpv6.MessageTypeRenew, dhcpv6.MessageTypeRelease, dhcpv6.MessageTypeDecline:
+		if !own {
+			return errors.New("it names no server")
+		}
+	case dhcpv6.MessageTypeInformationRequest:
+		if r.Options.GetOne(dhcpv6.OptionIANA) != nil || r.Options.GetOne(dhcpv6.OptionIATA) != nil || r.Options.GetOne(dhcpv6.OptionIAPD) != nil {
+			return errors.New("it asks for addresses")
+		}
+	default:
+		return fmt.Errorf("a server does not answer %v", r.MessageType)
+	}
+	return nil
+}
+
+// unicast reports whether the client has sent to an address of the server's,
+// which it may only where the server has said so (RFC 8415 section 18.4), and
+// this one never does. Loopback is for tests and tools.
+func (r *Request) unicast() bool {
+	a := r.Local.Addr()
+	return len(r.Relays) == 0 && a.IsValid() && !a.IsMulticast() && !a.IsLoopback() && !a.IsUnspecified()
+}
+
+// ServeDHCP implements [Handler].
+func (p *Pool) ServeDHCP(ctx context.Context, r *Request) (*dhcpv6.Message, error) {
+	if err := p.Validate(); err != nil {
+		return nil, err
+	}
+	if !r.onLink(p.Prefix) {
+		r.Note("the client is not on the link of %v", p.Prefix)
+		return nil, nil
+	}
+	if err := valid(r, p.ServerID); err != nil {
+		r.Note("no answer of %v: %v", p.Prefix, err)
+		return nil, nil
+	}
+	if r.unicast() {
+		switch r.MessageType {
+		case dhcpv6.MessageTypeRequest, dhcpv6.MessageTypeRenew, dhcpv6.MessageTypeRelease, dhcpv6.MessageTypeDecline:
+			reply := NewReply(r, dhcpv6.MessageTypeReply, p.ServerID)
+			reply.AddOption(status(iana.StatusUseMulticast, "send to the group ff02::1:2"))
+			return reply, nil
+		}
+		return nil, nil
+	}
+	if r.MessageType == dhcpv6.MessageTypeInformationRequest {
+		var own dhcpv6.Options
+		if c, ok := p.client(r); ok {
+			own = c.res.Options
+		} else if p.KnownOnly {
+			return nil, nil
+		}
+		reply := NewReply(r, dhcpv6.MessageTypeReply, p.ServerID)
+		addOptions(reply, own, p.options)
+		return reply, nil
+	}
+	c, ok := p.client(r)
+	if !ok {
+		return nil, nil
+	}
+	switch r.MessageType {
+	case dhcpv6.MessageTypeConfirm:
+		return p.confirm(c), nil
+	case dhcpv6.MessageTypeRelease, dhcpv6.MessageTypeDecline:
+		return p.giveBack(ctx, c)
+	}
+	return p.grant(ctx, c)
+}
+
+// grant answers SOLICIT, REQUEST, RENEW and REBIND (sections 18.3.1 to 18.3.5).
+func (p *Pool) grant(ctx context.Context, c *client) (*dhcpv6.Message, error) {
+	kind, commit := dhcpv6.MessageTypeReply, true
+	rapid := c.MessageType == dhcpv6.MessageTypeSolicit && p.RapidCommit && c.Options.GetOne(dhcpv6.OptionRapidCommit) != nil
+	if c.MessageType == dhcpv6.MessageTypeSolicit && !rapid {
+		kind, commit = dhcpv6.MessageTypeAdvertise, false
+	}
+	reply := NewReply(c.Request, kind, p.ServerID)
+	if rapid {
+		reply.AddOption(&dhcpv6.OptionGeneric{OptionCode: dhcpv6.OptionRapidCommit})
+	}
+	if p.Preference > 0 && kind == dhcpv6.MessageTypeAdvertise {
+		reply.AddOption(dhcpv6.OptPreference(p.Preference))
+	}
+	for i, ia := range c.Options.IANA() {
+		if i >= maxIAs {
+			break
+		}
+		out := &dhcpv6.OptIANA{IaId: ia.IaId}
+		var addr netip.Addr
+		err := errNoAddress
+		if i == 0 {
+			addr, err = p.assign(ctx, c, wanted(ia), commit)
+		}
+		switch {
+		case err == nil:
+			p.fill(out, ia, addr)
+		case !errors.Is(err, errNoAddress):
+			return nil, err
+		case c.MessageType == dhcpv6.MessageTypeRenew:
+			out.Options.Add(status(iana.StatusNoBinding, statusTextNoBinding))
+		case c.MessageType == dhcpv6.MessageTypeRebind:
+			p.revoke(out, ia, netip.Addr{})
+		default:
+			out.Options.Add(status(iana.StatusNoAddrsAvail, statusTextNoAddrs))
+		}
+		reply.AddOption(out)
+	}
+	for i, ia := range c.Options.IATA() {
+		if i < maxIAs {
+			out := &dhcpv6.OptIATA{IaId: ia.IaId}
+			out.Options.Add(status(iana.StatusNoAddrsAvail, statusTextNoAddrs))
+			reply.AddOption(out)
+		}
+	}
+	for i, ia := range c.Options.IAPD() {
+		if i < maxIAs {
+			out := &dhcpv6.OptIAPD{IaId: ia.IaId}
+			out.Options.Add(status(iana.StatusNoPrefixAvail, statusTextNoPrefixes))
+			reply.AddOption(out)
+		}
+	}
+	addOptions(reply, c.res.Options, p.options)
+	return reply, nil
+}
+
+// maxIAs bounds the work for one message, and the answer's length.
+const maxIAs = 8
+
+// wanted is the first address that the client asks for or has.
+func wanted(ia *dhcpv6.OptIANA) netip.Addr {
+	if a := ia.Options.OneAddress(); a != nil {
+		return toAddr(a.IPv6Addr)
+	}
+	return netip.Addr{}
+}
+
+// fill gives the address, and takes those away that the client has besides
+// (section 18.3.4).
+func (p *Pool) fill(out, asked *dhcpv6.OptIANA, addr netip.Addr) {
+	t := p.lifetime()
+	out.T1, out.T2 = t/2, t*4/5
+	if p.LeaseTime == -1 {
+		out.T1, out.T2 = infinity, infinity
+	}
+	out.Options.Add(&dhcpv6.OptIAAddress{IPv6Addr: addr.AsSlice(), PreferredLifetime: t, ValidLifetime: t})
+	p.revoke(out, asked, addr)
+}
+
+func (p *Pool) revoke(out, asked *dhcpv6.OptIANA, but netip.Addr) {
+	for i, a := range asked.Options.Addresses() {
+		if had := toAddr(a.IPv6Addr); i < maxIAs && had != but && had.IsValid() {
+			out.Options.Add(&dhcpv6.OptIAAddress{IPv6Addr: had.AsSlice()})
+		}
+	}
+}
+
+// confirm tells whether the client is still where its addresses are (section
+// 18.3.3).
+func (p *Pool) confirm(c *client) *dhcpv6.Message {
+	found := false
+	code, text := iana.StatusSuccess, "still on the link"
+	for _, ia := range c.Options.IANA() {
+		for _, a := range ia.Options.Addresses() {
+			found = true
+			if !p.Prefix.Contains(toAddr(a.IPv6Addr)) {
+				code, text = iana.StatusNotOnLink, statusTextNotOnLink
+			}
+		}
+	}
+	if !found {
+		return nil
+	}
+	reply := NewReply(c.Request, dhcpv6.MessageTypeReply, p.ServerID)
+	reply.AddOption(status(code, text))
+	return reply
+}
+
+// giveBack answers RELEASE and DECLINE (sections 18.3.7 and 18.3.8).
+func (p *Pool) giveBack(ctx context.Context, c *client) (*dhcpv6.Message, error) {
+	reply := NewReply(c.Request, dhcpv6.MessageTypeReply, p.ServerID)
+	reply.AddOption(status(iana.StatusSuccess, ""))
+	for i, ia := range c.Options.IANA() {
+		if i >= maxIAs {
+			break
+		}
+		for j, a := range ia.Options.Addresses() {
+			if j >= maxIAs || c.dry() {
+				break
+			}
+			err := p.drop(ctx, c, toAddr(a.IPv6Addr))
+			if errors.Is(err, fs.ErrNotExist) {
+				out := &dhcpv6.OptIANA{IaId: ia.IaId}
+				out.Options.Add(status(iana.StatusNoBinding, statusTextNoBinding))
+				reply.AddOption(out)
+				break
+			}
+			if err != nil {
+				return nil, err
+			}
+		}
+	}
+	return reply, nil
+}
+
+// drop ends a lease of the client's; without one it is fs.ErrNotExist.
+func (p *Pool) drop(ctx context.Context, c *client, addr netip.Addr) error {
+	if !addr.IsValid() || !p.Prefix.Contains(addr) {
+		return fs.ErrNotExist
+	}
+	l, err := p.store.LeaseByAddr(ctx, addr)
+	if err != nil {
+		return err
+	}
+	if l.Owner() != c.owner || !l.Active(time.Now()) {
+		return fs.ErrNotExist
+	}
+	if c.MessageType == dhcpv6.MessageTypeRelease {
+		return p.store.Release(ctx, addr, c.owner)
+	}
+	hold := p.DeclineTime
+	if hold == 0 {
+		hold = defaultDeclineTime
+	}
+	if p.declined.due(time.Second) {
+		p.logger().Warn("dhcp6: a client found its address in use by another machine: find that one and give it another",
+			"addr", addr, "client", c.who(), "left alone for", hold)
+	}
+	err = p.store.Decline(ctx, addr, c.owner, time.Now().Add(hold))
+	if errors.Is(err, fs.ErrExist) {
+		return fs.ErrNotExist // somebody else's by now
+	}
+	return err
+}
+
+// addOptions adds those that the reply does not have yet; the first wins.
+func addOptions(reply *dhcpv6.Message, lists ...dhcpv6.Options) {
+	for _, list := range lists {
+		for _, o := range list {
+			if reply.GetOneOption(o.Code()) == nil {
+				reply.AddOption(o)
+			}
+		}
+	}
+}
+
+func status(code iana.StatusCode, text string) *dhcpv6.OptStatusCode {
+	return &dhcpv6.OptStatusCode{StatusCode: code, StatusMessage: text}
+}
+

@@ -1,0 +1,263 @@
+package dhcp6
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/seed-3ec230fa/diskless/dhcp"
+)
+
+const (
+	defaultInFlight = 1024
+
+	// maxDatagram bounds what is read of a datagram; a longer one is cut,
+	// which makes it malformed.
+	maxDatagram = 4096
+)
+
+// Server answers DHCPv6 requests. Its exported fields are set before it is
+// started and not changed afterwards; the server never writes to them.
+type Server struct {
+	// Addr is the UDP address that ListenAndServe listens on; empty is
+	// ":547".
+	Addr string
+
+	// Interfaces, when there are any, are the names of the only network
+	// interfaces that are served: ListenAndServe listens there, and Serve
+	// ignores what came in by another one. On a machine in more than one
+	// network, set it.
+	Interfaces []string
+
+	// Handler decides what clients are told. It is required.
+	Handler Handler
+
+	// Trace holds hooks for watching; nil for none.
+	Trace *Trace
+
+	// Logger gets a line per request at Debug, and at Warn what an operator
+	// must see; nil is [slog.Default].
+	Logger *slog.Logger
+
+	// MaxInFlight is how many requests are worked on at the same time; 0 is
+	// 1024, -1 no limit. When all are busy the server stops reading, and the
+	// kernel's socket buffer holds or drops what comes; clients retry.
+	MaxInFlight int
+
+	mu      sync.Mutex
+	conns   map[net.PacketConn]struct{}
+	closing bool
+	wg      sync.WaitGroup // one for each Serve
+
+	ctxOnce sync.Once
+	ctx     context.Context // handlers'; cancelled by Close
+	cancel  context.CancelFunc
+
+	failures seldom
+}
+
+// ListenAndServe listens on Addr and serves requests until the server is shut
+// down or closed; see [Listen] and [Server.Serve].
+func (s *Server) ListenAndServe() error {
+	if s.isClosing() {
+		return ErrServerClosed
+	}
+	conn, err := Listen(s.Addr, s.Interfaces...)
+	if err != nil {
+		return err
+	}
+	return s.Serve(conn)
+}
+
+// Serve answers the requests that arrive on conn, and closes it in the end.
+// It returns [ErrServerClosed] after [Server.Shutdown] or [Server.Close], and
+// otherwise the read error that ended it, always non-nil; errors that pass by
+// themselves do not end it. A server may serve several sockets.
+//
+// With a *[net.UDPConn] (network "udp6") the server learns for each request
+// the receiving interface. With any other conn [Request.Interface] is the one
+// that the field Interfaces names, if it is one, and [Request.Local] is the
+// conn's local address.
+func (s *Server) Serve(conn net.PacketConn) error {
+	if s.Handler == nil {
+		return errors.Join(fmt.Errorf("dhcp6: Server.Handler is nil: %w", fs.ErrInvalid), conn.Close())
+	}
+	s.mu.Lock()
+	if s.closing {
+		s.mu.Unlock()
+		return errors.Join(ErrServerClosed, conn.Close())
+	}
+	if s.conns == nil {
+		s.conns = make(map[net.PacketConn]struct{})
+	}
+	s.conns[conn] = struct{}{}
+	s.wg.Add(1)
+	s.mu.Unlock()
+
+	err := s.serve(newSocket(conn, s.Interfaces))
+
+	conn.Close()
+	s.mu.Lock()
+	delete(s.conns, conn)
+	if s.closing {
+		err = ErrServerClosed
+	}
+	s.mu.Unlock()
+	s.wg.Done()
+	return err
+}
+
+// serve reads until the socket fails or the server ends, and returns when
+// every request it read has been dealt with.
+func (s *Server) serve(sock *socket) error {
+	var inFlight sync.WaitGroup
+	defer inFlight.Wait()
+	var slots chan struct{}
+	if n := s.MaxInFlight; n >= 0 {
+		if n == 0 {
+			n = defaultInFlight
+		}
+		slots = make(chan struct{}, n)
+	}
+	ctx := s.context()
+	buf := make([]byte, maxDatagram)
+	var pause time.Duration
+	for {
+		n, from, err := sock.read(buf)
+		if err != nil {
+			if s.isClosing() || !temporary(err) {
+				return err
+			}
+			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+			s.logger().Warn("dhcp6: cannot read, trying again", "err", err, "pause", pause)
+			select {
+			case <-time.After(pause):
+			case <-ctx.Done():
+			}
+			continue
+		}
+		pause = 0
+		data := append([]byte(nil), buf[:n]...) // a request may be kept
+		if slots != nil {
+			slots <- struct{}{}
+		}
+		inFlight.Go(func() {
+			s.handle(ctx, sock, data, from)
+			if slots != nil {
+				<-slots
+			}
+		})
+	}
+}
+
+// handle deals with one datagram; a panic costs this one only.
+func (s *Server) handle(ctx context.Context, sock *socket, data []byte, from source) {
+	if from.foreign {
+		return
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			s.logger().Error("dhcp6: panic", "peer", from.peer, "panic", p, "stack", string(debug.Stack()))
+		}
+	}()
+	msg, relays, err := decode(data)
+	if err != nil {
+		s.Trace.malformed(from.peer, err)
+		s.logger().Debug("dhcp6: malformed request", "peer", from.peer, "err", err)
+		return
+	}
+	r := &Request{Message: msg, Relays: relays, Peer: from.peer, Local: from.local, Interface: from.iface, addrs: from.addrs}
+	s.Trace.request(r)
+	reply, err := s.Handler.ServeDHCP(ctx, r)
+	if reply == nil || err != nil {
+		s.noReply(r, err)
+		return
+	}
+	to := destination(r, sock.local.Port())
+	if err := sock.write(encode(r, reply), to, from); err != nil {
+		s.noReply(r, fmt.Errorf("dhcp6: send reply to %v: %w", to, err))
+		return
+	}
+	s.Trace.reply(r, reply, to)
+	if log := s.logger(); log.Enabled(ctx, slog.LevelDebug) {
+		log.Debug("dhcp6: replied", "type", r.MessageType.String(), "reply", reply.MessageType.String(),
+			"client", r.who(), "url", reply.Options.BootFileURL(), "to", to)
+	}
+}
+
+func (s *Server) noReply(r *Request, err error) {
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	s.Trace.noReply(r, err)
+	if err != nil && !errors.Is(err, dhcp.ErrDrop) && s.failures.due(time.Second) {
+		s.logger().Warn("dhcp6: request not answered", "type", r.MessageType.String(), "client", r.who(), "peer", r.Peer, "err", err)
+		return
+	}
+	if log := s.logger(); log.Enabled(context.Background(), slog.LevelDebug) {
+		log.Debug("dhcp6: no reply", "type", r.MessageType.String(), "client", r.who(), "peer", r.Peer, "err", err)
+	}
+}
+
+// Shutdown stops reading, waits until every request that was read has been
+// answered and all sockets are closed, and returns nil; or, when ctx ends
+// first, its error. Afterwards the server cannot be started again.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.mu.Lock()
+	s.closing = true
+	for conn := range s.conns {
+		// Wakes the reader; replies are still sent.
+		if conn.SetReadDeadline(time.Unix(1, 0)) != nil {
+			conn.Close()
+		}
+	}
+	s.mu.Unlock()
+	done := make(chan struct{})
+	go func() { // ends with the last Serve
+		s.wg.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Close closes all sockets and cancels the contexts of the handlers at work.
+// It does not wait for them; the Serve calls do. Afterwards the server cannot
+// be started again.
+func (s *Server) Close() error {
+	s.context()
+	s.cancel()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closing = true
+	var errs []error
+	for conn := range s.conns {
+		if err := conn.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (s *Server) isClosing() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closing
+}
+
+func (s *Server) context() context.Context {
+	s.ctxOnce.Do(func() { s.ctx, s.cancel = context.WithCancel(context.Background()) })
+	return s.ctx
+}
+
+func (s *Server) logger() *slog.Logger { return orDefault(s.Logger) }
