@@ -18,8 +18,9 @@
 //   - [First] asks several handlers in turn, such as one pool per subnet;
 //     [SharedNetwork] joins the subnets of one link.
 //
-// Leases are kept by a [MemoryStore], or by a [FileStore] that flushes each
-// before the client hears of it. [Explain] tells what would be decided for a
+// Leases are kept by a [MemoryStore], by a [FileStore] that flushes each before
+// the client hears of it, or by a [SharedStore] of several servers: package
+// etcdstore beside this one has one. [Explain] tells what would be decided for a
 // request and why; [BootPolicy.Check] finds policies that firmware cannot
 // boot by.
 //

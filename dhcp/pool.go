@@ -167,7 +167,7 @@ type Pool struct {
 	MaxNewPerPort, MaxNewPerLink int
 
 	// Store keeps the leases; nil is a [MemoryStore] of the pool's own. Pools
-	// may share one.
+	// may share one; those of several servers need a [SharedStore] for that.
 	Store LeaseStore
 
 	// Logger gets, at Warn, what an operator must see: no address left, an
@@ -177,6 +177,7 @@ type Pool struct {
 	setup    sync.Once
 	err      error
 	store    LeaseStore
+	shared   SharedStore        // store, if it is one
 	known    map[string]int     // Reservations by reservationKey
 	kinds    uint8              // of keys that are in known
 	reserved map[netip.Addr]int // Reservations by address
@@ -334,16 +335,18 @@ func (p *Pool) LeaseByAddr(ctx context.Context, addr netip.Addr) (Lease, error) 
 		return Lease{}, err
 	}
 	addr = addr.Unmap()
-	if p.Prefix.Contains(addr) {
-		l, err := p.store.LeaseByAddr(ctx, addr)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if !p.Prefix.Contains(addr) {
+		return Lease{}, fmt.Errorf("dhcp: no lease of %v: %w", addr, fs.ErrNotExist)
+	}
+	l, err := p.lookup(ctx, addr)
+	if errors.Is(err, fs.ErrNotExist) && p.shared != nil {
+		// Another server may have given it a moment ago.
+		if err := p.shared.Sync(ctx); err != nil {
 			return Lease{}, err
 		}
-		if err == nil && l.Active(time.Now()) {
-			return l, nil
-		}
+		return p.lookup(ctx, addr)
 	}
-	return Lease{}, fmt.Errorf("dhcp: no lease of %v: %w", addr, fs.ErrNotExist)
+	return l, err
 }
 
 // LeaseByHardwareAddr returns the active lease of a machine in this pool, or

@@ -15,9 +15,8 @@ import (
 // are found to use them.
 const maxInUse = 3
 
-// choose finds the address to offer and holds it for the client. The zero
-// Addr means that there is none.
-func (p *Pool) choose(ctx context.Context, c client) (netip.Addr, error) {
+// chooseHere is choose, as far as this server knows.
+func (p *Pool) chooseHere(ctx context.Context, c client) (netip.Addr, error) {
 	for range maxInUse {
 		addr, fresh, err := p.allocate(ctx, c)
 		if err != nil || !addr.IsValid() || !fresh || p.InUse == nil || c.dry() {
@@ -135,6 +134,10 @@ func (p *Pool) givable(a netip.Addr) bool {
 
 // available reports whether nobody but the owner has a lease of the address.
 func (p *Pool) available(ctx context.Context, a netip.Addr, owner string) (bool, error) {
+	if p.shared != nil {
+		until, known := p.shared.AddrState(a, owner)
+		return !known || !until.IsZero() && !time.Now().Before(until), nil
+	}
 	l, err := p.store.LeaseByAddr(ctx, a)
 	if errors.Is(err, fs.ErrNotExist) {
 		return true, nil
@@ -143,7 +146,11 @@ func (p *Pool) available(ctx context.Context, a netip.Addr, owner string) (bool,
 }
 
 // state is until when an address is or was in use.
-func (p *Pool) state(ctx context.Context, a netip.Addr) (expires time.Time, known bool, err error) {
+func (p *Pool) state(ctx context.Context, a netip.Addr, owner string) (expires time.Time, known bool, err error) {
+	if p.shared != nil {
+		expires, known = p.shared.AddrState(a, owner)
+		return expires, known, nil
+	}
 	if s, ok := p.store.(addrStates); ok {
 		expires, known = s.state(a)
 		return expires, known, nil
@@ -191,7 +198,7 @@ func (p *Pool) findFree(ctx context.Context, c client) (netip.Addr, error) {
 			}
 			continue
 		}
-		expires, known, err := p.state(ctx, a)
+		expires, known, err := p.state(ctx, a, c.owner)
 		switch {
 		case err != nil:
 			return netip.Addr{}, err
@@ -217,7 +224,7 @@ func (p *Pool) findFree(ctx context.Context, c client) (netip.Addr, error) {
 			return got, nil
 		}
 	}
-	if idle.IsValid() {
+	if idle.IsValid() && p.shared == nil { // others hold what they offered
 		since := now.Sub(idleAt.Add(-hold))
 		if since >= min(patience, hold) && p.take(c, idle) {
 			c.notef("%v was offered to a machine that did not take it", idle)

@@ -33,6 +33,7 @@ func (p *Pool) index() error {
 	if p.store == nil {
 		p.store = &MemoryStore{}
 	}
+	p.shared, _ = p.store.(SharedStore)
 	switch {
 	case !p.Prefix.IsValid() || !p.Prefix.Addr().Is4():
 		return fmt.Errorf("field Prefix is no IPv4 subnet")

@@ -56,26 +56,36 @@ func (p *Pool) request(ctx context.Context, c client, onLink bool) (*dhcpv4.DHCP
 	if !addr.IsValid() {
 		return nil, ErrDrop
 	}
-	ok, err := p.mayHave(ctx, c, addr, renewing)
+	granted, err := p.grant(ctx, c, addr, renewing)
+	if err == nil && !granted {
+		var again bool
+		if again, err = p.catchUp(ctx, c); again && err == nil {
+			granted, err = p.grant(ctx, c, addr, renewing)
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
-	if !ok {
+	if !granted {
 		return p.refuse(c, addr)
-	}
-	if !c.dry() {
-		err = p.commit(ctx, c, addr, p.expires(c))
-		if errors.Is(err, fs.ErrExist) {
-			return p.refuse(c, addr)
-		}
-		if err != nil {
-			return nil, err
-		}
 	}
 	reply := p.reply(c, dhcpv4.MessageTypeAck)
 	p.setLease(reply, c, addr)
 	reply.ClientIPAddr = c.ClientIPAddr
 	return reply, nil
+}
+
+// grant makes the lease that a REQUEST asks for, if the client may have it.
+func (p *Pool) grant(ctx context.Context, c client, addr netip.Addr, renewing bool) (bool, error) {
+	ok, err := p.mayHave(ctx, c, addr, renewing)
+	if err != nil || !ok || c.dry() {
+		return ok, err
+	}
+	err = p.commit(ctx, c, addr, p.expires(c))
+	if errors.Is(err, fs.ErrExist) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // refuse is a NAK, or silence where another server may know better.

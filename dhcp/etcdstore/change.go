@@ -1,0 +1,231 @@
+package etcdstore
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/seed-3ec230fa/diskless/dhcp"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// change is one method call that writes. Each concerns one address.
+type change struct {
+	ctx     context.Context
+	addr    netip.Addr
+	seconds int64 // of the term that it needs, 0 for none
+
+	// plan decides by what is in the cache; the transaction repeats all that
+	// it rests on. It is called with the lock, and again when etcd has
+	// something else than the cache had.
+	plan func(e *entry, t *term) (plan, error)
+
+	tries int
+	begun time.Time
+	done  chan error // of one error
+}
+
+// plan is what a change writes: nil leaves the key as it is, "" deletes it.
+type plan struct {
+	lease, offer *string
+	offerTerm    termID
+	over         []grant // the terms of these must not exist any more
+	forget       []netip.Addr
+	nothing      bool
+}
+
+func errExist(addr netip.Addr, why string) error {
+	return fmt.Errorf("etcdstore: %v is %s: %w", addr, why, fs.ErrExist)
+}
+
+// seconds of a time that is in front of us, rounded up.
+func seconds(d time.Duration) int64 {
+	return min(int64((max(0, d)+time.Second-1)/time.Second), maxSeconds)
+}
+
+// Commit implements [dhcp.LeaseStore].
+func (s *Store) Commit(ctx context.Context, l dhcp.Lease) error {
+	r, err := newRecord(l, s.name)
+	if err != nil {
+		return err
+	}
+	left := time.Until(l.Expires) // both have the monotonic clock, if Pool made it
+	r.Forever = l.Expires.IsZero()
+	var need int64
+	if !r.Forever {
+		r.Expires = s.now().Add(left).UTC().Format(time.RFC3339Nano)
+		need = seconds(left)
+	}
+	owner := l.Owner()
+	if owner == "" {
+		return fmt.Errorf("etcdstore: a lease of %v for nobody: %w", l.Addr, fs.ErrInvalid)
+	}
+	return s.do(ctx, l.Addr, need, func(e *entry, t *term) (plan, error) {
+		var p plan
+		taken := s.cache.taken(e)
+		last := e.leaseMod != 0 && !e.bad && !e.declined && e.owner == owner
+		switch {
+		case taken && !last:
+			return p, errExist(l.Addr, "leased to another machine or in quarantine")
+		case e.offerMod != 0 && e.heldBy != owner && !last:
+			return p, errExist(l.Addr, "offered to another machine")
+		case e.leaseMod == 0:
+			if p.forget, p.nothing = s.room(); p.nothing {
+				return p, fmt.Errorf("etcdstore: %d leases, all active: raise MaxLeases: %w", s.cache.leases, syscall.ENOSPC)
+			}
+		}
+		if !last {
+			p.over = e.grants
+		}
+		r.Grants = nil
+		if t != nil {
+			if last {
+				r.Grants = s.cache.believed(e, need)
+			}
+			r.Grants = append(r.Grants, grant{t.id, need})
+		}
+		value := encode(r)
+		p.lease = &value
+		if e.offerMod != 0 {
+			p.offer = new(string)
+		}
+		return p, nil
+	})
+}
+
+// believed are the earlier grants that the owner may still rely on after one
+// of fewer seconds: the ACK that told it of fewer may be lost.
+func (c *cache) believed(e *entry, seconds int64) []grant {
+	kept := slices.DeleteFunc(slices.Clone(e.grants), func(g grant) bool { return g.Seconds <= seconds || !c.exists(g.Term) })
+	return kept[:min(len(kept), maxTerms-1)]
+}
+
+// room returns leases that are to be forgotten for a new one. full is true if
+// there are none, and no room. It has the lock.
+func (s *Store) room() (forget []netip.Addr, full bool) {
+	if s.maxLeases < 0 || s.cache.leases < s.maxLeases {
+		return nil, false
+	}
+	forget = s.cache.forgettable(forgetAtOnce)
+	return forget, len(forget) == 0
+}
+
+// Release implements [dhcp.LeaseStore], for leases that this server gave (by
+// its Name). One that another server gave since is not ended: a release that
+// was on its way, or waited in a server that had stopped, while the machine
+// got its address again elsewhere, must not take it away.
+func (s *Store) Release(ctx context.Context, addr netip.Addr, owner string) error {
+	return s.do(ctx, addr, 0, func(e *entry, _ *term) (plan, error) {
+		if !s.cache.taken(e) || e.bad || e.declined || e.owner != owner || !e.own {
+			return plan{}, fmt.Errorf("etcdstore: %v has no active lease of %v from %s: %w", printable(owner), addr, s.name, fs.ErrNotExist)
+		}
+		r, _, err := parseRecord([]byte(e.value))
+		if err != nil {
+			return plan{}, err
+		}
+		r.Grants, r.Forever, r.Expires = nil, false, s.now().UTC().Format(time.RFC3339Nano)
+		value := encode(r)
+		return plan{lease: &value}, nil
+	})
+}
+
+// Decline implements [dhcp.LeaseStore]. As with Release, a lease that another
+// server gave stays.
+func (s *Store) Decline(ctx context.Context, addr netip.Addr, owner string, until time.Time) error {
+	r, err := newRecord(dhcp.Lease{Addr: addr, Declined: true}, s.name)
+	if err != nil {
+		return err
+	}
+	left := time.Until(until)
+	r.Expires = s.now().Add(left).UTC().Format(time.RFC3339Nano)
+	need := seconds(left)
+	return s.do(ctx, addr, need, func(e *entry, t *term) (plan, error) {
+		var p plan
+		taken := s.cache.taken(e)
+		if taken && (e.bad || !e.declined && (e.owner != owner || !e.own)) {
+			return p, errExist(addr, "leased to another machine, or by another server")
+		}
+		if !taken {
+			p.over = e.grants
+		}
+		r.Grants = nil
+		if t != nil {
+			r.Grants = []grant{{t.id, need}}
+			if taken {
+				r.Grants = append(s.cache.believed(e, need), r.Grants...)
+			}
+		}
+		value := encode(r)
+		p.lease = &value
+		if e.offerMod != 0 {
+			p.offer = new(string)
+		}
+		return p, nil
+	})
+}
+
+// Hold implements [dhcp.SharedStore]. It costs nothing when the owner has or
+// holds the address already.
+func (s *Store) Hold(ctx context.Context, addr netip.Addr, owner string, d time.Duration) error {
+	if owner == "" || !addr.IsValid() || addr.Zone() != "" || len(owner) > 512 {
+		return fmt.Errorf("etcdstore: a hold of %v for %v: %w", addr, printable(owner), fs.ErrInvalid)
+	}
+	if err := s.fresh(); err != nil {
+		return err
+	}
+	return s.do(ctx, addr, max(1, seconds(d)), func(e *entry, t *term) (plan, error) {
+		taken := s.cache.taken(e)
+		last := e.leaseMod != 0 && !e.bad && !e.declined && e.owner == owner
+		switch {
+		case taken && last:
+			return plan{nothing: true}, nil
+		case taken:
+			return plan{}, errExist(addr, "leased to another machine or in quarantine")
+		case e.offerMod != 0 && e.heldBy == owner && time.Since(e.heldAt) < d/2:
+			return plan{nothing: true}, nil
+		case e.offerMod != 0 && e.heldBy != owner && !last:
+			return plan{}, errExist(addr, "offered to another machine")
+		}
+		value := encode(newHeld(owner, s.name))
+		p := plan{offer: &value, offerTerm: t.id}
+		if !last {
+			p.over = e.grants
+		}
+		return p, nil
+	})
+}
+
+// op is the change as a transaction of its own, which is one of several inside
+// of another one. It has the lock.
+func (s *Store) op(c *change, p plan, t *term) clientv3.Op {
+	lease, offer := s.leaseKey(c.addr), s.offerKey(c.addr)
+	e := s.cache.at(c.addr)
+	cmps := []clientv3.Cmp{
+		clientv3.Compare(clientv3.ModRevision(lease), "=", e.leaseMod),
+		clientv3.Compare(clientv3.ModRevision(offer), "=", e.offerMod),
+	}
+	for _, g := range p.over {
+		cmps = append(cmps, clientv3.Compare(clientv3.CreateRevision(s.termKey(g.Term)), "=", 0))
+	}
+	otherwise := []clientv3.Op{clientv3.OpGet(lease), clientv3.OpGet(offer)}
+	if t != nil {
+		cmps = append(cmps, clientv3.Compare(clientv3.CreateRevision(s.openKey(t.id)), ">", 0))
+		otherwise = append(otherwise, clientv3.OpGet(s.openKey(t.id), clientv3.WithCountOnly()))
+	}
+	var then []clientv3.Op
+	if p.lease != nil {
+		then = append(then, clientv3.OpPut(lease, *p.lease))
+	}
+	switch {
+	case p.offer == nil:
+	case *p.offer == "":
+		then = append(then, clientv3.OpDelete(offer))
+	default:
+		then = append(then, clientv3.OpPut(offer, *p.offer, clientv3.WithLease(clientv3.LeaseID(p.offerTerm))))
+	}
+	return clientv3.OpTxn(cmps, then, otherwise)
+}
