@@ -4,6 +4,9 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"testing"
 
 	"github.com/insomniacslk/dhcp/dhcpv6"
@@ -33,6 +36,32 @@ const (
 	decline     = dhcpv6.MessageTypeDecline
 	information = dhcpv6.MessageTypeInformationRequest
 )
+
+func need(t testing.TB, tools ...string) {
+	t.Helper()
+	for _, tool := range tools {
+		if lookTool(tool) == "" {
+			skip(t, tool+" is not installed")
+		}
+	}
+}
+
+func lookTool(tool string) string {
+	for _, name := range []string{tool, filepath.Join("/usr/sbin", tool), filepath.Join("/sbin", tool)} {
+		if path, err := exec.LookPath(name); err == nil {
+			return path
+		}
+	}
+	return ""
+}
+
+func skip(t testing.TB, why string) {
+	t.Helper()
+	if os.Getenv("DISKLESS_REQUIRE") == "all" {
+		t.Fatal(why)
+	}
+	t.Skip(why)
+}
 
 func ip(s string) netip.Addr { return netip.MustParseAddr(s) }
 

@@ -315,4 +315,3 @@ func addOptions(reply *dhcpv6.Message, lists ...dhcpv6.Options) {
 func status(code iana.StatusCode, text string) *dhcpv6.OptStatusCode {
 	return &dhcpv6.OptStatusCode{StatusCode: code, StatusMessage: text}
 }
-
