@@ -49,6 +49,14 @@ func (p *Pool) choose(ctx context.Context, c client) (netip.Addr, error) {
 	if p.shared == nil || c.dry() {
 		return p.chooseHere(ctx, c)
 	}
+	leases, err := p.store.LeasesByOwner(ctx, c.owner)
+	if err == nil && len(leases) == 0 {
+		// It may have one since a moment, from another server: it keeps that.
+		err = p.shared.Sync(ctx)
+	}
+	if err != nil {
+		return netip.Addr{}, err
+	}
 	for range maxHolds {
 		addr, err := p.chooseHere(ctx, c)
 		if err != nil || !addr.IsValid() {

@@ -22,14 +22,15 @@ type rawSender struct {
 
 var errNoRaw = errors.New("dhcp: no packet socket")
 
-// send sends from the first address of the link.
-func (s *rawSender) send(l *link, data []byte, fromPort uint16, to netip.AddrPort, hw net.HardwareAddr) error {
-	if len(l.iface.HardwareAddr) != 6 || len(hw) != 6 || len(l.addrs) == 0 || etherHeader+ipHeader+udpHeader+len(data) > l.iface.MTU+etherHeader {
-		return errNoRaw
-	}
-	if err := s.prepare(); err != nil {
-		return err
-	}
+// usable reports whether data can be sent to hw this way.
+func (s *rawSender) usable(l *link, data []byte, hw net.HardwareAddr) bool {
+	return l != nil && len(l.iface.HardwareAddr) == 6 && len(hw) == 6 && len(l.addrs) > 0 && ipHeader+udpHeader+len(data) <= l.iface.MTU &&
+		s.prepare() == nil
+}
+
+// frame makes a datagram from the first address of the link that is in the
+// client's subnet.
+func (s *rawSender) frame(l *link, data []byte, fromPort uint16, to netip.AddrPort, hw net.HardwareAddr) []byte {
 	from := l.addrs[0]
 	for _, a := range l.addrs {
 		if n, ok := l.prefixes[a]; ok && n.Contains(to.Addr()) {
@@ -37,17 +38,23 @@ func (s *rawSender) send(l *link, data []byte, fromPort uint16, to netip.AddrPor
 			break
 		}
 	}
-	frame := udpFrame(l.iface.HardwareAddr, hw, netip.AddrPortFrom(from, fromPort), to, data)
-	sa := unix.SockaddrLinklayer{Protocol: 0x0008, Ifindex: l.iface.Index, Halen: 6} // ETH_P_IP in network order
-	copy(sa.Addr[:], hw)
+	return udpFrame(l.iface.HardwareAddr, hw, netip.AddrPortFrom(from, fromPort), to, data)
+}
+
+// send returns how many of the messages were sent; ok is false when the next
+// one was refused.
+func (s *rawSender) send(msgs []mmsghdr) (n int, ok bool) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if s.closed {
-		return errNoRaw
+		return 0, false
 	}
-	return os.NewSyscallError("sendto", unix.Sendto(s.fd, frame, 0, &sa))
+	n, errno := sendmmsg(uintptr(s.fd), msgs)
+	if errno != 0 {
+		return 0, false
+	}
+	return n, true
 }
-
 func (s *rawSender) prepare() error {
 	s.mu.RLock()
 	ready, failed := s.open && !s.closed, s.failed || s.closed

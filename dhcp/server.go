@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"runtime"
 	"runtime/debug"
 	"strconv"
 	"sync"
@@ -174,27 +175,18 @@ func (s *Server) Serve(conn net.PacketConn) error {
 // serve reads until the socket fails or the server ends, and returns when
 // every request it read has been dealt with.
 func (s *Server) serve(sock *socket) error {
-	var inFlight sync.WaitGroup
-	defer inFlight.Wait()
-
-	var slots chan struct{}
-	if n := s.MaxInFlight; n >= 0 {
-		if n == 0 {
-			n = defaultInFlight
-		}
-		slots = make(chan struct{}, n)
-	}
-	// One byte more than is ever read: room for decode to end the options.
-	buffers := sync.Pool{New: func() any { return new([maxDatagram + 1]byte) }}
 	ctx := s.context()
+	w := newWorkers(ctx, s, sock)
+	defer w.close()
 	var pause time.Duration
-
+	batch := make([]*datagram, batchSize)
 	for {
-		if slots != nil {
-			slots <- struct{}{}
+		for i, d := range batch {
+			if d == nil {
+				batch[i] = w.free.Get().(*datagram)
+			}
 		}
-		buf := buffers.Get().(*[maxDatagram + 1]byte)
-		n, from, err := sock.read(buf[:maxDatagram])
+		n, err := sock.receive(batch)
 		if err != nil {
 			if s.isClosing() || !temporary(err) {
 				return err
@@ -205,30 +197,15 @@ func (s *Server) serve(sock *socket) error {
 			case <-time.After(pause):
 			case <-ctx.Done():
 			}
-			buffers.Put(buf)
-			if slots != nil {
-				<-slots
-			}
 			continue
 		}
 		pause = 0
-		inFlight.Add(1)
-		go func() {
-			defer inFlight.Done()
-			s.handle(ctx, sock, buf[:n+1], from)
-			buffers.Put(buf)
-			if slots != nil {
-				<-slots
-			}
-		}()
+		for i, d := range batch[:n] {
+			batch[i] = nil
+			w.give(d)
+		}
+		runtime.Gosched() // answers go before questions
 	}
-}
-
-// replier sends a reply to where it belongs: a socket, or a test.
-type replier interface {
-	// write sends data; hw, when it is set, is the client that to is the
-	// address of, but which does not have that address yet.
-	write(data []byte, to netip.AddrPort, hw net.HardwareAddr, request source) (sentTo netip.AddrPort, err error)
 }
 
 // handle deals with one datagram. The last byte of data is spare.
@@ -265,13 +242,18 @@ func (s *Server) handle(ctx context.Context, out replier, data []byte, from sour
 		}
 	}
 	to, hw := destination(r, reply)
-	to, err = out.write(packet, to, hw, from)
+	out.send(outgoing{s: s, request: r, reply: reply, from: from, data: packet, to: to, hw: hw})
+}
+
+// sent is called when the reply has been sent, or could not be.
+func (o *outgoing) sent(to netip.AddrPort, err error) {
+	s, r, reply := o.s, o.request, o.reply
 	if err != nil {
 		s.noReply(r, fmt.Errorf("dhcp: send reply to %v: %w", to, err))
 		return
 	}
 	s.Trace.reply(r, reply, to)
-	if log := s.logger(); log.Enabled(ctx, slog.LevelDebug) {
+	if log := s.logger(); log.Enabled(context.Background(), slog.LevelDebug) {
 		log.Debug("dhcp: replied", "type", r.MessageType().String(), "reply", reply.MessageType().String(),
 			"mac", r.ClientHWAddr.String(), "addr", reply.YourIPAddr, "file", reply.BootFileName, "to", to)
 	}

@@ -44,6 +44,10 @@ type socket struct {
 	mu    sync.Mutex
 	links map[int]*link
 	raw   rawSender
+
+	inBatch  *inBatch  // nil when datagrams are read one by one
+	outBatch *outBatch // nil when they are sent so
+	out      outbox
 }
 
 func newSocket(conn net.PacketConn, interfaces []string) *socket {
@@ -51,12 +55,27 @@ func newSocket(conn net.PacketConn, interfaces []string) *socket {
 	if udp, ok := conn.(*net.UDPConn); ok {
 		// Not every system has it; what is left is a conn like any other.
 		if ipv4.NewPacketConn(udp).SetControlMessage(ipv4.FlagInterface|ipv4.FlagDst, true) == nil {
-			s.udp = udp
+			s.udp, s.inBatch, s.outBatch = udp, newInBatch(udp), newOutBatch(udp)
 		}
 	}
 	return s
 }
 
+// receive reads up to len(ds) datagrams, at least one of them. It is called by
+// one goroutine.
+func (s *socket) receive(ds []*datagram) (n int, err error) {
+	if s.inBatch != nil {
+		return s.inBatch.read(s, ds)
+	}
+	d := ds[0]
+	d.n, d.from, err = s.read(d.buf[:maxDatagram])
+	if err != nil {
+		return 0, err
+	}
+	return 1, nil
+}
+
+// read reads one datagram.
 func (s *socket) read(b []byte) (int, source, error) {
 	if s.udp == nil {
 		n, addr, err := s.conn.ReadFrom(b)
@@ -76,49 +95,79 @@ func (s *socket) read(b []byte) (int, source, error) {
 	if err != nil {
 		return 0, source{}, err
 	}
-	from := source{peer: netip.AddrPortFrom(peer.Addr().Unmap(), peer.Port()), local: s.local}
 	var cm ipv4.ControlMessage
+	dst, index := netip.Addr{}, 0
 	if cm.Parse(oob[:oobn]) == nil {
-		if dst, ok := netip.AddrFromSlice(cm.Dst); ok {
-			from.local = netip.AddrPortFrom(dst.Unmap(), s.local.Port())
-		}
-		from.link = s.lookup(cm.IfIndex)
+		dst, _ = netip.AddrFromSlice(cm.Dst)
+		index = cm.IfIndex
 	}
-	from.foreign = len(s.names) > 0 && (from.link == nil || !slices.Contains(s.names, from.link.iface.Name))
-	return n, from, nil
+	return n, s.source(netip.AddrPortFrom(peer.Addr().Unmap(), peer.Port()), dst.Unmap(), index), nil
 }
 
-// write sends data, out of the interface that the request came in by, and
-// returns where to.
-func (s *socket) write(data []byte, to netip.AddrPort, hw net.HardwareAddr, request source) (netip.AddrPort, error) {
-	if hw != nil {
-		if s.udp != nil && request.link != nil && s.raw.send(request.link, data, s.local.Port(), to, hw) == nil {
-			return to, nil
-		}
-		to = netip.AddrPortFrom(broadcastAddr, clientPort)
+// source puts together what is known of a datagram on a UDP socket.
+func (s *socket) source(peer netip.AddrPort, dst netip.Addr, index int) source {
+	from := source{peer: peer, local: s.local}
+	if dst.IsValid() {
+		from.local = netip.AddrPortFrom(dst, s.local.Port())
 	}
+	if index != 0 {
+		from.link = s.lookup(index)
+	}
+	from.foreign = len(s.names) > 0 && (from.link == nil || !slices.Contains(s.names, from.link.iface.Name))
+	return from
+}
+
+// send sends a reply, together with others that are ready.
+func (s *socket) send(o outgoing) { s.out.put(o, s.writeAll) }
+
+// writeEach is writeAll where nothing can be sent together.
+func (s *socket) writeEach(list []outgoing) {
+	for i := range list {
+		o := &list[i]
+		if o.hw != nil {
+			o.to = netip.AddrPortFrom(broadcastAddr, clientPort)
+		}
+		o.sent(o.to, s.write(o.data, o.to, o.from))
+	}
+}
+
+// leaveBy is the interface that a reply must leave by, 0 when the system
+// knows, and the address that it must come from, if any.
+func (s *socket) leaveBy(to netip.AddrPort, request *source) (ifindex int, src netip.Addr) {
+	switch {
+	case request.link == nil:
+	case to.Addr() == broadcastAddr:
+		// Without it the routing table decides, which may well have
+		// another way for 255.255.255.255, or none.
+		return request.link.iface.Index, netip.Addr{}
+	case slices.Contains(request.link.addrs, request.local.Addr()):
+		return 0, request.local.Addr() // a client may insist on it
+	}
+	return 0, netip.Addr{}
+}
+
+// write sends one datagram, out of the interface that the request came in by.
+func (s *socket) write(data []byte, to netip.AddrPort, request source) error {
 	if s.udp == nil {
 		var addr net.Addr = net.UDPAddrFromAddrPort(to)
 		if to == request.peer && request.addr != nil {
 			addr = request.addr
 		}
 		_, err := s.conn.WriteTo(data, addr)
-		return to, err
+		return err
 	}
 	var cm ipv4.ControlMessage
-	if to.Addr() == broadcastAddr && request.link != nil {
-		// Without it the routing table decides, which may well have
-		// another way for 255.255.255.255, or none.
-		cm.IfIndex = request.link.iface.Index
-	} else if request.link != nil && slices.Contains(request.link.addrs, request.local.Addr()) {
-		cm.Src = toIP(request.local.Addr()) // a client may insist on it
-	}
+	index, src := s.leaveBy(to, &request)
+	cm.IfIndex, cm.Src = index, toIP(src)
 	_, _, err := s.udp.WriteMsgUDPAddrPort(data, cm.Marshal(), to)
-	return to, err
+	return err
 }
 
 // close gives back what write opened.
 func (s *socket) close() { s.raw.close() }
+
+// batchSize is how many datagrams are read or sent by one call at most.
+const batchSize = 32
 
 // linkTTL is how long the addresses of an interface are believed.
 const linkTTL = 2 * time.Second

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -102,6 +103,12 @@ func (m *member) kill() {
 	defer m.mu.Unlock()
 	m.cmd.Process.Kill()
 	m.cmd.Wait()
+}
+
+func (m *member) signal(sig syscall.Signal) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.cmd.Process.Signal(sig)
 }
 
 func (c *cluster) urls() []string {

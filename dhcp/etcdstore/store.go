@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -70,7 +71,7 @@ type Store struct {
 	timeout   time.Duration
 	logger    *slog.Logger
 	instance  string
-	now       func() time.Time // the wall clock, which nothing depends on
+	clockStep atomic.Int64 // nanoseconds that a test takes the clock to be wrong by
 
 	ctx    context.Context // of all goroutines, until Close
 	cancel context.CancelFunc
@@ -107,8 +108,8 @@ func Open(client *clientv3.Client, o *Options) (*Store, error) {
 	s := &Store{
 		client: client, prefix: strings.TrimSuffix(o.Prefix, "/"), name: o.Name,
 		maxLeases: o.MaxLeases, maxAge: o.MaxAge, timeout: o.Timeout, logger: o.Logger,
-		instance: rand.Text(), now: time.Now,
-		terms: terms{current: make(map[int64]*term)}, work: make(chan struct{}, writers), beatNow: make(chan struct{}, 1),
+		instance: rand.Text(),
+		terms:    terms{current: make(map[int64]*term)}, work: make(chan struct{}, writers), beatNow: make(chan struct{}, 1),
 		cache: newCache(), busy: make(map[netip.Addr]bool), beatSent: make(map[int64]time.Time), seen: make(chan struct{}),
 	}
 	if o.Prefix == "" {
@@ -264,6 +265,9 @@ func (s *Store) AddrState(addr netip.Addr, owner string) (until time.Time, known
 	}
 	return time.Time{}, false
 }
+
+// now is the wall clock, which nothing depends on.
+func (s *Store) now() time.Time { return time.Now().Add(time.Duration(s.clockStep.Load())) }
 
 func (s *Store) leaseKey(addr netip.Addr) string { return s.prefix + "/lease/" + addr.String() }
 func (s *Store) offerKey(addr netip.Addr) string { return s.prefix + "/offer/" + addr.String() }

@@ -1,0 +1,321 @@
+package etcdstore
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/seed-3ec230fa/diskless/dhcp"
+	"github.com/stretchr/testify/require"
+)
+
+var (
+	flagExchanges = flag.Int64("exchanges", 10_000, "ACKs that TestFaults waits for")
+	flagSeed      = flag.Uint64("seed", 1, "of the faults of TestFaults")
+)
+
+// TestFaults has machines come and go while three servers and their etcd are
+// killed, stopped, cut off and given wrong clocks. Of any two machines that
+// believe that they have an address one is wrong: that must not happen.
+func TestFaults(t *testing.T) {
+	const machines = 200
+	s := newSite(t, 3, [3]int{3, 5, 2})
+	ready, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	require.NoError(t, s.settled(ready))
+
+	w := &world{site: s, start: time.Now(), want: *flagExchanges}
+	ctx, stop := context.WithCancel(t.Context())
+	var people, trouble sync.WaitGroup
+	for i := range machines {
+		people.Add(1)
+		go func() { defer people.Done(); w.live(ctx, uint64(i)) }()
+	}
+	for _, cause := range w.causes() {
+		trouble.Add(1)
+		go func() { defer trouble.Done(); cause(ctx) }()
+	}
+	people.Wait()
+	stop()
+	trouble.Wait()
+
+	took := time.Since(w.start)
+	t.Logf("%d ACKs in %v (%.0f/s): %d NAKs, %d unanswered, %d releases, %d declines, %d vanished; faults: %v",
+		w.acks.Load(), took.Round(time.Second), float64(w.acks.Load())/took.Seconds(), w.naks.Load(), w.silent.Load(),
+		w.releases.Load(), w.declines.Load(), w.vanished.Load(), &w.faults)
+	require.GreaterOrEqual(t, w.acks.Load(), w.want)
+	require.NoError(t, check(w.beliefs))
+	require.Zero(t, w.moved.Load(), "machines that had a lease were given another address")
+
+	ready, cancel = context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	require.NoError(t, s.settled(ready), "all is well again, but not everybody answers")
+}
+
+// belief is that a machine has an address, from when it got the ACK until it
+// gave it back, was refused it, or its time was over. Times are of this
+// process's monotonic clock, since the start.
+type belief struct {
+	addr     netip.Addr
+	machine  string
+	from, to time.Duration
+}
+
+// check finds two machines that had an address at the same time. All it knows
+// is what machines were told.
+func check(all []belief) error {
+	slices.SortFunc(all, func(a, b belief) int { return int(a.from - b.from) })
+	last := make(map[netip.Addr][]belief) // the longest of each machine so far
+	for _, b := range all {
+		known := false
+		for i, o := range last[b.addr] {
+			switch {
+			case o.machine != b.machine && b.from < o.to:
+				return fmt.Errorf("%v is %s's from %v to %v, and %s's from %v to %v", b.addr, o.machine, o.from, o.to, b.machine, b.from, b.to)
+			case o.machine == b.machine:
+				known = true
+				if b.to > o.to {
+					last[b.addr][i] = b
+				}
+			}
+		}
+		if !known {
+			last[b.addr] = append(slices.DeleteFunc(last[b.addr], func(o belief) bool { return o.to <= b.from }), b)
+		}
+	}
+	return nil
+}
+
+func TestCheck(t *testing.T) {
+	a, b := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")
+	require.NoError(t, check([]belief{{a, "x", 0, 10}, {a, "y", 10, 20}, {b, "y", 5, 9}, {a, "x", 3, 8}, {a, "z", 20, 30}}))
+	require.Error(t, check([]belief{{a, "x", 0, 10}, {a, "x", 2, 3}, {a, "y", 9, 20}}))
+	require.Error(t, check([]belief{{a, "y", 9, 20}, {a, "x", 0, 10}}))
+}
+
+// world is the machines, and what they believe.
+type world struct {
+	site  *site
+	start time.Time
+	want  int64
+
+	acks, naks, silent, releases, declines, vanished, moved atomic.Int64
+	faults                                                  tally
+
+	mu      sync.Mutex
+	beliefs []belief
+}
+
+func (w *world) now() time.Duration { return time.Since(w.start) }
+
+// machine is one of them with its present belief.
+type machine struct {
+	w      *world
+	client *dhcp.Client
+	belief belief
+	ack    dhcp.Ack
+}
+
+func (m *machine) holds() bool { return m.belief.addr.IsValid() && m.w.now() < m.belief.to }
+
+// believe takes over what an ACK says.
+func (m *machine) believe(ack dhcp.Ack) {
+	now := m.w.now()
+	if m.holds() && m.belief.addr != ack.Addr.Addr() {
+		m.w.moved.Add(1)
+	}
+	m.end(now)
+	// As careless clients do: from the ACK, not from the request.
+	m.belief = belief{ack.Addr.Addr(), m.client.HardwareAddr.String(), now, now + ack.LeaseTime}
+	m.ack = ack
+	m.w.acks.Add(1)
+}
+
+// end writes the belief down, as ended then if it was not before.
+func (m *machine) end(at time.Duration) {
+	if !m.belief.addr.IsValid() {
+		return
+	}
+	m.belief.to = min(m.belief.to, at)
+	m.w.mu.Lock()
+	m.w.beliefs = append(m.w.beliefs, m.belief)
+	m.w.mu.Unlock()
+	m.belief = belief{}
+}
+
+// ask is one exchange of a machine, which gives up before the server's
+// Timeout and the term's reserve are over.
+func (m *machine) ask(ctx context.Context, how func(ctx context.Context) (dhcp.Ack, error)) bool {
+	ctx, cancel := context.WithTimeout(ctx, 1500*time.Millisecond)
+	defer cancel()
+	ack, err := how(ctx)
+	switch {
+	case err == nil:
+		m.believe(ack)
+		return true
+	case errors.Is(err, dhcp.ErrNak):
+		m.w.naks.Add(1)
+		m.end(m.w.now())
+	default:
+		m.w.silent.Add(1)
+	}
+	return false
+}
+
+// live is a machine's life, and those of machines that come in its place.
+func (w *world) live(ctx context.Context, seed uint64) {
+	rnd := rand.New(rand.NewPCG(*flagSeed, seed))
+	next := byte(0)
+	newMachine := func() (*machine, func()) {
+		next++
+		c, end := w.site.machine(net.HardwareAddr{2, next, 0, byte(seed >> 16), byte(seed >> 8), byte(seed)})
+		return &machine{w: w, client: c}, end
+	}
+	m, end := newMachine()
+	defer func() { m.end(1 << 62); end() }()
+	for ctx.Err() == nil && w.acks.Load() < w.want {
+		had := m.ack.Addr.Addr()
+		switch n := rnd.IntN(100); {
+		case !m.holds() && (n < 70 || !had.IsValid()), m.holds() && n < 20: // the ROM, iPXE, ...
+			m.ask(ctx, m.client.Exchange)
+		case !m.holds(), n < 35:
+			m.ask(ctx, func(ctx context.Context) (dhcp.Ack, error) { return m.client.Reboot(ctx, had) })
+		case n < 70:
+			renew := func(ctx context.Context) (dhcp.Ack, error) { return m.client.Renew(ctx, m.ack) }
+			m.client.Server = &net.UDPAddr{IP: m.ack.ServerID.AsSlice(), Port: 67}
+			ok := m.ask(ctx, renew)
+			m.client.Server = everyServer
+			if !ok && m.holds() {
+				m.ask(ctx, renew) // REBINDING
+			}
+		case n < 90:
+			m.end(w.now())
+			m.client.Server = &net.UDPAddr{IP: m.ack.ServerID.AsSlice(), Port: 67}
+			m.client.Release(m.ack)
+			m.client.Server = everyServer
+			w.releases.Add(1)
+		case n < 92:
+			m.end(w.now())
+			m.client.Decline(m.ack)
+			w.declines.Add(1)
+		case n < 95: // it runs on, but is not heard of any more
+			m.end(1 << 62)
+			end()
+			m, end = newMachine()
+			w.vanished.Add(1)
+		case n < 97:
+			sleep(ctx, m.belief.to-w.now())
+		default:
+			sleep(ctx, time.Duration(rnd.IntN(300))*time.Millisecond)
+		}
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
+// causes are what makes the trouble, each for one server or member until ctx
+// ends. They leave everything in order.
+func (w *world) causes() []func(ctx context.Context) {
+	var list []func(ctx context.Context)
+	for i, srv := range w.site.servers {
+		list = append(list, func(ctx context.Context) {
+			rnd := rand.New(rand.NewPCG(*flagSeed, 1000+uint64(i)))
+			for {
+				sleep(ctx, time.Duration(500+rnd.IntN(3000))*time.Millisecond)
+				if ctx.Err() != nil {
+					return
+				}
+				d := time.Duration(100+rnd.IntN(3000)) * time.Millisecond
+				switch n := rnd.IntN(6); n {
+				case 0:
+					w.faults.add("kill")
+					srv.kill()
+					sleep(ctx, d/4)
+					must(srv.start())
+				case 1:
+					w.faults.add("restart")
+					srv.close()
+					must(srv.start())
+				case 2:
+					w.faults.add("stop")
+					srv.signal(syscall.SIGSTOP)
+					if rnd.IntN(3) == 0 {
+						d *= 4 // longer than leases and their terms
+					}
+					sleep(ctx, d)
+					srv.signal(syscall.SIGCONT)
+				case 3, 4:
+					mode := proxyMode(1 + rnd.IntN(3))
+					w.faults.add([]string{"", "refuse", "swallow", "deafen"}[mode])
+					srv.partition(mode)
+					sleep(ctx, d)
+					srv.partition(passes)
+				case 5:
+					w.faults.add("clock step")
+					srv.stepClock(time.Duration(rnd.Int64N(int64(20*365*24*time.Hour))) - 10*365*24*time.Hour)
+				}
+			}
+		})
+	}
+	// etcd survives the loss of one member at a time.
+	list = append(list, func(ctx context.Context) {
+		rnd := rand.New(rand.NewPCG(*flagSeed, 2000))
+		for {
+			sleep(ctx, time.Duration(3000+rnd.IntN(6000))*time.Millisecond)
+			if ctx.Err() != nil {
+				return
+			}
+			m := w.site.cluster.members[rnd.IntN(len(w.site.cluster.members))]
+			if rnd.IntN(2) == 0 {
+				w.faults.add("etcd kill")
+				m.kill()
+				sleep(ctx, time.Second)
+				must(m.start())
+			} else {
+				w.faults.add("etcd stop")
+				m.signal(syscall.SIGSTOP)
+				sleep(ctx, time.Duration(500+rnd.IntN(2500))*time.Millisecond)
+				m.signal(syscall.SIGCONT)
+			}
+		}
+	})
+	return list
+}
+
+func must(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
+
+// tally counts by name.
+type tally struct {
+	mu sync.Mutex
+	n  map[string]int
+}
+
+func (t *tally) add(name string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.n == nil {
+		t.n = make(map[string]int)
+	}
+	t.n[name]++
+}
+
+func (t *tally) String() string { return fmt.Sprint(t.n) }
