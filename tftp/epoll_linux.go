@@ -20,6 +20,11 @@ const (
 	// the scheduler: less than it takes the runtime to notice, and several
 	// times the cheaper. A client in lockstep answers within it.
 	hotWait = 100 * time.Microsecond
+	// A few clients whose packets come within spinWait are waited for awake: to
+	// fall asleep and to be woken takes as long, above all in virtual machines,
+	// and as much of the processor. Where there are more, one is always there.
+	spinWait = 50 * time.Microsecond
+	spinners = 4
 )
 
 // epoll is the transport for a *net.UDPConn: one goroutine, or a few, that wait
@@ -50,6 +55,7 @@ type poller struct {
 	until  instant // the end of its waiting; 0 while it is awake
 	quit   bool
 	buf    []byte
+	gap    time.Duration // between packets, about
 }
 
 func newTransport(s *Server, conn net.PacketConn) (transport, error) {
@@ -219,12 +225,17 @@ func (p *poller) poll() {
 		if next < 0 {
 			p.until = math.MaxInt64
 		}
-		quit := p.quit
+		quit, few := p.quit, len(p.tasks) <= spinners
 		p.mu.Unlock()
 		if quit {
 			return
 		}
-		n := p.wait(events, next, hot)
+		n := 0
+		if hot && next != 0 {
+			n = p.waitHot(events, next, few)
+		} else {
+			n = p.wait(events, next)
+		}
 		hot = n > 0
 		p.mu.Lock()
 		p.until = 0
@@ -247,17 +258,36 @@ func (p *poller) poll() {
 	}
 }
 
-// wait waits for events until next: 0 does not wait, negative waits for ever.
-func (p *poller) wait(events []unix.EpollEvent, next instant, hot bool) int {
-	if hot && next != 0 {
-		runtime.Gosched()                                     // others first
-		ts := struct{ sec, nsec int64 }{nsec: int64(hotWait)} // so on 32-bit systems, too
-		n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT2, uintptr(p.ep), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)),
-			uintptr(unsafe.Pointer(&ts)), 0, 0)
-		if errno == 0 && n > 0 {
-			return int(n)
+// waitHot waits after a packet, when the next one may be near.
+func (p *poller) waitHot(events []unix.EpollEvent, next instant, few bool) (n int) {
+	runtime.Gosched() // others first
+	began := p.now()
+	if p.gap <= hotWait {
+		var limit struct{ sec, nsec int64 } // so on 32-bit systems, too
+		spin := few && p.gap <= spinWait
+		if !spin {
+			limit.nsec = int64(hotWait)
+		}
+		for again := true; again; again = spin && n == 0 && p.now()-began < hotWait {
+			r, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT2, uintptr(p.ep), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)),
+				uintptr(unsafe.Pointer(&limit)), 0, 0)
+			if errno != 0 { // a kernel before 5.11 does not know it
+				break
+			}
+			n = int(r)
 		}
 	}
+	if n == 0 {
+		n = p.wait(events, next)
+	}
+	if n > 0 {
+		p.gap += (min(p.now()-began, 4*hotWait) - p.gap) / 4
+	}
+	return n
+}
+
+// wait waits for events until next: 0 does not wait, negative waits for ever.
+func (p *poller) wait(events []unix.EpollEvent, next instant) int {
 	ms := -1
 	if next >= 0 {
 		ms = int(min((max(0, next-p.now())+time.Millisecond-1)/time.Millisecond, 60_000))
