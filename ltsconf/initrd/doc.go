@@ -1,0 +1,57 @@
+// Package initrd makes the second, small initramfs with which a stock image
+// becomes a diskless machine: nothing is installed in the image, and nothing is
+// configured on the machine. A boot loader loads it behind the distribution's
+// own, the kernel lays it over that, and it takes its place among the scripts
+// of initramfs-tools or among the hooks of dracut.
+//
+//	settings := []initrd.Setting{{Name: "FSTAB_01_TMP", Value: "tmpfs /tmp tmpfs size=1G 0 0"}}
+//	data, err := initrd.Build(settings, nil, &initrd.Options{Hostname: "node01"})
+//
+//	initrd=debian12/initrd.img,node01.img           PXELINUX
+//	initrd /debian12/initrd.img /node01.img         GRUB
+//	initrd debian12/initrd.img                      iPXE, one line each
+//	initrd node01.img
+//
+// # What it does on the machine
+//
+// Once the root is mounted and before the system's init starts, whatever
+// initramfs it was:
+//
+//   - A root that cannot be written, such as a SquashFS image, gets an overlay in
+//     memory, or on a partition of the machine; on request the image is copied to
+//     memory first, and its connection closed. A root on NFS that many machines
+//     share keeps its files, and has memory over /etc, /tmp, /var/log and
+//     other places of one machine's own. A root that can be written is left alone.
+//   - The settings become files of the new root, mounts, loaded modules
+//     and commands that run: see [Build].
+//   - Services that a diskless machine must not run are kept from starting, and
+//     whoever configures network interfaces is kept from the one that the root
+//     comes over.
+//   - At the end of the boot the RCFILE_* commands run, and one HTTP request
+//     tells a server that the machine is up.
+//
+// A setting that fails is told with its name on the console and in the journal
+// (it is a message of the kernel's log), and the boot goes on.
+//
+// With diskless.break among the kernel's arguments there is a shell before the
+// switch to the new root; with diskless.break=error, if something has failed.
+//
+// # Modules
+//
+// An initramfs may lack what a root in a SquashFS image needs.
+// [ReadModules] takes those modules from the image itself, for the kernel that
+// the machine boots ([KernelVersion]). They can go into the machine's archive
+// or, as [Modules.Archive], into one that all machines load.
+//
+// # Caveats
+//
+// What an archive holds of settings is readable by whoever can fetch it: serve
+// each only to its own machine. On the machine only root can read them, in
+// /run/diskless.
+//
+// Needed in the image are /bin/sh, mount and the usual small tools, from busybox
+// if need be; for the report one of curl, wget, bash or busybox.
+//
+// DHCP's lease is not renewed once the system runs: the address is the machine's
+// for as long as it is up, so it should be a reserved one.
+package initrd

@@ -1,0 +1,267 @@
+package initrd
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func each(t *testing.T, test func(t *testing.T, r *root)) {
+	for _, shell := range shells {
+		t.Run(shell, func(t *testing.T) { test(t, newRoot(t, shell)) })
+	}
+}
+
+func (r *root) requireFiles(want map[string]string) {
+	r.t.Helper()
+	for name, text := range want {
+		require.Equal(r.t, text, r.read(name), name)
+	}
+}
+
+func TestSettingsInTheNewRoot(t *testing.T) {
+	each(t, func(t *testing.T, r *root) {
+		defer func() { require.Empty(t, r.output, "the console gets what is in the kernel's log, and no more") }()
+		r.write("etc/hosts", "127.0.0.1 localhost", 0o644) // no line end
+		r.write("etc/fstab", "UUID=1-2 / ext4 defaults 0 1\n# a comment\nUUID=3 none swap sw 0 0\n/dev/sdb1 /srv ext4 nofail 0 2\n", 0o644)
+		r.write("etc/ssh/ssh_host_rsa_key", "the image's", 0o600)
+		r.write("lib/systemd/systemd", "", 0o755)
+		for _, unit := range []string{"rsyslog.service", "cups.service", "ssh.service", "nbd-client.service", "logrotate.timer"} {
+			r.write("lib/systemd/system/"+unit, "", 0o644)
+		}
+		r.write("sys/class/net/ens3/flags", "0x1003\n", 0o644)
+		r.write("sys/class/net/ens3/type", "1\n", 0o644)
+		r.write("sys/class/net/ens3/address", "52:54:00:00:00:01\n", 0o644)
+		r.write("sys/class/net/lo/flags", "0x9\n", 0o644)
+		r.write("sys/class/net/lo/type", "772\n", 0o644)
+		r.write("sys/class/net/lo/address", "00:00:00:00:00:00\n", 0o644)
+		r.write("etc/network/interfaces", "auto lo ens3\niface lo inet loopback\niface ens3 inet static\n\taddress 10.0.0.9\n\nauto ens4\niface ens4 inet dhcp\n", 0o644)
+
+		r.machine("memory", node, &nodeOptions)
+		r.requireFiles(map[string]string{
+			"etc/hostname":   "node-01\n",
+			"etc/machine-id": nodeOptions.MachineID + "\n",
+			"etc/hosts":      "127.0.0.1 localhost\n# diskless begin\n127.0.1.1 node-01\n10.0.0.1 api.cluster\n# diskless end\n",
+			"etc/fstab": "# diskless: UUID=1-2 / ext4 defaults 0 1\n# a comment\n# diskless: UUID=3 none swap sw 0 0\n/dev/sdb1 /srv ext4 nofail 0 2\n" +
+				"# diskless begin\n10.0.0.1:/srv/data /data nfs vers=4.2,nofail 0 0\ntmpfs /var/log/it\\040all tmpfs defaults,nofail 0 0\n# diskless end\n",
+			"etc/resolv.conf":                              "nameserver 10.0.0.2\nnameserver 10.0.0.3\nsearch cluster.example\n",
+			"etc/timezone":                                 "Europe/Berlin\n",
+			"etc/default/locale":                           "LANG=\"de_DE.UTF-8\"\n",
+			"etc/default/keyboard":                         "XKBLAYOUT=\"de\"\n",
+			"etc/vconsole.conf":                            "KEYMAP=\"de\"\n",
+			"etc/cron.d/diskless":                          "* * * * * root true\n",
+			"etc/ssh/ssh_host_ed25519_key":                 "SECRET\n",
+			"etc/ssh/ssh_host_rsa_key":                     "none",
+			"root/.ssh/authorized_keys":                    "# diskless begin\nssh-ed25519 AAAA admin\n# diskless end\n",
+			"proc/sys/kernel/hostname":                     "node-01\n",
+			"order":                                        "init\nit's \"$HOME\"\n\n",
+			"etc/network/interfaces":                       "auto lo ens3\niface lo inet loopback\niface ens3 inet manual\n\nauto ens4\niface ens4 inet dhcp\n",
+			"run/systemd/system/ssh.service":               "none", // it has keys of its own
+			"run/systemd/network/00-diskless-ens3.network": "[Match]\nMACAddress=52:54:00:00:00:01\n[Link]\nUnmanaged=yes\n",
+			"run/NetworkManager/conf.d/diskless-ens3.conf": "[keyfile]\nunmanaged-devices+=mac:52:54:00:00:00:01\n",
+		})
+		for name, masked := range map[string]bool{
+			"logrotate.timer": true, "cups.service": true, "nbd-client.service": true,
+			"rsyslog.service": false, "alsa-restore.service": false,
+		} {
+			target, _ := os.Readlink(r.path("run/systemd/system/" + name))
+			require.Equal(t, masked, target == "/dev/null", name)
+		}
+		info, err := os.Stat(r.path("etc/ssh/ssh_host_ed25519_key"))
+		require.NoError(t, err)
+		require.Equal(t, os.FileMode(0o600), info.Mode().Perm())
+		target, err := os.Readlink(r.path("etc/localtime"))
+		require.NoError(t, err)
+		require.Equal(t, "/usr/share/zoneinfo/Europe/Berlin", target)
+		target, err = os.Readlink(r.path("run/systemd/system/multi-user.target.wants/diskless.service"))
+		require.NoError(t, err)
+		require.Equal(t, "../diskless.service", target)
+		told, calls := "<3>diskless: no name is left out: a shell has no variables of that name\n", "mount /var/log/it all\n"
+		if r.shell == "busybox" {
+			told += "<3>diskless: MODULE_01 " // its own modprobe finds nothing
+		} else {
+			calls += "modprobe br_netfilter debug=1\n"
+		}
+		require.True(t, strings.HasPrefix(r.told(), told), r.told())
+		require.Equal(t, calls, r.read("calls"))
+	})
+}
+
+// A root of the machine's own is booted again and again.
+func TestOwnRootTwice(t *testing.T) {
+	each(t, func(t *testing.T, r *root) {
+		r.write("etc/fstab", "/dev/vda2 none swap sw 0 0\n", 0o644)
+		r.write("etc/rc.local", "#!/bin/sh\necho mine\nexit 0\n", 0o755)
+		r.write("etc/resolv.conf", "nameserver 10.9.9.9\n", 0o644)
+		settings := []Setting{{Name: "HOSTS_1", Value: "10.0.0.1 one"}, {Name: "FSTAB_1", Value: "tmpfs /scratch tmpfs"}, {Name: "CRONTAB_1", Value: "@daily root true"}}
+		want := map[string]string{
+			"etc/hosts":       "# diskless begin\n127.0.1.1 mine\n10.0.0.1 one\n# diskless end\n",
+			"etc/fstab":       "/dev/vda2 none swap sw 0 0\n# diskless begin\ntmpfs /scratch tmpfs defaults,nofail 0 0\n# diskless end\n",
+			"etc/rc.local":    "#!/bin/sh\necho mine\n/bin/sh /run/diskless/machine after\n",
+			"etc/resolv.conf": "nameserver 10.9.9.9\n",
+			"etc/machine-id":  "none",
+		}
+		for range 2 {
+			r.machine("own", settings, &Options{Hostname: "mine"})
+			r.requireFiles(want)
+		}
+		r.machine("own", nil, nil)
+		r.requireFiles(map[string]string{"etc/hosts": "", "etc/fstab": "/dev/vda2 none swap sw 0 0\n", "etc/cron.d/diskless": ""})
+	})
+}
+
+// Every value arrives byte by byte, in the environment and as a command.
+func TestOddValues(t *testing.T) {
+	odd := []string{
+		"", " ", "  two  spaces ", "it's", `say "yes"`, "$HOME ${x} $(false) `false`", `back\slash \n \\`, "-n", "-e x", "%s%d", "line\nline\n", "tab\there",
+		"Grüße 日本語", "\xff\xfe", "#comment", "a;b&c|d>e<f(g)h{i}j[k]*?~!", "'", "'''", `"`, `\`, "\r\n", strings.Repeat("long ", 4000),
+	}
+	each(t, func(t *testing.T, r *root) {
+		var settings []Setting
+		for i, v := range odd {
+			settings = append(settings, Setting{Name: fmt.Sprintf("ODD_%d", i), Value: v},
+				Setting{Name: fmt.Sprintf("PREINIT_%d", i), Value: fmt.Sprintf("printf %%s \"$ODD_%d\" >/odd.%[1]d; printf %%s %s >/word.%[1]d", i, quote(v))})
+			if !strings.ContainsAny(v, "$`\"\\") {
+				settings = append(settings, Setting{Name: fmt.Sprintf("LATE_%d", i), Value: v, Expand: true},
+					Setting{Name: fmt.Sprintf("PREINIT_LATE_%d", i), Value: fmt.Sprintf("printf %%s \"$LATE_%d\" >/late.%[1]d", i)})
+			}
+		}
+		r.machine("memory", settings, nil)
+		for i, v := range odd {
+			require.Equal(t, v, r.read(fmt.Sprintf("odd.%d", i)))
+			require.Equal(t, v, r.read(fmt.Sprintf("word.%d", i)))
+			if late := r.read(fmt.Sprintf("late.%d", i)); late != "none" {
+				require.Equal(t, v, late)
+			}
+		}
+		require.Equal(t, "none", r.told())
+	})
+}
+
+// A value with a $VAR or a $(command) in it is expanded once, by the machine.
+func TestExpand(t *testing.T) {
+	each(t, func(t *testing.T, r *root) {
+		r.machine("memory", []Setting{
+			{Name: "NAME", Value: `it's $HOME`},
+			{Name: "COUNT", Value: `$(echo x >>/counted; echo ab)`, Expand: true},
+			{Name: "BOTH", Value: `<$NAME> $COUNT \"q\"`, Expand: true},
+			{Name: "HOSTS_1", Value: `10.0.0.1 $COUNT`, Expand: true},
+			{Name: "HOSTNAME", Value: "pc-$(echo 7)", Expand: true},
+			{Name: "LANG", Value: "$NAME", Expand: true},
+			{Name: "PREINIT_1", Value: `printf %s "$BOTH" >/both`},
+			{Name: "PREINIT_2", Value: `printf %s "$COUNT" >/$HOSTNAME.name`},
+		}, nil)
+		r.requireFiles(map[string]string{
+			"both": `<it's $HOME> ab "q"`, "counted": "x\n", "pc-7.name": "ab", "etc/hostname": "pc-7\n",
+			"etc/hosts":          "# diskless begin\n127.0.1.1 pc-7\n10.0.0.1 ab\n# diskless end\n",
+			"etc/default/locale": "LANG=\"it's $HOME\"\n",
+			"dev/kmsg":           "none",
+		})
+	})
+}
+
+// Whatever is broken is told with its name, and what comes after it happens.
+func TestBrokenSettings(t *testing.T) {
+	each(t, func(t *testing.T, r *root) {
+		r.write("usr/local/sbin/modprobe", "#!/bin/sh\necho no such module >&2; exit 1\n", 0o755)
+		r.write("usr/local/sbin/mount", "#!/bin/sh\necho wrong fs type >&2; exit 32\n", 0o755)
+		r.write("etc/cron.d", "a file", 0o644)
+		r.machine("memory", []Setting{
+			{Name: "A B", Value: "x"}, {Name: "NUL", Value: "a\x00b"},
+			{Name: "SYNTAX", Value: "$(if)", Expand: true}, {Name: "OPEN", Value: "${", Expand: true},
+			{Name: "QUOTE", Value: `"`, Expand: true}, {Name: "UNSET", Value: "${X?must be set}", Expand: true},
+			{Name: "HOSTS_1", Value: "$(exit 3)x$SYNTAX", Expand: true},
+			{Name: "FSTAB_1", Value: "nothing"}, {Name: "FSTAB_2", Value: ""}, {Name: "FSTAB_3", Value: "tmpfs /x tmpfs"},
+			{Name: "CRONTAB_1", Value: "x"},
+			{Name: "TIMEZONE", Value: "../../etc/shadow"},
+			{Name: "MODULE_1", Value: "nope"},
+			{Name: "INIT_COMMAND_1", Value: "if"}, {Name: "PREINIT_1", Value: "echo broken; exit 7"},
+			{Name: "PREINIT_2", Value: "no-such-command"}, {Name: "PREINIT_3", Value: "kill -9 $$"}, {Name: "PREINIT_9", Value: "touch /reached"},
+			{Name: "PATH", Value: "/bin"}, {Name: "IFS", Value: "/"}, {Name: "run", Value: "/nowhere"}, {Name: "kind", Value: "own"},
+		}, &Options{AuthorizedKeys: map[string][]string{"nobody-here": {"key"}}})
+		r.requireFiles(map[string]string{"reached": "", "etc/hosts": "# diskless begin\nx\n# diskless end\n"})
+		told := r.told()
+		for _, want := range []string{
+			"A B is left out", "NUL is left out", "SYNTAX cannot be expanded", "OPEN cannot be expanded", "QUOTE cannot be expanded", "UNSET cannot be expanded",
+			"FSTAB_1 is no line", "FSTAB_2 is no line", "FSTAB_3 cannot be mounted: wrong fs type", "/etc/cron.d/diskless cannot be written",
+			"TIMEZONE there is no", "MODULE_1 modprobe nope: ", "INIT_COMMAND_1 failed with status 2",
+			"PREINIT_1 failed with status 7: broken", "PREINIT_2 failed with status 127", "PREINIT_3 failed with status 137", "nobody-here has no keys",
+		} {
+			require.Contains(t, told, "<3>diskless: "+want)
+		}
+		require.Equal(t, 17, strings.Count(told, "\n"), told)
+	})
+}
+
+// A root that machines share is not written to: what differs has memory over it.
+func TestSharedRootHasNoKeys(t *testing.T) {
+	each(t, func(t *testing.T, r *root) {
+		r.machine("shared", nil, &Options{AuthorizedKeys: map[string][]string{"root": {"key"}}})
+		require.Equal(t, "none", r.read("root/.ssh/authorized_keys"))
+		require.Contains(t, r.told(), "root has no keys")
+		require.Equal(t, "", r.read("etc/machine-id"), "not the image's")
+	})
+}
+
+// What DHCP said in the initramfs is what the system resolves by.
+func TestResolverOfDHCP(t *testing.T) {
+	each(t, func(t *testing.T, r *root) {
+		r.write("run/net-ens3.conf", "DEVICE='ens3'\nIPV4DNS0='10.0.0.53'\nIPV4DNS1='0.0.0.0'\nDNSDOMAIN='lab'\n", 0o644)
+		require.NoError(t, os.Symlink("/nowhere/resolv.conf", r.path("etc/resolv.conf")))
+		r.machine("memory", nil, nil)
+		require.Equal(t, "nameserver 10.0.0.53\nsearch lab\n", r.read("etc/resolv.conf"))
+		r.machine("memory", []Setting{{Name: "DNS_SERVER", Value: "10.0.0.1"}}, nil)
+		require.Equal(t, "nameserver 10.0.0.1\n", r.read("etc/resolv.conf"))
+	})
+}
+
+func TestReport(t *testing.T) {
+	for tool, want := range map[string]string{"curl": "curl -fsS -m 30 -o /dev/null ", "wget": "wget -q -T 30 -O /dev/null ", "busybox": "busybox wget -q -T 30 -O /dev/null "} {
+		each(t, func(t *testing.T, r *root) {
+			if r.shell == "busybox" && tool != "curl" {
+				return // it has a wget of its own
+			}
+			require.NoError(t, os.Remove(r.path("usr/local/sbin/curl")))
+			r.write("usr/local/sbin/"+tool, "#!/bin/sh\necho "+tool+" \"$@\" >>/calls\n", 0o755)
+			r.machine("memory", []Setting{
+				{Name: "PREINIT_1", Value: "false"}, {Name: "RCFILE_1", Value: "false"}, {Name: "RCFILE_2", Value: "echo $RCFILE_1 >/rc"},
+			}, &Options{Report: "http://10.0.0.1/up/x%20y"})
+			r.run("/bin/sh", "/run/diskless/machine", "after")
+			r.requireFiles(map[string]string{
+				"rc":    "false\n",
+				"calls": want + "http://10.0.0.1:80/up/x%20y?began=5.00&ended=5.50&up=12.34&failed=PREINIT_1&failed=RCFILE_1\n",
+			})
+		})
+	}
+}
+
+// An image of Debian's may have neither curl nor wget, but it has bash.
+func TestReportByBash(t *testing.T) {
+	if _, err := exec.LookPath("bash"); err != nil {
+		skip(t, "install the package bash")
+	}
+	_, after, ok := strings.Cut(string(machine), "bash -c '")
+	require.True(t, ok)
+	script, _, ok := strings.Cut(after, "' report")
+	require.True(t, ok)
+	for status, works := range map[int]bool{200: true, 204: true, 404: false, 500: false} {
+		got := make(chan string, 1)
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+			got <- q.Host + q.RequestURI
+			w.WriteHeader(status)
+		}))
+		host, port, err := net.SplitHostPort(server.Listener.Addr().String())
+		require.NoError(t, err)
+		err = exec.Command("bash", "-c", script, "report", host, port, "/up?x=1").Run()
+		require.Equal(t, works, err == nil, status)
+		require.Equal(t, host+":"+port+"/up?x=1", <-got)
+		server.Close()
+	}
+}

@@ -1,0 +1,234 @@
+package initrd
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"net/url"
+	"slices"
+	"strings"
+)
+
+// script is the text of calls of the functions in files/machine.
+type script struct{ bytes.Buffer }
+
+// call writes a call; words are quoted.
+func (s *script) call(function string, words ...string) {
+	s.WriteString(function)
+	for _, w := range words {
+		s.WriteByte(' ')
+		s.WriteString(quote(w))
+	}
+	s.WriteByte('\n')
+}
+
+// set writes a call with a setting.
+func (s *script) set(function string, set Setting) {
+	s.WriteString(function + " " + quote(set.Name) + " " + word(set) + "\n")
+}
+
+// word is a setting's value as a word of a script.
+func word(set Setting) string {
+	if set.Expand {
+		return `"$(value ` + set.Name + `)"`
+	}
+	return quote(set.Value)
+}
+
+// quote makes one word of any text without NUL.
+func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
+
+// isName reports whether a shell can have a variable of that name.
+func isName(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		if c != '_' && (c|0x20 < 'a' || c|0x20 > 'z') && (i == 0 || c < '0' || c > '9') {
+			return false
+		}
+	}
+	return s != "" && len(s) <= 255
+}
+
+// refusal says why a setting cannot be carried out, or "".
+func (s Setting) refusal() string {
+	switch {
+	case !isName(s.Name):
+		return "a shell has no variables of that name"
+	case strings.IndexByte(s.Value, 0) >= 0:
+		return "no shell can hold its value"
+	}
+	return ""
+}
+
+// environment assigns the settings. What is to be expanded the machine adds.
+func environment(settings []Setting) []byte {
+	var b bytes.Buffer
+	for _, set := range settings {
+		if set.refusal() == "" && !set.Expand {
+			b.WriteString(set.Name + "=" + quote(set.Value) + "\n")
+		}
+	}
+	return b.Bytes()
+}
+
+// last returns the last of the settings with a name.
+func last(settings []Setting, name string) (Setting, bool) {
+	for _, s := range slices.Backward(settings) {
+		if s.Name == name && s.refusal() == "" {
+			return s, true
+		}
+	}
+	return Setting{Name: name}, false
+}
+
+// lines are the families whose settings are collected, and what collects them.
+var lines = [...]struct{ prefix, function string }{
+	{"HOSTS_", "host"}, {"FSTAB_", "fstab"}, {"CRONTAB_", "crontab"},
+}
+
+// commands are the families that run, in this order.
+var commands = [...]struct{ prefix, function string }{
+	{"MODULE_", "module"}, {"INIT_COMMAND_", "run"}, {"PRE_INIT_", "run"}, {"POST_INIT_", "run"}, {"PREINIT_", "run"},
+}
+
+// rcfile is the family that runs at the end.
+const rcfile = "RCFILE_"
+
+func (s *script) family(settings []Setting, prefix, function string) {
+	for _, set := range settings {
+		if len(set.Name) > len(prefix) && strings.HasPrefix(set.Name, prefix) && set.refusal() == "" {
+			s.set(function, set)
+		}
+	}
+}
+
+// before is what happens before init.
+func before(settings []Setting, o *Options) []byte {
+	var s script
+	for _, set := range settings {
+		switch why := set.refusal(); {
+		case why != "":
+			s.call("refused", strings.ReplaceAll(set.Name, "\x00", ""), why)
+		case set.Expand:
+			s.call("expand", set.Name, set.Value)
+		}
+	}
+	if name, ok := last(settings, "HOSTNAME"); ok {
+		if !name.Expand {
+			name.Value, _, _ = strings.Cut(name.Value, " ") // as LTSP: the first word
+		}
+		s.set("hostname", name)
+	} else if o.Hostname != "" {
+		s.call("hostname", "HOSTNAME", o.Hostname)
+	}
+	s.call("machine_id", "MACHINE_ID", o.MachineID)
+	for _, name := range slices.Sorted(maps.Keys(o.HostKeys)) {
+		s.call("host_key", "HOST_KEY", name, string(o.HostKeys[name]))
+	}
+	for _, user := range slices.Sorted(maps.Keys(o.AuthorizedKeys)) {
+		s.call("authorize", user, strings.Join(o.AuthorizedKeys[user], "\n")+"\n")
+	}
+	s.resolver(settings)
+	if zone, ok := last(settings, "TIMEZONE"); ok {
+		s.set("timezone", zone)
+	}
+	s.locale(settings)
+	s.keyboard(settings)
+	s.services(settings, o)
+	for _, f := range lines {
+		s.family(settings, f.prefix, f.function)
+	}
+	s.call("lines")
+	s.call("at_end")
+	for _, f := range commands {
+		s.family(settings, f.prefix, f.function)
+	}
+	return s.Bytes()
+}
+
+func (s *script) resolver(settings []Setting) {
+	servers, _ := last(settings, "DNS_SERVER")
+	domains, _ := last(settings, "SEARCH_DOMAIN")
+	fmt.Fprintf(s, "resolver DNS_SERVER %s %s\n", word(servers), word(domains))
+}
+
+// variables writes a call that makes a file of NAME="value" lines, which
+// systemd and shells both read.
+func (s *script) variables(path string, names map[string]Setting) {
+	if len(names) == 0 {
+		return
+	}
+	escape := strings.NewReplacer(`\`, `\\`, `"`, `\"`, "$", `\$`, "`", "\\`")
+	fmt.Fprintf(s, "file %s %s ", quote(path), quote(path))
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		set := names[name]
+		if set.Expand {
+			fmt.Fprintf(s, "%s%s%s", quote(name+`="`), word(set), quote("\"\n"))
+		} else {
+			s.WriteString(quote(name + `="` + escape.Replace(set.Value) + "\"\n"))
+		}
+	}
+	s.WriteByte('\n')
+}
+
+func (s *script) locale(settings []Setting) {
+	names := map[string]Setting{}
+	for _, set := range settings {
+		if (set.Name == "LANG" || set.Name == "LANGUAGE" || strings.HasPrefix(set.Name, "LC_")) && set.refusal() == "" {
+			names[set.Name] = set
+		}
+	}
+	s.variables("/etc/default/locale", names) // Debian's
+	s.variables("/etc/locale.conf", names)    // systemd's
+}
+
+func (s *script) keyboard(settings []Setting) {
+	x := map[string]Setting{}
+	for _, name := range []string{"XKBMODEL", "XKBLAYOUT", "XKBVARIANT", "XKBOPTIONS"} {
+		if set, ok := last(settings, name); ok {
+			x[name] = set
+		}
+	}
+	s.variables("/etc/default/keyboard", x)
+	if set, ok := last(settings, "CONSOLE_KEYMAP"); ok {
+		s.variables("/etc/vconsole.conf", map[string]Setting{"KEYMAP": set})
+	}
+}
+
+// after is what happens at the end of the boot.
+func after(settings []Setting, o *Options) []byte {
+	var s script
+	s.family(settings, rcfile, "run")
+	if u, err := url.Parse(o.Report); err == nil && u.Host != "" {
+		port := u.Port()
+		if port == "" {
+			port = "80"
+		}
+		s.call("report", u.Hostname(), port, u.EscapedPath())
+	}
+	return s.Bytes()
+}
+
+// options is what the initramfs has to know.
+func options(settings []Setting, o *Options) []byte {
+	var b bytes.Buffer
+	assign := func(name, value string) {
+		if value != "" {
+			fmt.Fprintf(&b, "%s=%s\n", name, quote(value))
+		}
+	}
+	assign("overlay_size", o.OverlaySize)
+	assign("overlay_label", o.OverlayLabel)
+	if o.OwnNFS {
+		assign("own_nfs", "1")
+	}
+	for _, name := range []string{"LTSP_NBD_TO_RAM", "IMAGE_TO_RAM"} {
+		set, _ := last(settings, name)
+		switch strings.ToLower(set.Value) {
+		case "1", "true", "yes", "y":
+			assign("to_memory", "1")
+		}
+	}
+	assign("break", string(o.Break))
+	return b.Bytes()
+}
