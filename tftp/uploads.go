@@ -3,13 +3,20 @@ package tftp
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path"
+	"sync"
+	"syscall"
 )
 
-const defaultMaxUpload = 64 << 20
+const (
+	defaultMaxUpload  = 64 << 20
+	defaultMaxUploads = 1 << 30
+	leastUpload       = 4 << 10 // what a file counts: empty ones take room, too
+)
 
 // Uploads takes files into a directory: crash dumps, logs. A file has its name
 // only when it is complete, and nothing outside the directory can be reached.
@@ -24,9 +31,16 @@ type Uploads struct {
 	// MaxSize bounds a file, in bytes. 0 means 64 MiB, -1 no bound. A larger one
 	// is refused with code 3, before it is sent when the client says its size.
 	MaxSize int64
+	// MaxTotal bounds what is in Root, in bytes: all files together, those on
+	// their way here too, and each as 4 KiB at least. 0 means 1 GiB, -1 no bound.
+	// What does not fit is refused with code 3.
+	MaxTotal int64
 	// Overwrite lets a file take the place of one that exists. Without it that
 	// is an error, with code 6.
 	Overwrite bool
+
+	mu   sync.Mutex
+	used int64 // as far as it counts for MaxTotal; counted anew for each upload
 }
 
 // OpenTFTP has no files.
@@ -44,6 +58,9 @@ func (u *Uploads) CreateTFTP(_ context.Context, r *Request) (Upload, error) {
 			return nil, &fs.PathError{Op: "create", Path: r.Name, Err: fs.ErrExist}
 		}
 	}
+	if err := u.count(max(0, r.UploadSize)); err != nil {
+		return nil, err
+	}
 	temp := path.Join(path.Dir(r.Name), ".upload-"+rand.Text())
 	f, err := u.Root.OpenFile(temp, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -51,6 +68,56 @@ func (u *Uploads) CreateTFTP(_ context.Context, r *Request) (Upload, error) {
 	}
 	return &uploaded{u: u, f: f, temp: temp, name: r.Name}, nil
 }
+
+// count finds out how much there is in Root, and whether more fits.
+func (u *Uploads) count(more int64) error {
+	if u.MaxTotal < 0 {
+		return nil
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.used = 0
+	err := fs.WalkDir(u.Root.FS(), ".", func(_ string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		info, err := d.Info()
+		switch {
+		case errors.Is(err, fs.ErrNotExist): // renamed meanwhile
+			u.used += leastUpload
+			return nil
+		case err == nil:
+			u.used += max(leastUpload, info.Size())
+		}
+		return err
+	})
+	if err == nil && !u.fits(max(leastUpload, more)) {
+		err = errFull
+	}
+	return err
+}
+
+// fits says whether so much more may come. mu is held.
+func (u *Uploads) fits(n int64) bool {
+	limit := u.MaxTotal
+	if limit == 0 {
+		limit = defaultMaxUploads
+	}
+	return limit < 0 || n <= limit-u.used
+}
+
+func (u *Uploads) reserve(n int64) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	ok := u.fits(n)
+	if ok {
+		u.used += n
+	}
+	return ok
+}
+
+// errFull matches syscall.ENOSPC, so that the client gets code 3.
+var errFull = fmt.Errorf("tftp: more than MaxTotal of uploads; remove some: %w", syscall.ENOSPC)
 
 var errTooLarge = fmt.Errorf("tftp: %w", &Error{CodeDiskFull, "larger than this server takes"})
 
@@ -73,6 +140,9 @@ type uploaded struct {
 func (f *uploaded) Write(p []byte) (int, error) {
 	if f.n += int64(len(p)); f.u.over(f.n) {
 		return 0, errTooLarge
+	}
+	if !f.u.reserve(int64(len(p))) {
+		return 0, errFull
 	}
 	return f.f.Write(p)
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	pin "github.com/pin/tftp/v3"
@@ -137,6 +138,59 @@ func TestUploadLimits(t *testing.T) {
 	require.Equal(t, "x\ny\r", string(got))
 	_, err = get(t, addr, "a")
 	require.ErrorIs(t, err, fs.ErrNotExist, "it serves nothing")
+}
+
+// Strangers cannot fill the disk: with large files, with many at a time, or
+// with small ones.
+func TestUploadsTotal(t *testing.T) {
+	u := &Uploads{MaxTotal: 20_200}
+	dir := uploads(t, u)
+	require.NoError(t, os.Mkdir(filepath.Join(dir, "sub"), 0o700))
+	old := filepath.Join(dir, "sub", "old")
+	require.NoError(t, os.WriteFile(old, content(8000), 0o600))
+	var res results
+	addr := serve(t, &Server{Handler: u, Trace: res.trace()})
+
+	w := dial(t)
+	w.send(addr, request(opWRQ, "large", "octet", "tsize", "12201"))
+	w.fail(CodeDiskFull, "disk full")
+	require.ErrorIs(t, res.next(t).Err, syscall.ENOSPC)
+
+	one, two := dial(t), dial(t)
+	for i, w := range []*wire{one, two} {
+		w.send(addr, request(opWRQ, fmt.Sprint("f", i), "octet", "blksize", "4000"))
+		w.recv()
+		w.send(w.tid, data(1, content(4000)))
+		w.acked(1)
+	}
+	one.send(one.tid, data(2, content(4000)))
+	one.acked(2)
+	two.send(two.tid, data(2, content(4000)))
+	two.fail(CodeDiskFull, "disk full")
+	require.ErrorIs(t, res.next(t).Err, syscall.ENOSPC)
+	one.send(one.tid, data(3, nil))
+	one.acked(3)
+	one.send(one.tid, (&Error{CodeUndefined, ""}).encode()) // no need to wait for what is lost
+	require.NoError(t, res.next(t).Err)
+	only(t, dir, "f0", "sub")
+
+	empty := func(name string, fits bool) {
+		w := dial(t)
+		w.send(addr, request(opWRQ, name, "octet"))
+		if !fits {
+			w.fail(CodeDiskFull, "disk full")
+			return
+		}
+		w.acked(0)
+		w.send(w.tid, data(1, nil))
+		w.acked(1)
+	}
+	empty("empty1", true)
+	empty("empty2", false)
+	require.NoError(t, os.Remove(old))
+	empty("empty2", true)
+	empty("empty3", false)
+	only(t, dir, "empty1", "empty2", "f0", "sub")
 }
 
 func TestUploadWithRealClients(t *testing.T) {
