@@ -48,7 +48,7 @@ func (c *checker) roles() {
 		c.dhcp(d)
 	}
 	if c.TFTP != nil {
-		c.listen(&c.TFTP.Listen)
+		c.tftp(c.TFTP)
 	}
 	if c.HTTP != nil {
 		c.listen(&c.HTTP.Listen)

@@ -68,13 +68,6 @@ type DHCP struct {
 	Proxy bool `yaml:"proxy"`
 }
 
-// TFTP is the role that serves the boot tree over TFTP.
-type TFTP struct {
-	Enabled *bool  `yaml:"enabled"`
-	Listen  string `yaml:"listen"`
-	Address Addr   `yaml:"address"`
-}
-
 // HTTP is the role that serves the boot tree over HTTP.
 type HTTP struct {
 	Enabled *bool  `yaml:"enabled"`
@@ -320,6 +313,9 @@ func (c *Config) resolvePaths(dir string) {
 	}
 	for i := range c.Images {
 		paths = append(paths, &c.Images[i].File)
+	}
+	if c.TFTP != nil && c.TFTP.Uploads != nil {
+		paths = append(paths, &c.TFTP.Uploads.Dir)
 	}
 	for _, p := range paths {
 		if *p != "" && !filepath.IsAbs(*p) {
