@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"time"
 )
@@ -186,7 +187,9 @@ func (s *FileStore) change(decide func(now time.Time) (record, error)) error {
 	select {
 	case <-b.done:
 	case <-s.token:
-		// Nobody writes: either this batch is done, or it is the next.
+		// Nobody writes: either this batch is done, or it is the next. Others
+		// that are about to commit get into it first.
+		runtime.Gosched()
 		s.flush()
 		s.token <- struct{}{}
 		<-b.done
