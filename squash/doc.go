@@ -51,6 +51,10 @@
 // reachable twice is refused, so that no walk is endless, and damage is
 // reported as a [*FormatError] that names the offset.
 //
+// [Extract] writes a source into a directory and [WriteTar] into an archive;
+// [Diff] says what is not the same in two images; [Verify] looks for all that
+// is wrong with an image, also what readers accept in silence.
+//
 // # Caveats
 //
 //   - The format has no place for extended attributes outside of user.,

@@ -38,6 +38,6 @@ system (NBD), read-only or with an overlay for each machine.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(serveCommand(), demoCommand(), machinesCommand(), explainCommand(), rootsCommand(), imagesCommand(), versionCommand())
+	root.AddCommand(serveCommand(), demoCommand(), machinesCommand(), explainCommand(), rootsCommand(), imagesCommand(), squashCommand(), versionCommand())
 	return root
 }

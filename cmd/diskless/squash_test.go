@@ -1,0 +1,85 @@
+package main
+
+import (
+	"archive/tar"
+	"bytes"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestSquash(t *testing.T) {
+	dir := t.TempDir()
+	tree := filepath.Join(dir, "tree")
+	require.NoError(t, os.MkdirAll(filepath.Join(tree, "etc"), 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(tree, "etc/motd"), []byte("hello\n"), 0o644))
+	require.NoError(t, os.Symlink("etc/motd", filepath.Join(tree, "link")))
+	one, two := filepath.Join(dir, "one.squashfs"), filepath.Join(dir, "two.squashfs")
+	good := func(args ...string) string {
+		t.Helper()
+		out, errs, err := run(t, append([]string{"squash"}, args...)...)
+		require.NoError(t, err, errs)
+		return out
+	}
+	require.Regexp(t, `^4 names, 6 bytes of files, \d+ bytes of image\n$`, good("build", tree, one))
+	require.Equal(t, "etc\nlink\n", good("ls", one))
+	require.Equal(t, "etc\netc/motd\nlink\n", good("ls", "-R", one, "/"))
+	require.Regexp(t, `^-rw-r--r--   1 +\d+:\d+ +6 \S+ \S+ motd\n$`, good("ls", "-l", one, "etc"))
+	require.Regexp(t, ` link -> etc/motd\n$`, good("ls", "-l", one))
+	require.Equal(t, "hello\nhello\n", good("cat", one, "/link", "etc/motd"))
+	require.Equal(t, "no defects\n", good("verify", one))
+
+	tr := tar.NewReader(bytes.NewReader([]byte(good("tar", one))))
+	h, err := tr.Next()
+	require.NoError(t, err)
+	require.Equal(t, "./", h.Name)
+	archive := filepath.Join(dir, "tree.tar")
+	require.NoError(t, os.WriteFile(archive, []byte(good("tar", one)), 0o600))
+	good("build", "--compressor", "gzip", "--block-size", "65536", archive, two)
+	require.Empty(t, good("diff", one, two))
+
+	dest := filepath.Join(dir, "dest")
+	require.Equal(t, "4 files, 6 bytes\n", good("extract", one, dest))
+	b, err := os.ReadFile(filepath.Join(dest, "link"))
+	require.NoError(t, err)
+	require.Equal(t, "hello\n", string(b))
+
+	require.NoError(t, os.WriteFile(filepath.Join(dest, "etc/motd"), []byte("other\n"), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(dest, "new\x01"), nil, 0o600))
+	require.NoError(t, os.Remove(filepath.Join(dest, "link")))
+	good("build", dest, two)
+	out, errs, err := run(t, "squash", "diff", "--ignore-times", one, two)
+	require.Error(t, err)
+	require.Empty(t, errs)
+	require.Equal(t, "- link\n+ \"new\\x01\"\n! etc/motd content\n", out)
+
+	f, err := os.OpenFile(two, os.O_RDWR, 0)
+	require.NoError(t, err)
+	defer f.Close()
+	_, err = f.Seek(-1, io.SeekEnd)
+	require.NoError(t, err)
+	_, err = f.Write([]byte{1})
+	require.NoError(t, err)
+	out, errs, err = run(t, "squash", "verify", two)
+	require.Error(t, err)
+	require.Empty(t, errs)
+	require.Contains(t, out, "padding")
+
+	for text, args := range map[string][]string{
+		"no SquashFS image":            {"ls", archive},
+		"choose zstd, gzip":            {"build", "--compressor", "rar", tree, two},
+		"no such file":                 {"build", filepath.Join(dir, "none"), two},
+		"file does not exist":          {"cat", one, "none"},
+		"not empty":                    {"extract", one, dest},
+		"no container image":           {"build", "--platform", "linux/amd64", archive, two},
+		"choose a power of two":        {"build", "--block-size", "5000", tree, two},
+		"accepts 2 arg(s), received 1": {"build", tree},
+	} {
+		_, errs, err := run(t, append([]string{"squash"}, args...)...)
+		require.Error(t, err)
+		require.Contains(t, errs, text)
+	}
+}

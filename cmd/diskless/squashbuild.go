@@ -1,0 +1,81 @@
+package main
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/seed-3ec230fa/diskless/internal/app"
+	"github.com/seed-3ec230fa/diskless/internal/zstd"
+	"github.com/seed-3ec230fa/diskless/squash"
+	"github.com/seed-3ec230fa/diskless/squash/container"
+)
+
+func squashBuildCommand() *cobra.Command {
+	var o squash.Options
+	var c container.Options
+	var compressor string
+	cmd := &cobra.Command{
+		Use:   "build SOURCE IMAGE",
+		Short: "Build an image from a directory, an archive or a container image",
+		Long: `build makes the file IMAGE of SOURCE: a directory, a container image ("docker
+save", "podman save", an OCI layout), a tar archive ("-": from stdin), another
+SquashFS image. Archives need no root, owners and devices come from what they
+say. IMAGE appears complete or not at all, and the same source gives the same
+bytes. SOURCE_DATE_EPOCH in the environment sets all times.`,
+		Args: cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			if o.Compressor, err = compressorOf(compressor); err != nil {
+				return err
+			}
+			if epoch := os.Getenv("SOURCE_DATE_EPOCH"); epoch != "" {
+				sec, err := strconv.ParseInt(epoch, 10, 64)
+				if err != nil {
+					return fmt.Errorf("SOURCE_DATE_EPOCH: %w", err)
+				}
+				o.ModTime = time.Unix(sec, 0)
+			}
+			src, closer, err := app.OpenSource(args[0], cmd.InOrStdin(), &c)
+			if err != nil {
+				return err
+			}
+			defer closer.Close()
+			var last squash.Progress
+			o.Progress = func(p squash.Progress) { last = p }
+			if err := squash.BuildFile(cmd.Context(), args[1], src, &o); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%d names, %d bytes of files, %d bytes of image\n", last.Entries, last.Total, last.Written)
+			return err
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&compressor, "compressor", "zstd", "zstd, gzip, lz4 or xz")
+	f.IntVar(&o.BlockSize, "block-size", 0, "bytes, a power of two from 4096 to 1048576 (default 131072)")
+	f.IntVar(&o.FragmentSize, "fragment-size", 0, "bytes of small files that share a block; -1: none do (default the block size)")
+	f.BoolVar(&o.OmitSockets, "omit-sockets", false, "leave sockets out")
+	f.BoolVar(&o.OmitXattrs, "omit-xattrs", false, "leave extended attributes out")
+	f.BoolVar(&o.Strict, "strict", false, "fail when something cannot be kept as it is, such as a POSIX ACL")
+	f.IntVar(&o.Workers, "workers", 0, "blocks compressed at once (default one a processor)")
+	f.StringVar(&c.Platform, "platform", "", "of a container image, such as linux/amd64")
+	f.StringVar(&c.Name, "name", "", "of a container image, if the file holds several")
+	return cmd
+}
+
+func compressorOf(name string) (squash.Compressor, error) {
+	switch name {
+	case "zstd":
+		return zstd.Compressor(), nil
+	case "gzip":
+		return squash.Gzip{}, nil
+	case "lz4":
+		return squash.LZ4{}, nil
+	case "xz":
+		return squash.XZ{}, nil
+	}
+	return nil, fmt.Errorf("the compressor %q: %w: choose zstd, gzip, lz4 or xz", name, fs.ErrInvalid)
+}
