@@ -12,7 +12,8 @@ import (
 
 // Stateless is a [Handler] that answers INFORMATION-REQUEST with options, on
 // every link, and nothing else (RFC 8415 section 18.3.6). Machines ask so when
-// router advertisements have the flag O and not M.
+// router advertisements have the flag O and not M:
+// systems and iPXE do, the clients of EDK2 ask for addresses whatever they say.
 type Stateless struct {
 	// ServerID is as in [Pool.ServerID]; required.
 	ServerID dhcpv6.DUID

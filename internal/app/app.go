@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/seed-3ec230fa/diskless/dhcp"
+	"github.com/seed-3ec230fa/diskless/dhcp/dhcp6"
 	"github.com/seed-3ec230fa/diskless/internal/config"
 	"github.com/seed-3ec230fa/diskless/internal/timeline"
 	"github.com/seed-3ec230fa/diskless/nbd"
@@ -45,8 +46,12 @@ type App struct {
 	leases   *dhcp.FileStore // nil without server.state
 	loaders  loaderFS
 	dirs     []*tftp.DirFS
-	uploads  *os.Root // nil where none are taken
 	tree     *pxecfg.Tree
+
+	// Nil without dhcp.v6; one of pool6 and stateless6.
+	pool6      *dhcp6.Pool
+	stateless6 *dhcp6.Stateless
+	tree6      *pxecfg.Tree // tree, for clients over IPv6
 }
 
 // Sockets are listeners made elsewhere: by a test, a demo or a service
@@ -54,6 +59,7 @@ type App struct {
 type Sockets struct {
 	DHCP, TFTP net.PacketConn
 	ProxyDHCP  net.PacketConn // port 4011, with dhcp.proxy
+	DHCPv6     net.PacketConn // with dhcp.v6
 	HTTP, NBD  net.Listener
 	Admin      net.Listener
 }
@@ -72,9 +78,6 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *App, err
 		}
 	}()
 	if err := a.openTree(); err != nil {
-		return nil, err
-	}
-	if err := a.openUploads(); err != nil {
 		return nil, err
 	}
 	if err := a.openImages(ctx); err != nil {
@@ -124,6 +127,10 @@ func (a *App) Run(ctx context.Context, s Sockets) error {
 			role("proxydhcp", func() error { return srv.Serve(s.ProxyDHCP) }, srv.Shutdown)
 		}
 	}
+	if s.DHCPv6 != nil {
+		srv := a.dhcp6Server()
+		role("dhcp.v6", func() error { return srv.Serve(s.DHCPv6) }, closeAfter(srv.Shutdown, srv.Close))
+	}
 	if s.TFTP != nil {
 		srv := a.tftpServer()
 		role("tftp", func() error { return srv.Serve(s.TFTP) }, closeAfter(srv.Shutdown, srv.Close))
@@ -158,7 +165,7 @@ func closeAfter(shutdown func(context.Context) error, cut func() error) func(con
 }
 
 func isClosed(err error) bool {
-	return err == nil || errors.Is(err, dhcp.ErrServerClosed) || errors.Is(err, tftp.ErrServerClosed) ||
+	return err == nil || errors.Is(err, dhcp.ErrServerClosed) || errors.Is(err, dhcp6.ErrServerClosed) || errors.Is(err, tftp.ErrServerClosed) ||
 		errors.Is(err, nbd.ErrServerClosed) || errors.Is(err, http.ErrServerClosed)
 }
 
@@ -218,9 +225,6 @@ func (a *App) close() {
 	for _, d := range a.dirs {
 		_ = d.Close()
 	}
-	if a.uploads != nil {
-		_ = a.uploads.Close()
-	}
 	if a.Roots != nil {
 		if err := a.Roots.Close(); err != nil {
 			a.log.Error("roots were not closed in order; what machines had not flushed may be lost", "err", err)
@@ -237,10 +241,14 @@ func (a *App) close() {
 // client says who is at an address: the machine that has the lease. Without a
 // lease nothing but the address is known.
 func (a *App) client(ctx context.Context, addr netip.Addr) (pxecfg.Client, error) {
-	if a.pool == nil {
-		return pxecfg.Client{}, fs.ErrNotExist
+	find := a.lease6
+	if addr.Unmap().Is4() {
+		if a.pool == nil {
+			return pxecfg.Client{}, fs.ErrNotExist
+		}
+		find = a.pool.LeaseByAddr
 	}
-	lease, err := a.pool.LeaseByAddr(ctx, addr)
+	lease, err := find(ctx, addr)
 	if err != nil {
 		return pxecfg.Client{}, err
 	}

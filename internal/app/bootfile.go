@@ -18,13 +18,22 @@ import (
 func (a *App) bootFile(ctx context.Context, r *dhcp.Request) (dhcp.Boot, error) {
 	c := pxecfg.Client{UUID: r.UUID(), MAC: r.ClientHWAddr, HardwareType: uint8(r.HWType)}
 	c.Arch, c.ArchKnown = r.Arch()
-	b := dhcp.Boot{NextServer: a.nextServer()}
+	m, file, err := a.loader(ctx, c, r.Platform())
+	b := dhcp.Boot{NextServer: a.nextServer(), File: file}
+	if m != nil {
+		b.Hostname = m.Name
+	}
+	return b, err
+}
+
+// loader says what program a client loads next; "" is none. The machine is nil
+// for a stranger.
+func (a *App) loader(ctx context.Context, c pxecfg.Client, platform dhcp.Platform) (*config.Machine, string, error) {
 	loader := a.cfg.Loader
 	m := a.machine(c)
 	switch {
 	case m != nil:
 		loader = m.Loader
-		b.Hostname = m.Name
 	case a.rules != nil: // which decide when it asks for its configuration
 	case a.cfg.Unknown == config.UnknownDeny:
 		// Asking notes the stranger, so that the administrator finds it.
@@ -32,17 +41,13 @@ func (a *App) bootFile(ctx context.Context, r *dhcp.Request) (dhcp.Boot, error) 
 		if errors.Is(err, fs.ErrNotExist) {
 			err = nil // an address, and nothing to boot
 		}
-		return dhcp.Boot{}, err
+		return nil, "", err
 	}
-	if !r.Platform().WantsFile() {
-		return b, nil
+	if !platform.WantsFile() {
+		return m, "", nil
 	}
-	file, err := a.loaderFor(loader, r.Platform(), c.Arch)
-	if err != nil {
-		return dhcp.Boot{}, err
-	}
-	b.File = file
-	return b, nil
+	file, err := a.loaderFor(loader, platform, c.Arch)
+	return m, file, err
 }
 
 func (a *App) nextServer() netip.Addr {

@@ -29,7 +29,7 @@ func (a *App) openDHCP(ctx context.Context) error {
 	if err := a.requireLoaders(); err != nil {
 		return err
 	}
-	if !a.cfg.GivesAddresses() {
+	if !a.cfg.GivesAddresses() && !a.cfg.ServesDHCPv6() {
 		return nil
 	}
 	if state := a.cfg.Server.State; state != "" {
@@ -41,6 +41,14 @@ func (a *App) openDHCP(ctx context.Context) error {
 			return fmt.Errorf("server.state: %w", err)
 		}
 		a.leases = leases
+	}
+	if a.cfg.ServesDHCPv6() {
+		if err := a.openDHCP6(); err != nil {
+			return err
+		}
+	}
+	if !a.cfg.GivesAddresses() {
+		return nil
 	}
 	a.pool = a.newPool()
 	if err := a.pool.Validate(); err != nil {
@@ -120,6 +128,9 @@ func Check(ctx context.Context, cfg *config.Config) error {
 	check(&cfg.Loader)
 	for i := range cfg.Machines {
 		check(&cfg.Machines[i].Loader)
+	}
+	if cfg.ServesDHCPv6() {
+		errs = append(errs, check6(ctx, cfg))
 	}
 	return errors.Join(errs...)
 }

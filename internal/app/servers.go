@@ -32,7 +32,26 @@ func (a *App) openTree() error {
 		mounts = append(mounts, tftp.Mount{Path: m.Path, FS: d})
 	}
 	mounts = append(mounts, tftp.Mount{FS: a.loaders})
-	a.tree = &pxecfg.Tree{
+	if a.cfg.LTSConf != "" {
+		if _, err := ltsconf.ParseFile(a.cfg.LTSConf); err != nil {
+			return err
+		}
+	}
+	a.tree = a.newTree(mounts)
+	if a.cfg.HTTP != nil {
+		a.tree.BaseURL = a.cfg.HTTP.URL
+	}
+	if a.cfg.ServesDHCPv6() {
+		a.tree6 = a.newTree(mounts)
+		if a.cfg.HTTP != nil {
+			a.tree6.BaseURL = a.httpURL6()
+		}
+	}
+	return nil
+}
+
+func (a *App) newTree(mounts []tftp.Mount) *pxecfg.Tree {
+	t := &pxecfg.Tree{
 		Source: pxecfg.SourceFunc(func(ctx context.Context, c pxecfg.Client) (*pxecfg.Config, error) {
 			return a.bootConfig(ctx, c)
 		}),
@@ -44,16 +63,10 @@ func (a *App) openTree() error {
 		Logger:    a.log,
 		Trace:     &pxecfg.Trace{Sent: a.httpSent},
 	}
-	if a.cfg.HTTP != nil {
-		a.tree.BaseURL = a.cfg.HTTP.URL
-	}
 	if a.cfg.LTSConf != "" {
-		if _, err := ltsconf.ParseFile(a.cfg.LTSConf); err != nil {
-			return err
-		}
-		a.tree.Extra = map[string]func(context.Context, pxecfg.Client) ([]byte, error){"lts.conf": a.ltsConf}
+		t.Extra = map[string]func(context.Context, pxecfg.Client) ([]byte, error){"lts.conf": a.ltsConf}
 	}
-	return nil
+	return t
 }
 
 // ltsConf is the lts.conf of one machine: resolved, so that it holds nothing
@@ -81,17 +94,11 @@ func (a *App) ltsConf(_ context.Context, c pxecfg.Client) ([]byte, error) {
 }
 
 func (a *App) tftpServer() *tftp.Server {
-	var files tftp.Handler = tftp.FSFunc(func(ctx context.Context, r *tftp.Request) (fs.FS, error) {
-		return a.tree.ForAddr(ctx, r.Peer.Addr())
-	})
-	if a.uploads != nil {
-		files = tftp.First(files, &uploads{app: a})
-	}
-	c := a.cfg.TFTP
 	return &tftp.Server{
-		Handler: files, Logger: a.log, OnePort: c.OnePort,
-		MaxRate: c.Rate.Bytes, MaxRatePerPeer: c.RatePerAddress.Bytes,
-		MaxTransfers: c.Transfers, MaxTransfersPerPeer: c.TransfersPerAddress,
+		Logger: a.log,
+		Handler: tftp.FSFunc(func(ctx context.Context, r *tftp.Request) (fs.FS, error) {
+			return a.treeFor(r.Peer.Addr()).ForAddr(ctx, r.Peer.Addr())
+		}),
 		Trace: &tftp.Trace{Done: func(r *tftp.Request, res tftp.Result) {
 			if res.Probe || errors.Is(res.Err, fs.ErrNotExist) {
 				return // misses are how a loader walks its ladder of names
@@ -101,12 +108,8 @@ func (a *App) tftpServer() *tftp.Server {
 				named.IP = r.Peer.Addr() // no lease of ours: who it says it is
 				who = a.who(named)
 			}
-			what := r.Name
-			if r.Write {
-				what = "upload of " + what
-			}
 			a.Timeline.Add(timeline.Event{
-				Who: who, Stage: "tftp", What: what,
+				Who: who, Stage: "tftp", What: r.Name,
 				Bytes: res.Bytes, Took: res.Duration, Err: res.Err,
 			})
 		}},
@@ -115,7 +118,7 @@ func (a *App) tftpServer() *tftp.Server {
 
 func (a *App) httpServer() *http.Server {
 	mux := http.NewServeMux()
-	mux.Handle("/", a.tree)
+	mux.Handle("/", a.byFamily())
 	mux.HandleFunc("GET "+healthzAt, a.healthz)
 	return &http.Server{
 		Handler: patient(mux), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,

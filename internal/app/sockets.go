@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/seed-3ec230fa/diskless/dhcp"
+	"github.com/seed-3ec230fa/diskless/dhcp/dhcp6"
 )
 
 // listen opens the sockets of the roles that are on and that nobody handed in.
@@ -26,6 +27,11 @@ func (a *App) listen(ctx context.Context, s *Sockets) (err error) {
 			if s.ProxyDHCP, err = dhcp.Listen(":4011", a.cfg.DHCP.Interface); err != nil {
 				return explain("dhcp", ":4011", err)
 			}
+		}
+	}
+	if a.cfg.ServesDHCPv6() && s.DHCPv6 == nil {
+		if s.DHCPv6, err = dhcp6.Listen("", a.cfg.DHCP.Interface); err != nil {
+			return explain("dhcp.v6", ":547", err)
 		}
 	}
 	if a.cfg.ServesTFTP() && s.TFTP == nil {
@@ -52,7 +58,7 @@ func (a *App) listen(ctx context.Context, s *Sockets) (err error) {
 }
 
 func (s *Sockets) close() {
-	for _, c := range []interface{ Close() error }{s.DHCP, s.ProxyDHCP, s.TFTP, s.HTTP, s.NBD, s.Admin} {
+	for _, c := range []interface{ Close() error }{s.DHCP, s.ProxyDHCP, s.DHCPv6, s.TFTP, s.HTTP, s.NBD, s.Admin} {
 		if c != nil {
 			_ = c.Close()
 		}
@@ -68,8 +74,11 @@ func explain(role, addr string, err error) error {
 	case errors.Is(err, syscall.EADDRINUSE):
 		_, port, _ := net.SplitHostPort(addr)
 		key := role + ".listen"
-		if role == "dhcp" {
+		switch role {
+		case "dhcp":
 			key = "dhcp.enabled: false"
+		case "dhcp.v6":
+			key = "dhcp.v6: remove it"
 		}
 		return fmt.Errorf("%s: %w\n  another program has port %s (find it with: ss -lnptu 'sport = %s'); stop it, or change %s", role, err, port, port, key)
 	}

@@ -47,8 +47,11 @@ func (c *checker) roles() {
 	if d := c.DHCP; c.ServesDHCP() {
 		c.dhcp(d)
 	}
+	if c.ServesDHCPv6() {
+		c.dhcp6(c.DHCP.V6)
+	}
 	if c.TFTP != nil {
-		c.tftp(c.TFTP)
+		c.listen(&c.TFTP.Listen)
 	}
 	if c.HTTP != nil {
 		c.listen(&c.HTTP.Listen)

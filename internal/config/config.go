@@ -66,6 +66,26 @@ type DHCP struct {
 	Probe *bool `yaml:"probe"`
 	// Proxy leaves the addresses to another server (ProxyDHCP).
 	Proxy bool `yaml:"proxy"`
+	// V6 answers DHCPv6 besides.
+	V6 *DHCPv6 `yaml:"v6"`
+}
+
+// DHCPv6 is what the DHCP role does on the same interface over IPv6.
+type DHCPv6 struct {
+	Address   Addr6    `yaml:"address"`
+	Subnet    Prefix6  `yaml:"subnet"`
+	Ranges    []Range6 `yaml:"ranges"`
+	DNS       []Addr6  `yaml:"dns"`
+	Domain    string   `yaml:"domain"`
+	Lease     Duration `yaml:"lease"`
+	Stateless bool     `yaml:"stateless"`
+}
+
+// TFTP is the role that serves the boot tree over TFTP.
+type TFTP struct {
+	Enabled *bool  `yaml:"enabled"`
+	Listen  string `yaml:"listen"`
+	Address Addr   `yaml:"address"`
 }
 
 // HTTP is the role that serves the boot tree over HTTP.
@@ -112,14 +132,15 @@ type Entry struct {
 
 // Machine is one machine that the configuration knows.
 type Machine struct {
-	Name    string       `yaml:"name"`
-	MAC     HardwareAddr `yaml:"mac"`
-	UUID    string       `yaml:"uuid"`
-	Address Addr         `yaml:"address"`
-	Entry   string       `yaml:"entry"`
-	Once    string       `yaml:"once"`
-	Root    string       `yaml:"root"`
-	Loader  Loader       `yaml:"loader"`
+	Name     string       `yaml:"name"`
+	MAC      HardwareAddr `yaml:"mac"`
+	UUID     string       `yaml:"uuid"`
+	Address  Addr         `yaml:"address"`
+	Address6 Addr6        `yaml:"address6"`
+	Entry    string       `yaml:"entry"`
+	Once     string       `yaml:"once"`
+	Root     string       `yaml:"root"`
+	Loader   Loader       `yaml:"loader"`
 }
 
 // Menu is a choice of entries. Its name stands where an entry's can.
@@ -195,6 +216,9 @@ func (c *Config) ServesDHCP() bool { return c.DHCP != nil && on(c.DHCP.Enabled) 
 
 // GivesAddresses reports whether the DHCP role runs, and not as a proxy.
 func (c *Config) GivesAddresses() bool { return c.ServesDHCP() && !c.DHCP.Proxy }
+
+// ServesDHCPv6 reports whether the DHCP role answers over IPv6 too.
+func (c *Config) ServesDHCPv6() bool { return c.ServesDHCP() && c.DHCP.V6 != nil }
 
 // ServesTFTP reports whether the TFTP role runs.
 func (c *Config) ServesTFTP() bool { return c.TFTP != nil && on(c.TFTP.Enabled) }
@@ -298,6 +322,7 @@ func (c *Config) readConfD(d *decoder) {
 func (c *Config) movePositions(from, to *Machine) {
 	for _, f := range [][2]any{
 		{from, to}, {&from.Name, &to.Name}, {&from.MAC, &to.MAC}, {&from.UUID, &to.UUID}, {&from.Address, &to.Address},
+		{&from.Address6, &to.Address6},
 		{&from.Entry, &to.Entry}, {&from.Once, &to.Once}, {&from.Root, &to.Root}, {&from.Loader, &to.Loader},
 	} {
 		if p, ok := c.pos[f[0]]; ok {
@@ -313,9 +338,6 @@ func (c *Config) resolvePaths(dir string) {
 	}
 	for i := range c.Images {
 		paths = append(paths, &c.Images[i].File)
-	}
-	if c.TFTP != nil && c.TFTP.Uploads != nil {
-		paths = append(paths, &c.TFTP.Uploads.Dir)
 	}
 	for _, p := range paths {
 		if *p != "" && !filepath.IsAbs(*p) {
@@ -340,6 +362,9 @@ func (c *Config) setDefaults() {
 	if c.DHCP != nil && !c.DHCP.Proxy {
 		setDefault(&c.DHCP.Lease.Duration, 12*time.Hour)
 		setDefault(&c.DHCP.OtherServer, "refuse")
+	}
+	if c.DHCP != nil && c.DHCP.V6 != nil && !c.DHCP.V6.Stateless {
+		setDefault(&c.DHCP.V6.Lease.Duration, 12*time.Hour)
 	}
 	if c.TFTP != nil {
 		setDefault(&c.TFTP.Listen, ":69")

@@ -18,7 +18,6 @@ func write(t testing.TB, text string, more map[string]string) string {
 	files := map[string]string{
 		"diskless.yaml": text, "boot/.keep": "", "conf.d/.keep": "", "lts.conf": "[Default]\nLANG=C\n",
 		"bad.conf": "A=1\n", "images/debian12.squashfs": "x", "images/desk.ext4": "x",
-		"uploads/.keep": "",
 	}
 	for name, content := range more {
 		files[name] = content
@@ -48,9 +47,6 @@ func TestReference(t *testing.T) {
 	require.Equal(t, LoaderIPXE, c.Machines[1].Loader, "the default of the file")
 	require.Equal(t, filepath.Join(filepath.Dir(file), "images/desk.ext4"), c.Images[1].File, "relative to the file")
 	require.Equal(t, "192.168.67.199", c.DHCP.Ranges[0].To.String())
-	require.Equal(t, TFTP{Enabled: c.TFTP.Enabled, Listen: ":69", Address: c.Server.Address, Rate: Size{400 << 20}, RatePerAddress: Size{100 << 20},
-		Transfers: 1000, TransfersPerAddress: 64,
-		Uploads: &Uploads{Dir: filepath.Join(filepath.Dir(file), "uploads"), MaxSize: Size{64 << 20}, Total: Size{1 << 30}}}, *c.TFTP)
 	require.True(t, c.ServesDHCP() && c.ServesTFTP() && c.ServesHTTP() && c.ServesNBD())
 }
 
@@ -78,6 +74,7 @@ func TestReferenceIsComplete(t *testing.T) {
 
 func TestMistakes(t *testing.T) {
 	const head = "server: {address: 192.168.67.1}\n"
+	const v6 = head + "dhcp: {interface: lan0, subnet: 192.168.67.0/24, lease: 1h, v6: "
 	for _, tt := range []struct{ name, text, want string }{
 		{"unknown key", head + "tftp:\n  lisen: \":69\"\n", `diskless.yaml:3:3: unknown key "lisen"; did you mean "listen"?`},
 		{"unknown section", head + "xyzzyfoo: {}\n", `diskless.yaml:2:1: unknown key "xyzzyfoo"; known here: conf.d, dhcp,`},
@@ -94,6 +91,21 @@ func TestMistakes(t *testing.T) {
 		{"proxy with a probe", head + "dhcp: {interface: lan0, proxy: true, probe: false}\n", `diskless.yaml:2:45: dhcp.probe: with proxy`},
 		{"proxy nowhere", head + "dhcp: {proxy: true}\n", `diskless.yaml:2:7: dhcp.interface is missing`},
 		{"probe", head + "dhcp: {interface: lan0, subnet: 192.168.67.0/24, probe: sometimes}\n", `diskless.yaml:2:57: want true or false, not "sometimes"`},
+		{"no address6", v6 + "{subnet: fd00::/64}}\n", `diskless.yaml:2:65: dhcp.v6.address is missing`},
+		{"link-local address6", v6 + "{address: fe80::1, stateless: true}}\n", `diskless.yaml:2:75: dhcp.v6.address: firmware needs`},
+		{"bad address6", v6 + "{address: 10.0.0.1}}\n", `diskless.yaml:2:75: "10.0.0.1" is not an IPv6 address`},
+		{"no subnet6", v6 + "{address: fd00::1}}\n", `diskless.yaml:2:65: dhcp.v6.subnet is missing`},
+		{"bad subnet6", v6 + "{address: fd00::1, subnet: 10.0.0.0/8}}\n", `diskless.yaml:2:92: "10.0.0.0/8" is not an IPv6 subnet`},
+		{"host bits6", v6 + "{address: fd00::1, subnet: fd00::1/64}}\n", `did you mean fd00::/64?`},
+		{"bad range6", v6 + "{address: fd00::1, subnet: fd00::/64, ranges: [fd00::9-fd00::1]}}\n", `diskless.yaml:2:112: range "fd00::9-fd00::1" ends before it begins`},
+		{"overlapping ranges6", v6 + "{address: fd00::1, subnet: fd00::/64, ranges: [fd00::9, fd00::1-fd00::9]}}\n", `overlaps with fd00::9`},
+		{"outside subnet6", v6 + "{address: fd01::1, subnet: fd00::/64, ranges: [fd02::1]}}\n", `diskless.yaml:2:75: dhcp.v6.address fd01::1 is not in dhcp.v6.subnet`},
+		{"range outside subnet6", v6 + "{address: fd00::1, subnet: fd00::/64, ranges: [fd02::1]}}\n", `range end fd02::1 is not in dhcp.v6.subnet`},
+		{"short lease6", v6 + "{address: fd00::1, subnet: fd00::/64, lease: 1s}}\n", `diskless.yaml:2:110: a lease of 1s is too short`},
+		{"stateless with addresses", v6 + "{address: fd00::1, subnet: fd00::/64, stateless: true}}\n", `diskless.yaml:2:92: dhcp.v6.subnet: with stateless`},
+		{"tftp without IPv6", v6 + "{address: fd00::1, stateless: true}}\ntftp: {listen: \"192.168.67.1:69\"}\n", `diskless.yaml:3:16: tftp.listen: 192.168.67.1 is not an IPv6 address`},
+		{"machine's address6", v6 + "{address: fd00::1, subnet: fd00::/64}}\nmachines:\n  - {name: a, mac: 52:54:00:00:00:01, address6: fd01::9, entry: local}\n", `diskless.yaml:4:49: machine a: address6 fd01::9 is not in`},
+		{"address6 twice", v6 + "{address: fd00::1, subnet: fd00::/64}}\nmachines:\n  - {name: a, mac: 52:54:00:00:00:01, address6: fd00::9, entry: local}\n  - {name: b, mac: 52:54:00:00:00:02, address6: fd00::9, entry: local}\n", `diskless.yaml:5:49: machine b: address6 fd00::9 is machine a's already`},
 		{"no subnet", head + "dhcp: {interface: lan0}\n", `dhcp.subnet is missing`},
 		{"outside subnet", head + "dhcp: {interface: lan0, subnet: 10.0.0.0/24, ranges: [10.0.1.1]}\n", `range start 10.0.1.1 is not in dhcp.subnet 10.0.0.0/24`},
 		{"no role", head, `no role is on`},
@@ -121,16 +133,6 @@ func TestMistakes(t *testing.T) {
 		{"generations below none", head + "nbd: {keep: -1}\n", `diskless.yaml:2:13: nbd.keep: -1 is not a number of generations`},
 		{"generations nowhere", head + "nbd: {keep: 3}\n", `diskless.yaml:2:13: nbd.keep needs a directory to keep generations in; set server.state`},
 		{"lts.conf", head + "tftp:\nlts.conf: bad.conf\n", `bad.conf:1:`},
-		{"tftp rate", head + "tftp:\n  rate: fast\n", `diskless.yaml:3:9: "fast" is not a size`},
-		{"tftp transfers", head + "tftp: {transfers: 0}\n", `diskless.yaml:2:19: tftp.transfers: 0 is not a number of transfers; write 1 or more`},
-		{"tftp transfers of one", head + "tftp: {transfers-per-address: -1}\n", `diskless.yaml:2:31: tftp.transfers-per-address: -1 is not`},
-		{"tftp one port", head + "tftp: {one-port: perhaps}\n", `diskless.yaml:2:18: want true or false, not "perhaps"`},
-		{"uploads to nowhere", head + "tftp: {uploads: {max-size: 1MiB}}\n", "diskless.yaml:2:17: tftp.uploads: `dir` is missing"},
-		{"uploads alone", head + "tftp:\n  uploads:\n", "diskless.yaml:3:11: tftp.uploads: `dir` is missing"},
-		{"no uploads", head + "tftp: {uploads: {dir: nothing}}\n", `no such file or directory; create it`},
-		{"uploads to a file", head + "tftp: {uploads: {dir: lts.conf}}\n", `diskless.yaml:2:23: tftp.uploads: `},
-		{"uploads that are served", head + "tftp: {uploads: {dir: boot}}\nfiles: [{dir: boot}]\n", `diskless.yaml:2:23: tftp.uploads: `},
-		{"uploads around what is served", head + "tftp: {uploads: {dir: .}}\nfiles: [{dir: boot}]\n", `diskless.yaml:2:23: tftp.uploads: `},
 		{"second document", head + "tftp:\n---\nhttp:\n", `a second document in one file`},
 		{"empty menu", head + "tftp:\nmenus: [{name: m}]\n", `diskless.yaml:3:9: menu m: ` + "`entries` is missing"},
 		{"menu of nothing", head + "tftp:\nmenus: [{name: m, entries: [nope]}]\n", `diskless.yaml:3:29: menu m: there is no entry "nope"`},
