@@ -46,6 +46,7 @@ type App struct {
 	leases   *dhcp.FileStore // nil without server.state
 	loaders  loaderFS
 	dirs     []*tftp.DirFS
+	uploads  *os.Root // nil where none are taken
 	tree     *pxecfg.Tree
 
 	// Nil without dhcp.v6; one of pool6 and stateless6.
@@ -78,6 +79,9 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *App, err
 		}
 	}()
 	if err := a.openTree(); err != nil {
+		return nil, err
+	}
+	if err := a.openUploads(); err != nil {
 		return nil, err
 	}
 	if err := a.openImages(ctx); err != nil {
@@ -224,6 +228,9 @@ func (a *App) openImages(ctx context.Context) error {
 func (a *App) close() {
 	for _, d := range a.dirs {
 		_ = d.Close()
+	}
+	if a.uploads != nil {
+		_ = a.uploads.Close()
 	}
 	if a.Roots != nil {
 		if err := a.Roots.Close(); err != nil {

@@ -94,11 +94,17 @@ func (a *App) ltsConf(_ context.Context, c pxecfg.Client) ([]byte, error) {
 }
 
 func (a *App) tftpServer() *tftp.Server {
+	var files tftp.Handler = tftp.FSFunc(func(ctx context.Context, r *tftp.Request) (fs.FS, error) {
+		return a.treeFor(r.Peer.Addr()).ForAddr(ctx, r.Peer.Addr())
+	})
+	if a.uploads != nil {
+		files = tftp.First(files, &uploads{app: a})
+	}
+	c := a.cfg.TFTP
 	return &tftp.Server{
-		Logger: a.log,
-		Handler: tftp.FSFunc(func(ctx context.Context, r *tftp.Request) (fs.FS, error) {
-			return a.treeFor(r.Peer.Addr()).ForAddr(ctx, r.Peer.Addr())
-		}),
+		Handler: files, Logger: a.log, OnePort: c.OnePort,
+		MaxRate: c.Rate.Bytes, MaxRatePerPeer: c.RatePerAddress.Bytes,
+		MaxTransfers: c.Transfers, MaxTransfersPerPeer: c.TransfersPerAddress,
 		Trace: &tftp.Trace{Done: func(r *tftp.Request, res tftp.Result) {
 			if res.Probe || errors.Is(res.Err, fs.ErrNotExist) {
 				return // misses are how a loader walks its ladder of names
@@ -108,8 +114,12 @@ func (a *App) tftpServer() *tftp.Server {
 				named.IP = r.Peer.Addr() // no lease of ours: who it says it is
 				who = a.who(named)
 			}
+			what := r.Name
+			if r.Write {
+				what = "upload of " + what
+			}
 			a.Timeline.Add(timeline.Event{
-				Who: who, Stage: "tftp", What: r.Name,
+				Who: who, Stage: "tftp", What: what,
 				Bytes: res.Bytes, Took: res.Duration, Err: res.Err,
 			})
 		}},

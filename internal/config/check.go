@@ -51,7 +51,7 @@ func (c *checker) roles() {
 		c.dhcp6(c.DHCP.V6)
 	}
 	if c.TFTP != nil {
-		c.listen(&c.TFTP.Listen)
+		c.tftp(c.TFTP)
 	}
 	if c.HTTP != nil {
 		c.listen(&c.HTTP.Listen)

@@ -81,13 +81,6 @@ type DHCPv6 struct {
 	Stateless bool     `yaml:"stateless"`
 }
 
-// TFTP is the role that serves the boot tree over TFTP.
-type TFTP struct {
-	Enabled *bool  `yaml:"enabled"`
-	Listen  string `yaml:"listen"`
-	Address Addr   `yaml:"address"`
-}
-
 // HTTP is the role that serves the boot tree over HTTP.
 type HTTP struct {
 	Enabled *bool  `yaml:"enabled"`
@@ -338,6 +331,9 @@ func (c *Config) resolvePaths(dir string) {
 	}
 	for i := range c.Images {
 		paths = append(paths, &c.Images[i].File)
+	}
+	if c.TFTP != nil && c.TFTP.Uploads != nil {
+		paths = append(paths, &c.TFTP.Uploads.Dir)
 	}
 	for _, p := range paths {
 		if *p != "" && !filepath.IsAbs(*p) {

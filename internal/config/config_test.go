@@ -18,6 +18,7 @@ func write(t testing.TB, text string, more map[string]string) string {
 	files := map[string]string{
 		"diskless.yaml": text, "boot/.keep": "", "conf.d/.keep": "", "lts.conf": "[Default]\nLANG=C\n",
 		"bad.conf": "A=1\n", "images/debian12.squashfs": "x", "images/desk.ext4": "x",
+		"uploads/.keep": "",
 	}
 	for name, content := range more {
 		files[name] = content
@@ -47,6 +48,9 @@ func TestReference(t *testing.T) {
 	require.Equal(t, LoaderIPXE, c.Machines[1].Loader, "the default of the file")
 	require.Equal(t, filepath.Join(filepath.Dir(file), "images/desk.ext4"), c.Images[1].File, "relative to the file")
 	require.Equal(t, "192.168.67.199", c.DHCP.Ranges[0].To.String())
+	require.Equal(t, TFTP{Enabled: c.TFTP.Enabled, Listen: ":69", Address: c.Server.Address, Rate: Size{400 << 20}, RatePerAddress: Size{100 << 20},
+		Transfers: 1000, TransfersPerAddress: 64,
+		Uploads: &Uploads{Dir: filepath.Join(filepath.Dir(file), "uploads"), MaxSize: Size{64 << 20}, Total: Size{1 << 30}}}, *c.TFTP)
 	require.True(t, c.ServesDHCP() && c.ServesTFTP() && c.ServesHTTP() && c.ServesNBD())
 }
 
@@ -133,6 +137,16 @@ func TestMistakes(t *testing.T) {
 		{"generations below none", head + "nbd: {keep: -1}\n", `diskless.yaml:2:13: nbd.keep: -1 is not a number of generations`},
 		{"generations nowhere", head + "nbd: {keep: 3}\n", `diskless.yaml:2:13: nbd.keep needs a directory to keep generations in; set server.state`},
 		{"lts.conf", head + "tftp:\nlts.conf: bad.conf\n", `bad.conf:1:`},
+		{"tftp rate", head + "tftp:\n  rate: fast\n", `diskless.yaml:3:9: "fast" is not a size`},
+		{"tftp transfers", head + "tftp: {transfers: 0}\n", `diskless.yaml:2:19: tftp.transfers: 0 is not a number of transfers; write 1 or more`},
+		{"tftp transfers of one", head + "tftp: {transfers-per-address: -1}\n", `diskless.yaml:2:31: tftp.transfers-per-address: -1 is not`},
+		{"tftp one port", head + "tftp: {one-port: perhaps}\n", `diskless.yaml:2:18: want true or false, not "perhaps"`},
+		{"uploads to nowhere", head + "tftp: {uploads: {max-size: 1MiB}}\n", "diskless.yaml:2:17: tftp.uploads: `dir` is missing"},
+		{"uploads alone", head + "tftp:\n  uploads:\n", "diskless.yaml:3:11: tftp.uploads: `dir` is missing"},
+		{"no uploads", head + "tftp: {uploads: {dir: nothing}}\n", `no such file or directory; create it`},
+		{"uploads to a file", head + "tftp: {uploads: {dir: lts.conf}}\n", `diskless.yaml:2:23: tftp.uploads: `},
+		{"uploads that are served", head + "tftp: {uploads: {dir: boot}}\nfiles: [{dir: boot}]\n", `diskless.yaml:2:23: tftp.uploads: `},
+		{"uploads around what is served", head + "tftp: {uploads: {dir: .}}\nfiles: [{dir: boot}]\n", `diskless.yaml:2:23: tftp.uploads: `},
 		{"second document", head + "tftp:\n---\nhttp:\n", `a second document in one file`},
 		{"empty menu", head + "tftp:\nmenus: [{name: m}]\n", `diskless.yaml:3:9: menu m: ` + "`entries` is missing"},
 		{"menu of nothing", head + "tftp:\nmenus: [{name: m, entries: [nope]}]\n", `diskless.yaml:3:29: menu m: there is no entry "nope"`},
