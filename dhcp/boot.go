@@ -120,7 +120,7 @@ func (p *BootPolicy) ServeDHCP(ctx context.Context, r *Request) (*dhcpv4.DHCPv4,
 	if err != nil || reply == nil {
 		return reply, err
 	}
-	switch reply.MessageType() {
+	switch messageType(reply) {
 	case dhcpv4.MessageTypeOffer, dhcpv4.MessageTypeAck, dhcpv4.MessageTypeNone: // the last is BOOTP
 	default:
 		return reply, nil

@@ -127,7 +127,7 @@ func overload(reply *dhcpv4.DHCPv4, limit int) []byte {
 	rest[dhcpv4.OptionOptionOverload.Code()] = []byte{bits}
 	short := *reply
 	short.Options = rest
-	data := short.ToBytes()
+	data := marshal(&short)
 	if len(data) > limit {
 		return nil
 	}

@@ -87,6 +87,22 @@ func FuzzServe(f *testing.F) {
 	})
 }
 
+// FuzzMarshal compares our writing of messages with the codec's.
+func FuzzMarshal(f *testing.F) {
+	for _, firmware := range []Firmware{bareSystem, BIOSFirmware(), UEFIFirmware(7)} {
+		f.Add(message(discover, macA, firmware).ToBytes())
+	}
+	f.Add(message(request, macB, bareSystem, ciaddr("10.0.0.101"), relay("10.0.0.9"), option(61, make([]byte, 600)...), option(82), option(80), option(200, make([]byte, 255)...)).ToBytes())
+	f.Fuzz(func(t *testing.T, data []byte) {
+		m, err := dhcpv4.FromBytes(data)
+		if err != nil {
+			return
+		}
+		require.Equal(t, m.ToBytes(), marshal(m))
+		require.Equal(t, m.MessageType(), messageType(m))
+	})
+}
+
 // FuzzParseOffer feeds frames to the probe.
 func FuzzParseOffer(f *testing.F) {
 	messages := probeMessages(macA)

@@ -7,6 +7,7 @@ import "sync"
 type keyLock struct {
 	mu    sync.Mutex
 	locks map[string]*keyEntry
+	spare []*keyEntry // a few that nobody uses
 }
 
 type keyEntry struct {
@@ -14,26 +15,37 @@ type keyEntry struct {
 	users int // holding or waiting
 }
 
-// lock waits for the key and returns what unlocks it.
-func (k *keyLock) lock(key string) (unlock func()) {
+const maxSpare = 64
+
+// lock waits for the key; what it returns is given to unlock.
+func (k *keyLock) lock(key string) *keyEntry {
 	k.mu.Lock()
 	e := k.locks[key]
 	if e == nil {
 		if k.locks == nil {
 			k.locks = make(map[string]*keyEntry)
 		}
-		e = new(keyEntry)
+		if n := len(k.spare); n > 0 {
+			e, k.spare = k.spare[n-1], k.spare[:n-1]
+		} else {
+			e = new(keyEntry)
+		}
 		k.locks[key] = e
 	}
 	e.users++
 	k.mu.Unlock()
 	e.mu.Lock()
-	return func() {
-		e.mu.Unlock()
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		if e.users--; e.users == 0 {
-			delete(k.locks, key)
+	return e
+}
+
+func (k *keyLock) unlock(key string, e *keyEntry) {
+	e.mu.Unlock()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if e.users--; e.users == 0 {
+		delete(k.locks, key)
+		if len(k.spare) < maxSpare {
+			k.spare = append(k.spare, e)
 		}
 	}
 }

@@ -242,9 +242,9 @@ func (p *Pool) ServeDHCP(ctx context.Context, r *Request) (*dhcpv4.DHCPv4, error
 func (p *Pool) serve(ctx context.Context, c client, onLink bool) (*dhcpv4.DHCPv4, error) {
 	// One message of a machine at a time: of two DISCOVERs that came at once,
 	// the second sees what the first was offered.
-	defer p.machines.lock(c.owner)()
+	defer p.machines.unlock(c.owner, p.machines.lock(c.owner))
 
-	switch t := c.MessageType(); {
+	switch t := messageType(c.DHCPv4); {
 	case t == dhcpv4.MessageTypeDiscover && onLink:
 		return p.discover(ctx, c)
 	case t == dhcpv4.MessageTypeRequest && (onLink || p.routed(ctx, c)):

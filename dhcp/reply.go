@@ -35,13 +35,9 @@ func echo(r *Request, reply *dhcpv4.DHCPv4) {
 	if reply.Options == nil {
 		reply.Options = make(dhcpv4.Options)
 	}
-	for _, code := range []dhcpv4.OptionCode{
-		dhcpv4.OptionClientIdentifier,
-		dhcpv4.OptionRelayAgentInformation,
-		dhcpv4.OptionClientMachineIdentifier,
-	} {
-		if v, ok := r.Options[code.Code()]; ok {
-			reply.Options[code.Code()] = v
+	for _, code := range [...]uint8{61, 82, 97} {
+		if v, ok := r.Options[code]; ok {
+			reply.Options[code] = v
 		}
 	}
 	if v, ok := r.Options[dhcpv4.OptionSubnetSelection.Code()]; ok && toAddr(r.GatewayIPAddr).IsValid() {
@@ -49,7 +45,7 @@ func echo(r *Request, reply *dhcpv4.DHCPv4) {
 	}
 	// RFC 2131 section 4.3.2: a relay must broadcast a NAK, the client has no
 	// address that it could be reached by.
-	if reply.MessageType() == dhcpv4.MessageTypeNak && toAddr(r.GatewayIPAddr).IsValid() {
+	if messageType(reply) == dhcpv4.MessageTypeNak && toAddr(r.GatewayIPAddr).IsValid() {
 		reply.SetBroadcast()
 	}
 }
@@ -114,12 +110,12 @@ func encode(r *Request, reply *dhcpv4.DHCPv4) (data []byte, left []uint8, err er
 	if r.isBOOTP() {
 		limit = bootpSize + ipUDPHeader
 	}
-	if size, err := r.MaxMessageSize(); err == nil {
-		limit = min(max(limit, int(size)), maxMessageSize)
+	if v := r.Options.Get(dhcpv4.OptionMaximumDHCPMessageSize); len(v) == 2 {
+		limit = min(max(limit, int(v[0])<<8|int(v[1])), maxMessageSize)
 	}
 	limit -= ipUDPHeader
 
-	data = reply.ToBytes()
+	data = marshal(reply)
 	if len(data) > limit {
 		if short := overload(reply, limit); short != nil {
 			return short, nil, nil
@@ -133,7 +129,7 @@ func encode(r *Request, reply *dhcpv4.DHCPv4) (data []byte, left []uint8, err er
 		}
 		left = append(left, code)
 		delete(reply.Options, code)
-		data = reply.ToBytes()
+		data = marshal(reply)
 	}
 	return data, left, nil
 }

@@ -39,7 +39,7 @@ func destination(r *Request, reply *dhcpv4.DHCPv4) (to netip.AddrPort, hw net.Ha
 	switch ciaddr := toAddr(r.ClientIPAddr); {
 	case hasSource && r.Peer.Port() != clientPort:
 		return r.Peer, nil
-	case reply.MessageType() == dhcpv4.MessageTypeNak:
+	case messageType(reply) == dhcpv4.MessageTypeNak:
 		return broadcast, nil
 	case ciaddr.IsValid():
 		return netip.AddrPortFrom(ciaddr, clientPort), nil
