@@ -24,6 +24,9 @@ import (
 	"github.com/seed-3ec230fa/diskless/bench/internal/measure"
 )
 
+// files are those that are served, with their sizes.
+var files = map[string]int{"64M": 64 << 20, "60M": 60 << 20, "4M": 4 << 20, "64K": 64 << 10}
+
 type bench struct {
 	dir     string // of everything that is made
 	load    string
@@ -102,7 +105,7 @@ func (b *bench) prepare() {
 		b.fatal(err)
 	}
 	rng := rand.NewChaCha8([32]byte{1})
-	for name, size := range map[string]int{"64M": 64 << 20, "60M": 60 << 20, "4M": 4 << 20, "64K": 64 << 10} {
+	for name, size := range files {
 		data := make([]byte, size)
 		_, _ = rng.Read(data)
 		if err := os.WriteFile(filepath.Join(root, name), data, 0o644); err != nil {

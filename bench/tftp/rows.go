@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"os/exec"
@@ -172,15 +173,9 @@ func (b *bench) try(r *row, kind string) (values []float64, foreign float64, err
 	close(stop)
 	watched.Wait()
 	if err != nil {
-		return nil, 0, err
+		return nil, 0, fmt.Errorf("%w %s", err, s.log.String())
 	}
-	bytes, took := got[0], got[1]
-	if bytes == 0 {
-		return nil, 0, fmt.Errorf("nothing came: %s", s.log.String())
-	}
-	values = []float64{rate: bytes / 1e6 / took, cpu: used.Seconds() / bytes * (1 << 30), done: got[2] / float64(r.clients) * 100, mem: max(0, peak-before-r.shared) / float64(r.clients),
-		share: bytes / took / (float64(r.win*r.blk) / (got[5] / 1e6)) * 100}
-	return values, foreign, nil
+	return r.values(got, used, peak-before), foreign, nil
 }
 
 // measure runs the load on CPU 0.
@@ -193,22 +188,53 @@ func (b *bench) measure(r *row, addr, from string, clients int, secs float64) ([
 	if err != nil {
 		return nil, fmt.Errorf("load: %w: %s", err, log.String())
 	}
-	var got []float64
-	for f := range strings.FieldsSeq(string(out)) {
+	got, err := r.parse(string(out))
+	if err != nil {
+		err = fmt.Errorf("%w: %.200s", err, log.String())
+	}
+	return got, err
+}
+
+// What the load prints, in this order.
+const (
+	loadBytes = iota
+	loadSeconds
+	loadComplete
+	loadFailed
+	loadRepeated
+	loadRTT // in microseconds
+	loadCPU
+	loadWindow
+	loadFields
+)
+
+// parse reads what the load printed.
+func (r *row) parse(out string) (got []float64, err error) {
+	for f := range strings.FieldsSeq(out) {
 		v, err := strconv.ParseFloat(f, 64)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("load said %q", out)
 		}
 		got = append(got, v)
 	}
-	if len(got) != 8 {
+	switch {
+	case len(got) != loadFields:
 		return nil, fmt.Errorf("load said %q", out)
-	}
-	if got[7] < float64(min(r.win, 32)) { // dnsmasq's limit
-		return nil, fmt.Errorf("a window of %v is all it grants", got[7])
-	}
-	if got[3] > 0 {
-		return nil, fmt.Errorf("%v clients failed: %.200s", got[3], log.String())
+	case got[loadBytes] == 0:
+		return nil, errors.New("nothing came")
+	case got[loadWindow] < float64(min(r.win, 32)): // dnsmasq's limit
+		return nil, fmt.Errorf("a window of %v is all it grants", got[loadWindow])
+	case got[loadFailed] > 0:
+		return nil, fmt.Errorf("%v clients failed", got[loadFailed])
 	}
 	return got, nil
+}
+
+// values are a row's figures: of what the load said, and what the server used,
+// of processor time and of memory in KiB.
+func (r *row) values(got []float64, used time.Duration, memory float64) []float64 {
+	bytes, took := got[loadBytes], got[loadSeconds]
+	limit := float64(r.win*r.blk) / (got[loadRTT] / 1e6)
+	return []float64{rate: bytes / 1e6 / took, cpu: used.Seconds() / bytes * (1 << 30), done: got[loadComplete] / float64(r.clients) * 100,
+		mem: max(0, memory-r.shared) / float64(r.clients), share: bytes / took / limit * 100}
 }

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -103,13 +104,32 @@ func (b *bench) start(kind, addr string) (*server, error) {
 		_ = s.cmd.Wait()
 		close(s.ended)
 	}()
-	select {
-	case <-s.ended:
-		s.stop()
-		return nil, fmt.Errorf("ended at once: %s", s.log.String())
-	case <-time.After(500 * time.Millisecond):
-		return s, nil
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		select {
+		case <-s.ended:
+			s.stop()
+			return nil, fmt.Errorf("ended at once: %s", s.log.String())
+		case <-time.After(50 * time.Millisecond):
+		}
+		sockets, err := exec.Command("ip", "netns", "exec", b.lab.server, "cat", "/proc/net/udp").Output()
+		if err == nil && listens(string(sockets)) {
+			return s, nil
+		}
+		if time.Now().After(deadline) {
+			s.stop()
+			return nil, fmt.Errorf("does not listen: %s", s.log.String())
+		}
 	}
+}
+
+// listens says whether /proc/net/udp has a socket on port 69.
+func listens(sockets string) bool {
+	for line := range strings.Lines(sockets) {
+		if f := strings.Fields(line); len(f) > 1 && strings.HasSuffix(f[1], ":0045") {
+			return true
+		}
+	}
+	return false
 }
 
 // stop ends the server with all its children.
