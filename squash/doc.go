@@ -9,7 +9,9 @@
 // container image ([Layers]; sub-package container opens archives and
 // layouts). A source is a sequence of entries, each with its attributes, so
 // none of them needs root to be built: device nodes, owners and capabilities
-// come from the metadata, not from what the building user may create. [Overlay] puts a second file system over the first.
+// come from the metadata, not from what the building user may create. [Rules]
+// change a source on its way: leave out, change, put over it; [Overlay] puts a
+// second file system over a first.
 //
 //	err := squash.BuildFile(ctx, "/srv/images/root.squashfs", squash.Dir("/srv/trees/root"), nil)
 //

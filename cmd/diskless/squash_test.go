@@ -68,6 +68,15 @@ func TestSquash(t *testing.T) {
 	require.Empty(t, errs)
 	require.Contains(t, out, "padding")
 
+	rules, list := filepath.Join(dir, "site.rules"), filepath.Join(dir, "excludes")
+	require.NoError(t, os.WriteFile(rules, []byte("file etc/copy 0600 0:0 site.rules\nchmod 0700 etc\n"), 0o600))
+	require.NoError(t, os.WriteFile(list, []byte("# list\n... motd\n"), 0o600))
+	good("build", "--rules", rules, "--exclude-from", list, tree, two)
+	out, _, err = run(t, "squash", "diff", one, two)
+	require.Error(t, err)
+	require.Equal(t, "! etc mode\n+ etc/copy\n- etc/motd\n", out)
+	require.NoError(t, os.WriteFile(list, []byte("a\n[b\n"), 0o600))
+
 	for text, args := range map[string][]string{
 		"no SquashFS image":            {"ls", archive},
 		"choose zstd, gzip":            {"build", "--compressor", "rar", tree, two},
@@ -75,6 +84,7 @@ func TestSquash(t *testing.T) {
 		"file does not exist":          {"cat", one, "none"},
 		"not empty":                    {"extract", one, dest},
 		"no container image":           {"build", "--platform", "linux/amd64", archive, two},
+		"excludes:2:1":                 {"build", "--exclude-from", list, tree, two},
 		"choose a power of two":        {"build", "--block-size", "5000", tree, two},
 		"accepts 2 arg(s), received 1": {"build", tree},
 	} {

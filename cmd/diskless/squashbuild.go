@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
 	"time"
 
@@ -18,7 +19,8 @@ import (
 func squashBuildCommand() *cobra.Command {
 	var o squash.Options
 	var c container.Options
-	var compressor string
+	var compressor, rulesFile string
+	var excludeFiles []string
 	cmd := &cobra.Command{
 		Use:   "build SOURCE IMAGE",
 		Short: "Build an image from a directory, an archive or a container image",
@@ -26,7 +28,19 @@ func squashBuildCommand() *cobra.Command {
 save", "podman save", an OCI layout), a tar archive ("-": from stdin), another
 SquashFS image. Archives need no root, owners and devices come from what they
 say. IMAGE appears complete or not at all, and the same source gives the same
-bytes. SOURCE_DATE_EPOCH in the environment sets all times.`,
+bytes. SOURCE_DATE_EPOCH in the environment sets all times.
+
+--rules changes the tree on the way, one rule a line:
+
+  exclude PATTERN             keep PATTERN
+  chmod MODE PATTERN          chown UID:GID PATTERN
+  xattr NAME VALUE PATTERN    symlink PATH TARGET
+  dir PATH MODE UID:GID       fifo PATH MODE UID:GID
+  file PATH MODE UID:GID FILE (beside the rules file)
+  text PATH MODE UID:GID "content\n"
+  char PATH MODE UID:GID MAJOR MINOR (also block)
+
+--exclude-from takes the lists of LTSP and of mksquashfs -wildcards -ef.`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			if o.Compressor, err = compressorOf(compressor); err != nil {
@@ -44,6 +58,11 @@ bytes. SOURCE_DATE_EPOCH in the environment sets all times.`,
 				return err
 			}
 			defer closer.Close()
+			rules, err := readRules(rulesFile, excludeFiles)
+			if err != nil {
+				return err
+			}
+			src = rules.Apply(src)
 			var last squash.Progress
 			o.Progress = func(p squash.Progress) { last = p }
 			if err := squash.BuildFile(cmd.Context(), args[1], src, &o); err != nil {
@@ -57,6 +76,8 @@ bytes. SOURCE_DATE_EPOCH in the environment sets all times.`,
 	f.StringVar(&compressor, "compressor", "zstd", "zstd, gzip, lz4 or xz")
 	f.IntVar(&o.BlockSize, "block-size", 0, "bytes, a power of two from 4096 to 1048576 (default 131072)")
 	f.IntVar(&o.FragmentSize, "fragment-size", 0, "bytes of small files that share a block; -1: none do (default the block size)")
+	f.StringVar(&rulesFile, "rules", "", "a file of rules that change the tree")
+	f.StringArrayVar(&excludeFiles, "exclude-from", nil, "a file of patterns to leave out (repeatable)")
 	f.BoolVar(&o.OmitSockets, "omit-sockets", false, "leave sockets out")
 	f.BoolVar(&o.OmitXattrs, "omit-xattrs", false, "leave extended attributes out")
 	f.BoolVar(&o.Strict, "strict", false, "fail when something cannot be kept as it is, such as a POSIX ACL")
@@ -64,6 +85,33 @@ bytes. SOURCE_DATE_EPOCH in the environment sets all times.`,
 	f.StringVar(&c.Platform, "platform", "", "of a container image, such as linux/amd64")
 	f.StringVar(&c.Name, "name", "", "of a container image, if the file holds several")
 	return cmd
+}
+
+func readRules(rulesFile string, excludeFiles []string) (*squash.Rules, error) {
+	rules := &squash.Rules{}
+	if rulesFile != "" {
+		f, err := os.Open(rulesFile)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		if rules, err = squash.ParseRules(rulesFile, f, os.DirFS(filepath.Dir(rulesFile))); err != nil {
+			return nil, err
+		}
+	}
+	for _, name := range excludeFiles {
+		f, err := os.Open(name)
+		if err != nil {
+			return nil, err
+		}
+		list, err := squash.ParseExcludes(name, f)
+		_ = f.Close()
+		if err != nil {
+			return nil, err
+		}
+		rules.Exclude = append(rules.Exclude, list...)
+	}
+	return rules, nil
 }
 
 func compressorOf(name string) (squash.Compressor, error) {
