@@ -71,6 +71,11 @@
 // with it; what is encrypted, and all else, is copied. Mapped memory is shown
 // to the kernel only: a file that is cut in place gives errors, no faults.
 //
+// The kernel's read-ahead, which would bring in up to MiBs for each read of a
+// mapped file, is replaced: from a file that is mostly data, what is not in memory
+// is read in units of 256 KiB, from a sparse one as it is asked for, and what
+// follows a sequence is read ahead, as much as that is long, up to 4 MiB.
+//
 // A connection's requests are answered in their order, unless the device says
 // that it is Slow (see [Features]): then up to 16 of them are worked on at the
 // same time, each on a goroutine of its own, but for writes of more than 64 KiB,

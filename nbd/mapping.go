@@ -49,6 +49,7 @@ type Mapping struct {
 	f       *os.File
 	regular bool
 	data    []byte
+	seen    readSet
 
 	// refs counts the segments that are out, and one for being open; with
 	// mappingClosed, there will be no more. The memory goes with the last, so

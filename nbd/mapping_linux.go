@@ -3,8 +3,10 @@ package nbd
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"os"
+	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -14,7 +16,8 @@ import (
 const canMap = math.MaxInt > math.MaxInt32
 
 // MapFile maps the first n bytes of f for reading, also those that the file
-// does not have yet. It fails with an error that wraps
+// does not have yet. Of what is sent from it the system is told beforehand; a
+// look at the memory itself brings in a page and nothing around it. It fails with an error that wraps
 // [errors.ErrUnsupported] where that is not possible, as on systems other than
 // Linux and with 32-bit addresses; do without, then.
 func MapFile(f *os.File, n int64) (*Mapping, error) {
@@ -37,8 +40,42 @@ func MapFile(f *os.File, n int64) (*Mapping, error) {
 	if err = errors.Join(err, merr); err != nil {
 		return nil, fmt.Errorf("nbd: mapping %s: %w: %w", f.Name(), err, errors.ErrUnsupported)
 	}
+	_ = unix.Madvise(m.data, unix.MADV_RANDOM) // advice
+	m.seen.init(n, m.regular && stored(st) < n/2)
 	m.refs.Store(1)
 	return m, nil
+}
+
+// stored returns how many bytes of a file are not holes.
+func stored(st fs.FileInfo) int64 {
+	if s, ok := st.Sys().(*syscall.Stat_t); ok {
+		return s.Blocks * 512
+	}
+	return st.Size()
+}
+
+// fetch has the system read what of a segment may not be in memory, with what
+// goes with it, and says whether anything may not. A single page is left to the
+// page fault, unless there are several to be had.
+func (m *Mapping) fetch(s *Segment, several bool) bool {
+	around, ahead, fresh := m.seen.want(s.end-int64(len(s.Data)), s.end)
+	if fresh && (several || around.end-around.off > 1<<pageShift) {
+		m.willNeed(around)
+	}
+	if ahead.end > 0 {
+		m.willNeed(ahead)
+	}
+	return fresh
+}
+
+// willNeed reads without waiting, as far as the system lets it. The memory is held.
+func (m *Mapping) willNeed(r byteRange) {
+	// The system takes no more of one call than the disk takes of a request.
+	const most = 512 << 10
+	r.off -= r.off % int64(os.Getpagesize())
+	for r.end = min(r.end, int64(len(m.data))); r.off < r.end; r.off += most {
+		_ = unix.Madvise(m.data[r.off:min(r.off+most, r.end)], unix.MADV_WILLNEED) // advice
+	}
 }
 
 func unmap(data []byte) error { return unix.Munmap(data) }

@@ -16,25 +16,30 @@ import (
 var zeroes [zeroesLen]byte
 
 // A call that sends what is in memory, without waiting for the client, takes
-// less than diskTime. One that takes longer was waiting for the disk, and in
-// the worst way, for one page after the other; then, for the next coldSends
-// calls, the disk is told beforehand of all that will be sent.
+// less than diskTime. One that takes longer was waiting for the disk. When
+// nothing was known to be missing, the system has dropped what was in memory.
+// Else there are single pages: for the next coldSends calls it is told of those
+// too, to have all at once instead of one after the other.
 const (
-	diskTime  = 2 * time.Millisecond
+	diskTime  = time.Millisecond
 	coldSends = 16
-	fetchMin  = 16 << 10
 )
 
-// fetch has the system read what is not in memory, all of it at once.
-func (b *batch) fetch() {
-	page := uintptr(os.Getpagesize())
+// fetch has the system read what may not be in memory. It says whether anything
+// may not.
+func (b *batch) fetch(cold bool) (fresh bool) {
+	several := cold && len(b.segs) > 1
 	for i := range b.segs {
-		// A few pages are best left to the page fault, which reads around.
-		if s := &b.segs[i]; s.m != nil && len(s.Data) > fetchMin {
-			p, n := unsafe.Pointer(unsafe.SliceData(s.Data)), uintptr(len(s.Data))
-			head := uintptr(p) % page
-			_, _, _ = syscall.Syscall(unix.SYS_MADVISE, uintptr(p)-head, n+head, unix.MADV_WILLNEED)
+		if s := &b.segs[i]; s.m != nil && s.m.fetch(s, several) {
+			fresh = true
 		}
+	}
+	return fresh
+}
+
+func (b *batch) forget() {
+	for _, f := range b.files {
+		f.m.seen.forget()
 	}
 }
 
@@ -43,7 +48,7 @@ type sender struct {
 	nc      net.Conn
 	raw     syscall.RawConn // nil: there is none, or it is encrypted
 	timeout time.Duration
-	cold    int // sends that want fetching
+	cold    int // sends for which single pages are fetched
 }
 
 // sending is one write of a sender, which needs it only meanwhile.
@@ -56,6 +61,7 @@ type sending struct {
 	sent  int64
 	err   error
 	armed bool // the deadline is set
+	slow  bool // a call took as long as the disk does
 	msg   unix.Msghdr
 }
 
@@ -108,10 +114,8 @@ func (s *sender) write(pool *sync.Pool, buf []byte, b *batch) (int64, error) {
 	}
 	add(buf[from:])
 
-	if b != nil && s.cold > 0 {
-		s.cold--
-		b.fetch()
-	}
+	fresh := b != nil && b.fetch(s.cold > 0)
+	s.cold = max(s.cold-1, 0)
 	w.s, w.iov = s, iov
 	happened()
 	err := s.raw.Write(w.try)
@@ -120,6 +124,12 @@ func (s *sender) write(pool *sync.Pool, buf []byte, b *batch) (int64, error) {
 	}
 	if w.armed {
 		_ = s.nc.SetWriteDeadline(time.Time{})
+	}
+	if w.slow && b != nil {
+		s.cold = coldSends
+		if !fresh {
+			b.forget()
+		}
 	}
 	sent := w.sent
 	clear(iov) // they keep what they point to
@@ -137,7 +147,7 @@ func (w *sending) trySend(fd uintptr) bool {
 		began := time.Now()
 		n, _, errno := syscall.Syscall(unix.SYS_SENDMSG, fd, uintptr(unsafe.Pointer(&w.msg)), unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
 		if time.Since(began) > diskTime {
-			w.s.cold = coldSends
+			w.slow = true
 		}
 		switch errno {
 		case 0:

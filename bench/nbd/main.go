@@ -26,8 +26,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/seed-3ec230fa/diskless/bench/internal/measure"
 )
 
@@ -226,25 +224,14 @@ func makeImage(path string) error {
 	return f.Sync()
 }
 
-// makeEmpty makes a file that is a hole, and has those of its pages in the page
-// cache that a load of as many blocks as the usual image has asks for.
+// makeEmpty makes a file that is a hole, of which nothing is in memory.
 func makeEmpty(path string, size int64) error {
 	f, err := os.Create(path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	if err := f.Truncate(size); err != nil {
-		return err
-	}
-	_ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_RANDOM)
-	var p [4096]byte
-	for off := int64(0); off < size; off += size / imageSize * int64(len(p)) {
-		if _, err := f.ReadAt(p[:], off); err != nil {
-			return err
-		}
-	}
-	return nil
+	return f.Truncate(size)
 }
 
 // clean ends what still runs and removes what was made.
