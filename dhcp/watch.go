@@ -96,10 +96,10 @@ func (w *Watch) Run(ctx context.Context) error {
 
 func (w *Watch) appeared(log *slog.Logger, o Offer) {
 	what := "dhcp: a foreign server gives addresses on this network, machines may get theirs from it: " +
-		"find its hardware address in the switches' tables and unplug it, or name it in Watch.Known if it belongs here"
+		"find its hardware address in the switches' tables and unplug it; or say that it belongs here (Watch.Known, dhcp.other-server: ignore)"
 	if !o.Addr.IsValid() {
 		what = "dhcp: a foreign ProxyDHCP server tells machines of this network what to boot: " +
-			"find its hardware address in the switches' tables and unplug it, or name it in Watch.Known if it belongs here"
+			"find its hardware address in the switches' tables and unplug it; or say that it belongs here (Watch.Known, dhcp.other-server: ignore)"
 	}
 	log.Warn(what, "interface", w.Interface, "server", o.ServerID, "source", o.Source, "mac", o.HardwareAddr.String(), "offers", o.Addr)
 	if w.Found != nil {

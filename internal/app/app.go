@@ -102,6 +102,7 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *App, err
 // nil after an orderly end, and the error of the first role that fails.
 func (a *App) Run(ctx context.Context, s Sockets) error {
 	defer a.close()
+	watch := s.DHCP == nil && a.cfg.GivesAddresses() && a.cfg.DHCP.OtherServer == "refuse"
 	if err := a.listen(ctx, &s); err != nil {
 		s.close()
 		return err
@@ -130,6 +131,15 @@ func (a *App) Run(ctx context.Context, s Sockets) error {
 		if s.ProxyDHCP != nil {
 			role("proxydhcp", func() error { return srv.Serve(s.ProxyDHCP) }, srv.Shutdown)
 		}
+	}
+	if watch { // as before the start, so afterwards
+		group.Go(func() error {
+			err := (&dhcp.Watch{Interface: a.cfg.DHCP.Interface, Logger: a.log}).Run(ctx)
+			if err != nil {
+				a.log.Warn("no look-out for other DHCP servers", "err", err)
+			}
+			return nil
+		})
 	}
 	if s.DHCPv6 != nil {
 		srv := a.dhcp6Server()
