@@ -377,6 +377,7 @@ func TestServerMaxInFlight(t *testing.T) {
 				if i%100 == 0 {
 					synctest.Wait() // or the conn's queue overflows
 				}
+				m.ClientHWAddr = net.HardwareAddr{2, 0, 0, 0, byte(i >> 8), byte(i)} // one machine's wait for each other
 				_, err := conn.WriteTo(m.ToBytes(), broadcast)
 				require.NoError(t, err)
 			}

@@ -12,6 +12,9 @@ type datagram struct {
 	buf  [maxDatagram + 1]byte
 	n    int
 	from source
+
+	machine [16]byte  // its hardware address, zero without one
+	next    *datagram // of the same machine, and waits for this one
 }
 
 // maxIdle is how many workers stay when there is nothing to do: each has a
@@ -19,7 +22,10 @@ type datagram struct {
 const maxIdle = 256
 
 // workers handle the datagrams of one socket, each in a goroutine of its own
-// for the time it takes, since handlers wait for disks and probes.
+// for the time it takes, since handlers wait for disks and probes. Those of
+// one machine are handled in the order in which they came, one after another:
+// a RELEASE must not end the lease that a REQUEST behind it made, which is
+// what happens when a server that was stopped finds both.
 type workers struct {
 	s    *Server
 	ctx  context.Context
@@ -30,10 +36,13 @@ type workers struct {
 	slots chan struct{}
 	idle  atomic.Int32
 	wg    sync.WaitGroup
+
+	mu   sync.Mutex
+	last map[[16]byte]*datagram // of each machine that one is at work for
 }
 
 func newWorkers(ctx context.Context, s *Server, sock *socket) *workers {
-	w := &workers{s: s, ctx: ctx, sock: sock, work: make(chan *datagram), free: sync.Pool{New: func() any { return new(datagram) }}}
+	w := &workers{s: s, ctx: ctx, sock: sock, work: make(chan *datagram), free: sync.Pool{New: func() any { return new(datagram) }}, last: make(map[[16]byte]*datagram)}
 	if n := s.MaxInFlight; n >= 0 {
 		if n == 0 {
 			n = defaultInFlight
@@ -48,6 +57,9 @@ func (w *workers) give(d *datagram) {
 	if w.slots != nil {
 		w.slots <- struct{}{}
 	}
+	if !w.enter(d) {
+		return
+	}
 	select {
 	case w.work <- d:
 	default:
@@ -55,13 +67,45 @@ func (w *workers) give(d *datagram) {
 	}
 }
 
+// enter reports whether it is the machine's turn. If not, whoever is at work
+// for it goes on with this one.
+func (w *workers) enter(d *datagram) bool {
+	d.machine = [16]byte{}
+	if d.n >= 44 {
+		copy(d.machine[:], d.buf[28:44])
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	before := w.last[d.machine]
+	w.last[d.machine] = d
+	if before != nil {
+		before.next = d
+	}
+	return before == nil
+}
+
+// leave returns the machine's next datagram.
+func (w *workers) leave(d *datagram) (next *datagram) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if next, d.next = d.next, nil; next == nil {
+		delete(w.last, d.machine)
+	}
+	return next
+}
+
 func (w *workers) run(d *datagram) {
 	for d != nil {
 		w.s.handle(w.ctx, w.sock, d.buf[:d.n+1], d.from)
+		next := w.leave(d)
 		d.from = source{}
 		w.free.Put(d)
 		if w.slots != nil {
 			<-w.slots
+		}
+		if next != nil {
+			d = next
+			continue
 		}
 		if w.idle.Add(1) > maxIdle {
 			w.idle.Add(-1)

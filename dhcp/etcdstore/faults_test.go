@@ -20,7 +20,7 @@ import (
 )
 
 var (
-	flagExchanges = flag.Int64("exchanges", 10_000, "ACKs that TestFaults waits for")
+	flagExchanges = flag.Int64("exchanges", 8_000, "ACKs that TestFaults waits for")
 	flagSeed      = flag.Uint64("seed", 1, "of the faults of TestFaults")
 )
 
