@@ -11,7 +11,8 @@
 // none of them needs root to be built: device nodes, owners and capabilities
 // come from the metadata, not from what the building user may create. [Rules]
 // change a source on its way: leave out, change, put over it; [Overlay] puts a
-// second file system over a first.
+// second file system over a first. Sub-package netroot prepares roots for
+// machines without disks.
 //
 //	err := squash.BuildFile(ctx, "/srv/images/root.squashfs", squash.Dir("/srv/trees/root"), nil)
 //

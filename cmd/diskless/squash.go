@@ -21,10 +21,11 @@ func squashCommand() *cobra.Command {
 		Use:   "squash",
 		Short: "Build SquashFS images, and look into them",
 		Long: `squash works on image files, without a server: it builds root images from
-directories, archives and container images, reads, checks and compares them.`,
+directories, archives and container images, reads, checks and compares them,
+and takes kernels out of them.`,
 		Args: cobra.NoArgs,
 	}
-	cmd.AddCommand(squashBuildCommand(), squashExtractCommand(), squashVerifyCommand(), squashDiffCommand(), squashListCommand(), squashCatCommand(), squashTarCommand())
+	cmd.AddCommand(squashBuildCommand(), squashCheckCommand(), squashKernelsCommand(), squashExtractCommand(), squashVerifyCommand(), squashDiffCommand(), squashListCommand(), squashCatCommand(), squashTarCommand())
 	return cmd
 }
 

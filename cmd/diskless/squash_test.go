@@ -77,6 +77,21 @@ func TestSquash(t *testing.T) {
 	require.Equal(t, "! etc mode\n+ etc/copy\n- etc/motd\n", out)
 	require.NoError(t, os.WriteFile(list, []byte("a\n[b\n"), 0o600))
 
+	require.NoError(t, os.Mkdir(filepath.Join(tree, "boot"), 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(tree, "boot/vmlinuz-6.1"), []byte("kernel"), 0o644))
+	require.NoError(t, os.WriteFile(filepath.Join(tree, "etc/machine-id"), []byte("0123\n"), 0o644))
+	out, _, err = run(t, "squash", "check", tree)
+	require.Error(t, err)
+	require.Contains(t, out, "  missing boot/vmlinuz-6.1: the newest kernel")
+	require.Contains(t, out, "* harmful etc/machine-id")
+	require.NotContains(t, good("build", "--prepare", "nfs", tree, two), "machine-id")
+	require.Empty(t, good("cat", two, "etc/machine-id"))
+	require.Contains(t, good("cat", two, "etc/fstab"), "tmpfs /tmp")
+	require.Contains(t, good("kernels", "--to", filepath.Join(dir, "boot"), two), "6.1\n  boot/vmlinuz-6.1 ")
+	b, err = os.ReadFile(filepath.Join(dir, "boot/vmlinuz-6.1"))
+	require.NoError(t, err)
+	require.Equal(t, "kernel", string(b))
+
 	for text, args := range map[string][]string{
 		"no SquashFS image":            {"ls", archive},
 		"choose zstd, gzip":            {"build", "--compressor", "rar", tree, two},
@@ -85,6 +100,8 @@ func TestSquash(t *testing.T) {
 		"not empty":                    {"extract", one, dest},
 		"no container image":           {"build", "--platform", "linux/amd64", archive, two},
 		"excludes:2:1":                 {"build", "--exclude-from", list, tree, two},
+		"choose nbd or nfs":            {"check", "--root", "iscsi", tree},
+		"no kernel":                    {"kernels", one},
 		"choose a power of two":        {"build", "--block-size", "5000", tree, two},
 		"accepts 2 arg(s), received 1": {"build", tree},
 	} {

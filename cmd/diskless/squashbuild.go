@@ -14,12 +14,13 @@ import (
 	"github.com/seed-3ec230fa/diskless/internal/zstd"
 	"github.com/seed-3ec230fa/diskless/squash"
 	"github.com/seed-3ec230fa/diskless/squash/container"
+	"github.com/seed-3ec230fa/diskless/squash/netroot"
 )
 
 func squashBuildCommand() *cobra.Command {
 	var o squash.Options
 	var c container.Options
-	var compressor, rulesFile string
+	var compressor, rulesFile, prepare string
 	var excludeFiles []string
 	cmd := &cobra.Command{
 		Use:   "build SOURCE IMAGE",
@@ -40,6 +41,7 @@ bytes. SOURCE_DATE_EPOCH in the environment sets all times.
   text PATH MODE UID:GID "content\n"
   char PATH MODE UID:GID MAJOR MINOR (also block)
 
+--prepare applies the remedies that "squash check" names, before the rules.
 --exclude-from takes the lists of LTSP and of mksquashfs -wildcards -ef.`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
@@ -62,6 +64,21 @@ bytes. SOURCE_DATE_EPOCH in the environment sets all times.
 			if err != nil {
 				return err
 			}
+			if prepare != "" {
+				root, err := rootOf(prepare)
+				if err != nil {
+					return err
+				}
+				if args[0] == "-" {
+					return fmt.Errorf("--prepare reads the source twice, stdin can be read once: %w", fs.ErrInvalid)
+				}
+				findings, err := netroot.Check(cmd.Context(), src, &netroot.Options{Root: root})
+				if err != nil {
+					return err
+				}
+				printFindings(cmd, findings, true)
+				src = netroot.Remedies(findings).Apply(src)
+			}
 			src = rules.Apply(src)
 			var last squash.Progress
 			o.Progress = func(p squash.Progress) { last = p }
@@ -78,6 +95,7 @@ bytes. SOURCE_DATE_EPOCH in the environment sets all times.
 	f.IntVar(&o.FragmentSize, "fragment-size", 0, "bytes of small files that share a block; -1: none do (default the block size)")
 	f.StringVar(&rulesFile, "rules", "", "a file of rules that change the tree")
 	f.StringArrayVar(&excludeFiles, "exclude-from", nil, "a file of patterns to leave out (repeatable)")
+	f.StringVar(&prepare, "prepare", "", "make it a root for machines without disks that boot it over nbd or nfs")
 	f.BoolVar(&o.OmitSockets, "omit-sockets", false, "leave sockets out")
 	f.BoolVar(&o.OmitXattrs, "omit-xattrs", false, "leave extended attributes out")
 	f.BoolVar(&o.Strict, "strict", false, "fail when something cannot be kept as it is, such as a POSIX ACL")

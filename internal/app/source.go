@@ -2,10 +2,12 @@ package app
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"os"
 	"path/filepath"
 
@@ -16,7 +18,8 @@ import (
 // OpenSource opens what a root image can be made of by its path: a directory,
 // an OCI layout (a directory or an archive), a "docker save" archive, a
 // SquashFS image, or a tar archive, which may be compressed with gzip or zstd.
-// "-" is a tar archive from stdin. The source must be closed after its use.
+// "-" is a tar archive from stdin, which can be read once, the others as often
+// as one likes. The source must be closed after its use.
 func OpenSource(name string, stdin io.Reader, opts *container.Options) (squash.Source, io.Closer, error) {
 	if name == "-" {
 		return squash.Tar(stdin), io.NopCloser(nil), nil
@@ -47,11 +50,26 @@ func OpenSource(name string, stdin io.Reader, opts *container.Options) (squash.S
 			return nil, nil, err
 		}
 	}
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, nil, err
-	}
-	return squash.Tar(f), f, nil
+	return tarFile(name), io.NopCloser(nil), nil
+}
+
+// tarFile is an archive that can be read again.
+func tarFile(name string) squash.Source {
+	return squash.SourceFunc(func(ctx context.Context) iter.Seq2[*squash.Entry, error] {
+		return func(yield func(*squash.Entry, error) bool) {
+			f, err := os.Open(name)
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			defer f.Close()
+			for e, err := range squash.Tar(f).Entries(ctx) {
+				if !yield(e, err) {
+					return
+				}
+			}
+		}
+	})
 }
 
 var errNoSquash = errors.New("no SquashFS image")

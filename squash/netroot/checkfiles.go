@@ -1,0 +1,250 @@
+package netroot
+
+import (
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/seed-3ec230fa/diskless/squash"
+)
+
+// fstab takes disks out, and for a shared root puts in what each machine must
+// have for itself.
+func (c *checker) fstab() {
+	f := c.files["etc/fstab"]
+	text, changed := "", false
+	have := make(map[string]bool)
+	if f != nil && f.Mode.IsRegular() {
+		for line := range strings.Lines(f.text) {
+			words := strings.Fields(line)
+			if len(words) < 3 || strings.HasPrefix(words[0], "#") {
+				text += line
+				continue
+			}
+			device, dir, kind := words[0], words[1], words[2]
+			have[dir] = true
+			if !local(device, dir, kind) {
+				text += line
+				continue
+			}
+			changed = true
+			text += "# no disk: " + line
+			if strings.HasPrefix(device, "/") && !strings.HasPrefix(device, "/dev/") {
+				continue // a swap file, which is a finding of its own
+			}
+			c.found("fstab", "etc/fstab", Harmful, nil, "take the line out of etc/fstab", "%s on %s is of a disk, which the boot would wait for", device, dir)
+		}
+	}
+	if c.opts.Root == NFS {
+		for _, dir := range []string{"/tmp", "/var/tmp", "/var/log", "/media"} {
+			if have[dir] {
+				continue
+			}
+			mode := "1777"
+			if dir == "/var/log" || dir == "/media" {
+				mode = "0755"
+			}
+			if text != "" && !strings.HasSuffix(text, "\n") {
+				text += "\n"
+			}
+			text += "tmpfs " + dir + " tmpfs nosuid,nodev,mode=" + mode + " 0 0\n"
+			changed = true
+			c.found("shared", dir[1:], Harmful, nil, "mount a tmpfs there: a line in etc/fstab", "all machines would write to the same %s", dir)
+		}
+	}
+	if !changed {
+		return
+	}
+	rules := put(squash.NewFile("etc/fstab", 0o644, []byte(text)))
+	if f != nil {
+		rules = rewritten(f, text)
+	}
+	// One file, one rule: it belongs to the first of the findings.
+	for i := range c.findings {
+		if f := &c.findings[i]; f.Name == "fstab" || f.Name == "shared" {
+			f.Rules = rules
+			return
+		}
+	}
+	c.found("fstab", "etc/fstab", Harmful, rules, "take the lines out of etc/fstab", "there are lines for what is on no disk")
+}
+
+// local says whether a line of fstab is of a disk.
+func local(device, dir, kind string) bool {
+	switch {
+	case kind == "swap" || dir == "/":
+		return !strings.HasPrefix(device, "/dev/nfs") && !strings.HasPrefix(device, "/dev/nbd") && !strings.HasPrefix(device, "/dev/zram")
+	case strings.HasPrefix(device, "/dev/nbd"), strings.HasPrefix(device, "/dev/zram"):
+		return false
+	}
+	for _, p := range []string{"/dev/", "UUID=", "LABEL=", "PARTUUID=", "PARTLABEL=", "ID="} {
+		if strings.HasPrefix(device, p) {
+			return true
+		}
+	}
+	return false
+}
+
+func (c *checker) swap() {
+	for _, name := range []string{"swapfile", "swap.img", "swap"} {
+		if f := c.files[name]; f != nil && f.Mode.IsRegular() {
+			c.found("swap", name, Harmful, exclude(name), "leave the file out; give machines that need swap some over NBD", "a swap file of %d bytes, which cannot be used from here", f.Size)
+		}
+	}
+}
+
+// interfaces makes cards manual that ifupdown would configure again.
+func (c *checker) interfaces() {
+	list := append([]string{"etc/network/interfaces"}, c.below("etc/network/interfaces.d", func(string) bool { return true })...)
+	for _, name := range list {
+		f := c.files[name]
+		if f == nil || !f.Mode.IsRegular() {
+			continue
+		}
+		var text strings.Builder
+		var cards []string
+		inside := false
+		for line := range strings.Lines(f.text) {
+			words := strings.Fields(line)
+			switch {
+			case len(words) >= 4 && words[0] == "iface":
+				inside = words[1] != "lo" && (words[3] == "dhcp" || words[3] == "static" || words[3] == "auto")
+				if inside {
+					cards = append(cards, words[1])
+					line = strings.Join(append([]string{"iface", words[1], words[2], "manual"}, words[4:]...), " ") + "\n"
+				}
+			case len(words) > 0 && slices.Contains([]string{"auto", "mapping", "source", "source-directory", "no-auto-down", "no-scripts", "rename"}, words[0]), len(words) > 0 && strings.HasPrefix(words[0], "allow-"):
+				inside = false
+			case inside && len(words) > 0 && slices.Contains([]string{"address", "netmask", "gateway", "broadcast", "network", "dns-nameservers", "dns-search", "hostname"}, words[0]):
+				line = "# by the boot: " + line
+			}
+			text.WriteString(line)
+		}
+		if len(cards) > 0 {
+			c.found("interfaces", name, Harmful, rewritten(f, text.String()), "make the card manual: iface NAME inet manual",
+				"%s would be configured again, which cuts the machine off from its root", strings.Join(cards, ", "))
+		}
+	}
+}
+
+func (c *checker) networkManager() {
+	if c.get("usr/sbin/NetworkManager") == nil {
+		return
+	}
+	if c.files["etc/NetworkManager/conf.d/90-diskless.conf"] != nil {
+		return
+	}
+	c.found("networkmanager", "etc/NetworkManager", Harmful,
+		put(squash.NewFile("etc/NetworkManager/conf.d/90-diskless.conf", 0o644, []byte("[device-diskless]\nmatch-device=type:ethernet\nmanaged=0\n"))),
+		"let it leave wired cards alone: a file in etc/NetworkManager/conf.d", "NetworkManager would take the card over that the root comes through")
+}
+
+func (c *checker) networkd() {
+	for _, name := range c.below("etc/systemd/network", func(base string) bool { return strings.HasSuffix(base, ".network") }) {
+		f := c.files[name]
+		if !f.Mode.IsRegular() || c.files[name+".d/90-diskless.conf"] != nil || strings.Contains(f.text, "KeepConfiguration=") || !strings.Contains(f.text, "DHCP=") && !strings.Contains(f.text, "Address=") {
+			continue
+		}
+		c.found("networkd", name, Harmful, put(squash.NewFile(name+".d/90-diskless.conf", 0o644, []byte("[Network]\nKeepConfiguration=yes\n"))),
+			"KeepConfiguration=yes in its [Network] section", "systemd-networkd would take addresses away that the initrd has set")
+	}
+}
+
+func (c *checker) netplan() {
+	for _, name := range c.below("etc/netplan", func(base string) bool { return strings.HasSuffix(base, ".yaml") }) {
+		c.found("netplan", name, Harmful, nil, "critical: true for the card, or leave the file out", "netplan would configure cards again, the root's among them")
+	}
+}
+
+func (c *checker) machineID() {
+	if f := c.files["etc/machine-id"]; f != nil && f.Mode.IsRegular() {
+		if id := strings.TrimSpace(f.text); id != "" && id != "uninitialized" {
+			c.found("machine-id", f.Path, Harmful, rewritten(f, ""), "empty it: each boot makes its own", "all machines would have the machine-id %s: the same DHCP client-id, the same journal", id)
+		}
+	}
+	if f := c.files["var/lib/dbus/machine-id"]; f != nil && f.Mode.IsRegular() && f.Size > 0 {
+		c.found("machine-id", f.Path, Harmful, link(f.Path, "/etc/machine-id"), "make it a link to /etc/machine-id", "all machines would have one D-Bus machine-id")
+	}
+}
+
+func (c *checker) hostKeys() {
+	keys := c.below("etc/ssh", func(base string) bool { return strings.HasPrefix(base, "ssh_host_") })
+	if len(keys) > 0 {
+		c.found("host-keys", keys[0], Harmful, exclude("etc/ssh/ssh_host_*"), "leave them out, and give each machine its own at boot",
+			"all machines would have these %d host keys, which whoever can read the image has, too", len(keys))
+	}
+}
+
+func (c *checker) hostname() {
+	if f := c.files["etc/hostname"]; f != nil && f.Mode.IsRegular() && strings.TrimSpace(f.text) != "" {
+		c.found("hostname", f.Path, Advice, exclude("etc/hostname"), "leave it out: the name comes by DHCP", "all machines would be called %q", strings.TrimSpace(f.text))
+	}
+}
+
+func (c *checker) resolvConf() {
+	f := c.files["etc/resolv.conf"]
+	if f == nil || !f.Mode.IsRegular() || !strings.Contains(f.text, "nameserver") {
+		return
+	}
+	if c.get("lib/systemd/systemd-resolved") != nil || c.get("usr/lib/systemd/systemd-resolved") != nil {
+		c.found("resolv.conf", f.Path, Harmful, link(f.Path, "../run/systemd/resolve/stub-resolv.conf"), "make it the link that systemd-resolved wants", "it names the servers of the machine that built the tree")
+		return
+	}
+	c.found("resolv.conf", f.Path, Harmful, nil, "write the servers of the machines' network to it, or let what the initrd got by DHCP fill it", "it names the servers of the machine that built the tree")
+}
+
+// jobs are what all machines would do at the same time.
+func (c *checker) jobs() {
+	heavy := []string{"locate", "mlocate", "plocate", "updatedb", "man-db", "apt-compat", "apt", "apt-daily", "apt-daily-upgrade", "unattended-upgrades", "plocate-updatedb", "mlocate-updatedb", "e2scrub_all", "fstrim", "mdadm", "popularity-contest", "aptitude", "debsums", "apt-show-versions", "aide", "tripwire"}
+	for _, dir := range []string{"etc/cron.daily", "etc/cron.weekly", "etc/cron.d"} {
+		for _, name := range c.below(dir, func(base string) bool { return slices.Contains(heavy, strings.TrimSuffix(base, ".cron")) }) {
+			c.found("jobs", name, Harmful, exclude(literal(name)), "leave the job out", "all machines would run it at once, through the network, over the same files")
+		}
+	}
+	for _, name := range c.below("etc/systemd/system/timers.target.wants", func(base string) bool {
+		return slices.Contains(heavy, strings.TrimSuffix(base, ".timer"))
+	}) {
+		mask := path.Join("etc/systemd/system", path.Base(name))
+		if c.files[mask] == nil {
+			c.found("jobs", name, Harmful, &squash.Rules{Exclude: []squash.Pattern{squash.Pattern(literal(name))}, Put: link(mask, "/dev/null").Put},
+				"mask the timer: a link to /dev/null in etc/systemd/system", "all machines would run it at once, through the network, over the same files")
+		}
+	}
+}
+
+// logs are what the builder has logged.
+func (c *checker) logs() {
+	n, size := 0, int64(0)
+	for name, f := range c.files {
+		if strings.HasPrefix(name, "var/log/") && f.Mode.IsRegular() && f.Size > 0 {
+			n++
+			size += f.Size
+		}
+	}
+	if n > 0 {
+		c.found("logs", "var/log", Advice, exclude("var/log/*.gz", "var/log/*.log", "var/log/*.[0-9]", "var/log/*/*.log", "var/log/journal/*", "var/log/lastlog", "var/log/wtmp", "var/log/btmp", "var/log/faillog"),
+			"leave the logs out", "%d logs of the machine that built the tree, %d bytes", n, size)
+	}
+}
+
+func (c *checker) leftovers() {
+	if c.files[".dockerenv"] != nil {
+		c.found("container", ".dockerenv", Harmful, exclude(".dockerenv"), "leave it out", "systemd would take the machine for a container and start less")
+	}
+	for _, dir := range []string{"tmp", "var/tmp", "media"} {
+		if names := c.below(dir, func(string) bool { return true }); len(names) > 0 {
+			c.found("leftovers", dir, Advice, exclude(dir+"/*", dir+"/.*"), "leave them out", "%d files that nobody will miss", len(names))
+		}
+	}
+	if f := c.files["var/lib/systemd/random-seed"]; f != nil {
+		c.found("random-seed", f.Path, Harmful, exclude(f.Path), "leave it out", "all machines would begin with the same random numbers")
+	}
+	for _, name := range c.below("etc/udev/rules.d", func(string) bool { return true }) {
+		c.found("udev-names", name, Harmful, exclude(literal(name)), "leave it out", "it names the cards of one machine")
+	}
+	for _, dir := range []string{"var/lib/dhcp", "var/lib/NetworkManager"} {
+		if names := c.below(dir, func(string) bool { return true }); len(names) > 0 {
+			c.found("leases", names[0], Harmful, exclude(dir+"/*.leases", dir+"/*.lease"), "leave them out", "all machines would ask for the addresses of one")
+		}
+	}
+}
