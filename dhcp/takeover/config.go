@@ -22,8 +22,13 @@ type Config struct {
 type Network struct {
 	// Name is that of a shared network, "" for a single subnet.
 	Name string
-	// Pools are its subnets. They can be changed before the first request.
+	// Pools are its subnets, with the ranges for all clients. They can be
+	// changed before the first request.
 	Pools []*dhcp.Pool
+	// Members are ranges for some clients only. For a new address they are
+	// tried in this order, before those of Pools, or where they are for all but
+	// some, after those.
+	Members []*Members
 
 	shared   dhcp.SharedNetwork
 	policies []*dhcp.BootPolicy // one for each of Pools
@@ -42,6 +47,11 @@ func (c *Config) Validate() error {
 	for _, n := range c.Networks {
 		if err := n.shared.Validate(); err != nil {
 			return err
+		}
+		for _, m := range n.Members {
+			if err := m.shared.Validate(); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -64,7 +74,7 @@ func (n *Network) ServeDHCP(ctx context.Context, r *dhcp.Request) (*dhcpv4.DHCPv
 	if n.refuse != nil && n.refuse(r) {
 		return nil, nil
 	}
-	reply, err := n.shared.ServeDHCP(ctx, r)
+	reply, err := n.serve(ctx, r)
 	if reply == nil || err != nil {
 		return reply, err
 	}
@@ -85,6 +95,9 @@ func (n *Network) ServeDHCP(ctx context.Context, r *dhcp.Request) (*dhcpv4.DHCPv
 // finish puts the parts together when all fields are set.
 func (n *Network) finish(adjust func(pool int, r *dhcp.Request, reply *dhcpv4.DHCPv4) error, boot func(pool int) func(context.Context, *dhcp.Request) (dhcp.Boot, error), o *Options) {
 	n.shared.Pools, n.adjust = n.Pools, adjust
+	for _, m := range n.Members {
+		m.shared.Pools = m.Pools
+	}
 	for i := range n.Pools {
 		n.policies = append(n.policies, &dhcp.BootPolicy{
 			Logger: o.Logger, Boot: boot(i),

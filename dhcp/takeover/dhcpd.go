@@ -1,12 +1,10 @@
 package takeover
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -17,9 +15,10 @@ import (
 // The error is a [*SyntaxError] for a file that is none; what is understood
 // only in part is in [Config.Notes].
 //
-// Taken over are subnets with ranges, shared networks, pools without
-// permissions, groups, hosts with hardware addresses or client identifiers,
-// classes with "match if", conditions, option definitions of simple types,
+// Taken over are subnets with ranges, shared networks, pools with what they
+// allow and deny, groups, hosts with hardware addresses or client identifiers,
+// classes with "match if" or "match" and subclasses, includes (see
+// [Options.Open]), conditions, option definitions of simple types,
 // all options that [dhcp.ParseOption] knows, filename, next-server,
 // server-name, lease times, authoritative, and what is allowed or denied of
 // booting, bootp and unknown clients. Host names are resolved once, now.
@@ -37,10 +36,11 @@ func DHCPD(ctx context.Context, file string, data []byte, o *Options) (*Config, 
 	t := &taker{ctx: ctx, p: p, o: o, c: &compiler{p: p, defined: make(map[string]definedOption)}, config: new(Config)}
 	global := t.newScope(nil)
 	t.walk(nodes, global, place{})
+	if t.err != nil {
+		return nil, t.err
+	}
 	t.build(global)
-	slices.SortStableFunc(t.config.Notes, func(a, b Note) int {
-		return cmp.Or(a.Line-b.Line, a.Col-b.Col)
-	})
+	sortNotes(t.config.Notes, file)
 	if err := t.config.Validate(); err != nil {
 		return nil, &SyntaxError{Pos{file, 1, 1}, err.Error()}
 	}
@@ -82,6 +82,7 @@ type subnetDecl struct {
 	scope  *scope
 	ranges []dhcp.Range
 	bootp  bool
+	pools  []*poolDecl
 	name   string // of the shared network
 	group  int    // subnets of one shared network have the same
 }
@@ -99,11 +100,15 @@ type classDecl struct {
 	name  string
 	match boolExpr
 	scope *scope
+	// Of a class with "match" and subclasses: what tells its members.
+	key     dataExpr
+	members map[string]*scope
 }
 
 // place is where the walk is.
 type place struct {
 	subnet  *subnetDecl
+	pool    *poolDecl
 	host    *hostDecl
 	network string
 	group   int
@@ -119,6 +124,8 @@ type taker struct {
 	hosts   []*hostDecl
 	classes []*classDecl
 	groups  int
+	depth   int   // of includes
+	err     error // of a file that was included
 }
 
 func (t *taker) newScope(parent *scope) *scope {
@@ -156,17 +163,17 @@ func (t *taker) statement(n *node, s *scope, in place) {
 	case "group":
 		t.walk(n.block, t.newScope(s), in)
 	case "pool":
-		if in.subnet == nil {
-			t.note(at, "a pool outside of a subnet is not taken over: move it into its subnet")
-			return
-		}
-		t.walk(n.block, s, in)
+		t.pool4(n, s, in)
+	case "include":
+		t.include(n, s, in)
 	case "host":
 		h := &hostDecl{at: at, name: n.word(1), scope: t.newScope(s)}
 		t.walk(n.block, h.scope, place{host: h})
 		t.hosts = append(t.hosts, h)
 	case "class":
 		t.class(n, s)
+	case "subclass":
+		t.subclass(n)
 	case "range":
 		t.addRange(n, in)
 	case "hardware":
@@ -261,7 +268,11 @@ func (t *taker) addRange(n *node, in place) {
 		t.note(words[0], "%s to %s is no range of the subnet %v", words[0].text, words[1].text, in.subnet.prefix)
 		return
 	}
-	in.subnet.ranges = append(in.subnet.ranges, dhcp.Range{First: first, Last: last})
+	to := &in.subnet.ranges
+	if in.pool != nil {
+		to = &in.pool.ranges
+	}
+	*to = append(*to, dhcp.Range{First: first, Last: last})
 }
 
 func (t *taker) hardware(n *node, in place) {
@@ -299,6 +310,9 @@ func (t *taker) fixedAddress(n *node, in place) {
 func (t *taker) permit(n *node, s *scope, in place) {
 	at := n.words[0]
 	what := n.word(1)
+	if in.pool != nil && t.poolPermit(n, in.pool) {
+		return
+	}
 	if what == "dynamic" || what == "unknown" || what == "known" {
 		what += "-" + strings.TrimPrefix(n.word(2), "-")
 	}
@@ -343,10 +357,20 @@ func (t *taker) class(n *node, s *scope) {
 			d.match = e
 			continue
 		}
+		if b.word(0) == "match" && len(b.words) > 1 {
+			e, err := t.c.value(b.words)
+			if err != nil {
+				t.noteError(b.words[0], err)
+				return
+			}
+			d.key, d.members = e, make(map[string]*scope)
+			d.match = func(r *dhcp.Request) bool { return d.member(r) != nil }
+			continue
+		}
 		rest = append(rest, b)
 	}
 	if d.match == nil {
-		t.note(n.words[0], "class %q has no \"match if\": its members are not known, and its statements are not taken over", d.name)
+		t.note(n.words[0], "class %q has no \"match\": its members are not known, and its statements are not taken over", d.name)
 		return
 	}
 	t.walk(rest, d.scope, place{})

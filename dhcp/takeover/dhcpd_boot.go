@@ -34,12 +34,12 @@ func (t *taker) evaluate(d *subnetDecl, hosts map[string]*hostDecl, r *dhcp.Requ
 		if c.match(r) {
 			r.Note("class %q", c.name)
 			res.run(r, c.scope.chain()[1:]) // the global scope has been seen to
+			if m := c.member(r); m != nil {
+				res.run(r, []*scope{m})
+			}
 		}
 	}
-	h := hosts["hw"+string(r.ClientHWAddr)]
-	if h == nil {
-		h = hosts["id"+string(r.Options.Get(dhcpv4.OptionClientIdentifier))]
-	}
+	h := find(hosts, r)
 	if h != nil {
 		r.Note("host %s", h.name)
 		res.run(r, h.scope.chain()[1:])

@@ -38,6 +38,7 @@ func (t *taker) build(global *scope) {
 	for _, n := range t.config.Networks {
 		subnets := chains[n]
 		hosts := t.hostTable()
+		t.restrictPools(n, subnets, hosts)
 		n.finish(func(i int, r *dhcp.Request, reply *dhcpv4.DHCPv4) error {
 			res, _ := t.evaluate(subnets[i], hosts, r)
 			for code, v := range res.options {

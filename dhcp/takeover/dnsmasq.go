@@ -19,7 +19,7 @@ import (
 // dhcp-boot, pxe-service, dhcp-option, and the tags that dhcp-match,
 // dhcp-vendorclass, dhcp-userclass, dhcp-mac, dhcp-circuitid and dhcp-remoteid
 // set, with dhcp-ignore. file is its name, for messages. The error is a
-// [*SyntaxError]; lines that are not taken over are in [Config.Notes], those
+// [*SyntaxError], also of a conf-file (see [Options.Open]); lines that are not taken over are in [Config.Notes], those
 // of dnsmasq's other trades (DNS, TFTP) as Harmless.
 //
 // Of several values that fit a client, one with tags goes before one without,
@@ -30,16 +30,8 @@ func Dnsmasq(ctx context.Context, file string, data []byte, o *Options) (*Config
 		o = new(Options)
 	}
 	d := &dnsmasq{ctx: ctx, file: file, o: o, config: new(Config)}
-	if len(data) > maxConfig {
-		return nil, &SyntaxError{Pos{file, 1, 1}, "too long"}
-	}
-	n := 0
-	for line := range strings.Lines(string(data)) {
-		n++
-		d.at = Pos{file, n, 1 + len(line) - len(strings.TrimLeft(line, " \t"))}
-		if err := d.line(line); err != nil {
-			return nil, err
-		}
+	if err := d.lines(file, data); err != nil {
+		return nil, err
 	}
 	d.build()
 	if err := d.config.Validate(); err != nil {
@@ -48,7 +40,44 @@ func Dnsmasq(ctx context.Context, file string, data []byte, o *Options) (*Config
 	return d.config, nil
 }
 
+// lines takes the lines of a file.
+func (d *dnsmasq) lines(file string, data []byte) error {
+	if len(data) > maxConfig {
+		return &SyntaxError{Pos{file, 1, 1}, "too long"}
+	}
+	n := 0
+	for line := range strings.Lines(string(data)) {
+		n++
+		d.at = Pos{file, n, 1 + len(line) - len(strings.TrimLeft(line, " \t"))}
+		if err := d.line(line); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// confFile takes the lines of another file.
+func (d *dnsmasq) confFile(name string) error {
+	if d.o.Open == nil || name == "" {
+		d.note("conf-file %q is not read", name)
+		return nil
+	}
+	if d.depth >= maxIncludes {
+		return &SyntaxError{d.at, fmt.Sprintf("files are nested more than %d deep", maxIncludes)}
+	}
+	at := d.at
+	data, err := d.o.Open(name)
+	if err != nil {
+		return &SyntaxError{at, fmt.Sprintf("conf-file %q: %v", name, err)}
+	}
+	d.depth++
+	err = d.lines(name, data)
+	d.depth--
+	return err
+}
+
 type dnsmasq struct {
+	depth  int // of conf-file
 	ctx    context.Context
 	file   string
 	o      *Options
@@ -72,6 +101,7 @@ type dnsmasq struct {
 type dnsRange struct {
 	at     Pos
 	set    []string
+	tags   []string // of clients that may have its addresses
 	first  netip.Addr
 	last   netip.Addr
 	prefix netip.Prefix
@@ -143,6 +173,8 @@ func (d *dnsmasq) line(line string) error {
 		} else {
 			d.note("dhcp-ignore takes tags")
 		}
+	case "conf-file":
+		return d.confFile(value)
 	case "dhcp-authoritative":
 		d.authority = true
 	case "dhcp-rapid-commit":
@@ -221,11 +253,7 @@ func takeTags(fields []string, prefix string) (tags, rest []string) {
 func (d *dnsmasq) dhcpRange(fields []string) {
 	set, fields := takeTags(fields, "set:")
 	tags, fields := takeTags(fields, "tag:")
-	if len(tags) > 0 {
-		d.note("a range for clients with a tag is not taken over: all clients of the subnet would get its addresses")
-		return
-	}
-	r := dnsRange{at: d.at, set: set, time: time.Hour}
+	r := dnsRange{at: d.at, set: set, tags: tags, time: time.Hour}
 	var addrs []netip.Addr
 	for _, f := range fields {
 		a, err := netip.ParseAddr(f)

@@ -100,13 +100,6 @@ func (d *dnsmasq) set(r *dhcp.Request, subnet netip.Prefix) map[string]bool {
 			set[t.set] = true
 		}
 	}
-	for _, g := range d.ranges {
-		if g.prefix == subnet {
-			for _, t := range g.set {
-				set[t] = true
-			}
-		}
-	}
 	if h := d.host(r); h != nil {
 		set["known"] = true
 		for _, t := range h.set {
@@ -118,6 +111,13 @@ func (d *dnsmasq) set(r *dhcp.Request, subnet netip.Prefix) map[string]bool {
 	}
 	if r.MessageType() == dhcpv4.MessageTypeNone {
 		set["bootp"] = true
+	}
+	for _, g := range d.ranges {
+		if g.prefix == subnet && allSet(g.tags, set) {
+			for _, t := range g.set {
+				set[t] = true
+			}
+		}
 	}
 	return set
 }
@@ -249,7 +249,7 @@ func (d *dnsmasq) build() {
 			}
 			pools = append(pools, p)
 		}
-		if !g.static {
+		if !g.static && len(g.tags) == 0 {
 			pools[i].Ranges = append(pools[i].Ranges, dhcp.Range{First: g.first, Last: g.last})
 		}
 	}
@@ -279,6 +279,13 @@ func (d *dnsmasq) build() {
 			p.Reservations = append(p.Reservations, r)
 		}
 		n := &Network{Pools: []*dhcp.Pool{p}}
+		for _, g := range d.ranges {
+			if g.prefix == p.Prefix && !g.static && len(g.tags) > 0 {
+				n.restrict("tag:"+strings.Join(g.tags, ",tag:"), 0, []dhcp.Range{{First: g.first, Last: g.last}}, false,
+					func(r *dhcp.Request) bool { return allSet(g.tags, d.set(r, p.Prefix)) })
+			}
+		}
+		n.keepRest()
 		n.refuse = func(r *dhcp.Request) bool { return d.refuse(p, r) }
 		n.finish(func(_ int, r *dhcp.Request, reply *dhcpv4.DHCPv4) error { return d.adjust(p, r, reply) },
 			func(int) func(context.Context, *dhcp.Request) (dhcp.Boot, error) { return d.boot(p) }, d.o)
@@ -294,5 +301,5 @@ func (d *dnsmasq) build() {
 		d.at = Pos{d.file, 1, 1}
 		d.note("there is no range: nobody is served")
 	}
-	slices.SortStableFunc(d.config.Notes, func(a, b Note) int { return a.Line - b.Line })
+	sortNotes(d.config.Notes, d.file)
 }

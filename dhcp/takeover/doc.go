@@ -6,6 +6,9 @@
 // reservations and options are those of package dhcp, and the conditions of
 // the file (if, elsif, else; tags) are evaluated for each request.
 //
+// Addresses that only some clients may have (dhcpd's pools with allow and deny,
+// dnsmasq's ranges with tags) are in [Network.Members].
+//
 // What is not understood, or has no meaning here, is never dropped in silence:
 // it is in [Config.Notes], with line and column. Read them before you switch;
 // a note that is not Harmless means that some client is told something else

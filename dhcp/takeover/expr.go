@@ -59,7 +59,7 @@ func (c *compiler) peek() token {
 	if c.at < len(c.words) {
 		return c.words[c.at]
 	}
-	return token{line: c.last.line, col: c.last.col}
+	return token{file: c.last.file, line: c.last.line, col: c.last.col}
 }
 
 func (c *compiler) take() token {
@@ -88,6 +88,17 @@ func (c *compiler) condition(words []token) (boolExpr, error) {
 	c.last = words[len(words)-1]
 	c.words, c.at = words[1:], 0 // behind the if
 	e, err := c.or()
+	if err == nil && c.at < len(c.words) {
+		err = c.p.fail(c.peek(), "%q is not expected here", c.peek().text)
+	}
+	return e, err
+}
+
+// value compiles the words behind the first, for bytes.
+func (c *compiler) value(words []token) (dataExpr, error) {
+	c.last = words[len(words)-1]
+	c.words, c.at = words[1:], 0
+	e, err := c.data()
 	if err == nil && c.at < len(c.words) {
 		err = c.p.fail(c.peek(), "%q is not expected here", c.peek().text)
 	}

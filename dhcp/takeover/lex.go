@@ -1,12 +1,14 @@
 package takeover
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 )
 
 // token is a word, a string or a sign of dhcpd.conf.
 type token struct {
+	file   string // "": the parser's
 	text   string
 	quoted bool
 	line   int
@@ -44,7 +46,7 @@ type parser struct {
 	next *token
 }
 
-func (p *parser) pos(t token) Pos { return Pos{p.file, t.line, t.col} }
+func (p *parser) pos(t token) Pos { return Pos{cmp.Or(t.file, p.file), t.line, t.col} }
 
 func (p *parser) fail(t token, format string, args ...any) error {
 	return &SyntaxError{p.pos(t), fmt.Sprintf(format, args...)}
@@ -93,7 +95,7 @@ func (p *parser) scan() (token, error) {
 		}
 		break
 	}
-	t := token{line: p.line, col: p.at - p.bol + 1}
+	t := token{file: p.file, line: p.line, col: p.at - p.bol + 1}
 	if p.at >= len(p.data) {
 		return t, nil
 	}

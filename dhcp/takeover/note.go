@@ -1,11 +1,14 @@
 package takeover
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
+	"strings"
 
 	"github.com/seed-3ec230fa/diskless/dhcp"
 )
@@ -39,6 +42,22 @@ type Note struct {
 // String has the form file:line:column: message.
 func (n Note) String() string { return fmt.Sprintf("%v: %s", n.Pos, n.Msg) }
 
+// sortNotes puts them in the order of the files: the one that was asked for
+// before those that it includes.
+func sortNotes(notes []Note, file string) {
+	slices.SortStableFunc(notes, func(a, b Note) int {
+		if a.File != b.File {
+			switch file {
+			case a.File:
+				return -1
+			case b.File:
+				return 1
+			}
+		}
+		return cmp.Or(strings.Compare(a.File, b.File), a.Line-b.Line, a.Col-b.Col)
+	})
+}
+
 // Options say what the files do not.
 type Options struct {
 	// ServerID is the server's address (option 54), where the file does not
@@ -52,6 +71,9 @@ type Options struct {
 	// Resolve finds the address of a host name in the file; nil asks the
 	// system's resolver.
 	Resolve func(ctx context.Context, name string) (netip.Addr, error)
+	// Open reads the files that dhcpd.conf includes and dnsmasq.conf names as
+	// conf-file, by the name that stands there; with nil such a line is a note.
+	Open func(name string) ([]byte, error)
 	// Logger is for the pools; nil is [slog.Default].
 	Logger *slog.Logger
 }
