@@ -30,7 +30,7 @@
 //
 // A BIOS machine has SeaBIOS and the iPXE ROM that QEMU ships, or an iPXE
 // that passes for an ordinary PXE ROM. A UEFI machine has OVMF and its own PXE
-// client, IPv4 only. Both write to the serial console, and so do boot loaders.
+// client, over IPv4 or IPv6. Both write to the serial console, and so do boot loaders.
 //
 // The kernel needs console=ttyS0 to be heard, and no_timer_check lest it
 // panic on a busy host: see [KernelArgs].

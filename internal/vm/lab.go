@@ -21,14 +21,20 @@ import (
 // which machines are connected by taps. It needs a network namespace: see
 // [Isolated].
 //
-// IPv6 router solicitations are answered, with the news that there is nothing
-// to configure: unanswered they hold up iPXE by 14 seconds and more, each time.
+// IPv6 router solicitations are answered, without Prefix6 with the news that
+// there is nothing to configure: unanswered they hold up iPXE by 14 seconds and
+// more, each time.
 type Lab struct {
 	// Bridge is the interface's name; "": "lab0".
 	Bridge string
 	// Prefix is this host's address on it and the network; zero:
 	// 192.168.67.1/24.
 	Prefix netip.Prefix
+	// Prefix6 is the same for IPv6, such as fd00:67::1/64; zero: none. Machines
+	// are told to ask DHCPv6 for addresses, or with Stateless to make them
+	// themselves and to ask DHCPv6 for the rest.
+	Prefix6   netip.Prefix
+	Stateless bool
 
 	mu     sync.Mutex
 	taps   int
@@ -88,8 +94,11 @@ func (l *Lab) Up(ctx context.Context) error {
 			break
 		}
 	}
+	if err == nil && l.Prefix6.IsValid() {
+		err = ip(ctx, "-6", "addr", "add", l.Prefix6.String(), "dev", l.Name(), "nodad")
+	}
 	if err == nil {
-		l.router, err = startRouter(l.Name())
+		l.router, err = startRouter(l.Name(), advertisement(l.Prefix6, l.Stateless))
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("lab: %w", err), l.Close())

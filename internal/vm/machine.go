@@ -62,6 +62,8 @@ type Machine struct {
 	UUID     string
 	Firmware Firmware
 	Client   Client
+	// IPv6, under UEFI, has PXE use it alone, in place of IPv4.
+	IPv6 bool
 	// Memory is in MiB; 0: 512.
 	Memory int
 	// Tap is the name of a tap interface, from [Lab.Tap].
@@ -162,8 +164,12 @@ func (m Machine) args(f files) []string {
 		a = append(a,
 			"-drive", "if=pflash,unit=0,format=raw,readonly=on,file="+comma(f.code),
 			"-drive", "if=pflash,unit=1,format=raw,file="+comma(f.vars),
-			"-fw_cfg", "name=opt/org.tianocore/IPv6PXESupport,string=n",
 		)
+		without := "IPv6"
+		if m.IPv6 {
+			without = "IPv4"
+		}
+		a = append(a, "-fw_cfg", "name=opt/org.tianocore/"+without+"PXESupport,string=n")
 	}
 	if m.Tap != "" {
 		a = append(a, "-netdev", "tap,id=n0,script=no,downscript=no,ifname="+comma(m.Tap))

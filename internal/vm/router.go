@@ -1,30 +1,44 @@
 package vm
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net"
+	"net/netip"
 
 	"golang.org/x/net/ipv6"
 )
 
 // router answers router solicitations (RFC 4861 section 6.2.6) with an
-// advertisement of a router that routes nothing and configures nothing.
+// advertisement of a router that routes nothing.
 type router struct {
-	conn *ipv6.PacketConn
-	done chan struct{}
+	conn   *ipv6.PacketConn
+	answer []byte
+	done   chan struct{}
 }
 
 // advertisement has, after type and code, the checksum (the kernel's task),
-// hop limit 64, no flags, lifetime 0 (not a default router), and two timers
-// left to the host.
-var advertisement = []byte{
-	134, 0, 0, 0,
-	64, 0, 0, 0,
-	0, 0, 0, 0,
-	0, 0, 0, 0,
+// hop limit 64, flags, lifetime 0 (not a default router), and two timers left
+// to the host; then the prefix, if there is one (sections 4.2 and 4.6.2).
+func advertisement(prefix netip.Prefix, stateless bool) []byte {
+	const managed, other, onLink, autonomous = 0x80, 0x40, 0x80, 0x40
+	b := make([]byte, 16)
+	b[0], b[4] = 134, 64
+	if !prefix.IsValid() {
+		return b
+	}
+	flags := byte(onLink)
+	if b[5] = managed | other; stateless {
+		b[5], flags = other, onLink|autonomous
+	}
+	b = append(b, 3, 4, byte(prefix.Bits()), flags)
+	b = binary.BigEndian.AppendUint32(b, 86400) // valid, seconds
+	b = binary.BigEndian.AppendUint32(b, 86400) // preferred
+	b = append(b, 0, 0, 0, 0)
+	return append(b, prefix.Masked().Addr().AsSlice()...)
 }
 
-func startRouter(bridge string) (*router, error) {
+func startRouter(bridge string, answer []byte) (*router, error) {
 	ifi, err := net.InterfaceByName(bridge)
 	if err != nil {
 		return nil, err
@@ -50,7 +64,7 @@ func startRouter(bridge string) (*router, error) {
 			return nil, fmt.Errorf("router advertisements: %w", err)
 		}
 	}
-	r := &router{conn: p, done: make(chan struct{})}
+	r := &router{conn: p, answer: answer, done: make(chan struct{})}
 	go r.serve(ifi)
 	return r, nil
 }
@@ -69,7 +83,7 @@ func (r *router) serve(ifi *net.Interface) {
 			continue
 		}
 		// A machine that asks has no address yet: all hosts are told.
-		r.conn.WriteTo(advertisement, nil, &net.IPAddr{IP: net.IPv6linklocalallnodes, Zone: ifi.Name})
+		r.conn.WriteTo(r.answer, nil, &net.IPAddr{IP: net.IPv6linklocalallnodes, Zone: ifi.Name})
 	}
 }
 
