@@ -3,11 +3,11 @@ package dhcp
 import (
 	"context"
 	"errors"
-	"hash/fnv"
 	"io/fs"
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -52,10 +52,10 @@ func (p *Pool) allocate(ctx context.Context, c client) (addr netip.Addr, fresh b
 			return netip.Addr{}, false, err
 		}
 		if usable {
-			c.notef("%v is reserved for %v", c.res.Addr, &c.res)
+			c.notef("%v is reserved for %v", c.res.Addr, c.res.String())
 			return c.res.Addr, false, nil // nobody else is offered it: no hold needed
 		}
-		c.notef("%v is reserved for %v, but in use by another machine or in quarantine", c.res.Addr, &c.res)
+		c.notef("%v is reserved for %v, but in use by another machine or in quarantine", c.res.Addr, c.res.String())
 		if p.taken.first(c.hw.String()) {
 			p.logger().Warn("dhcp: the reserved address is still leased to another machine or in quarantine, the pool gives one meanwhile",
 				"mac", c.hw.String(), "addr", c.res.Addr)
@@ -84,7 +84,9 @@ func (p *Pool) allocate(ctx context.Context, c client) (addr netip.Addr, fresh b
 		}
 	}
 	if a := p.offers.addr(c.owner); a.IsValid() && p.givable(a) {
-		c.notef("%v was offered to it a moment ago", a)
+		if c.trail != nil { // on the way of every request
+			c.notef("%v was offered to it a moment ago", a)
+		}
 		return p.hold(c, a), false, nil
 	}
 	if len(leases) == 0 && !c.res.Addr.IsValid() && !p.admit(c) {
@@ -166,29 +168,48 @@ const (
 	// enough is how many addresses are looked at for one that was never used,
 	// before an expired one will do.
 	enough = 1024
+	// maxProbes is at how many places of its own a machine's address is looked for.
+	maxProbes = 64
 	// patience is how long a machine that was offered an address has it for
 	// sure: EDK2 and iPXE collect offers for up to three seconds.
 	patience = 3 * time.Second
 )
 
-// findFree searches the ranges, from a place that depends on the owner.
+// place is where the search for an address begins, and how far it leaps, as
+// long as it does (FNV-1a).
+func (p *Pool) place(owner string) (start, step uint64) {
+	h := uint64(14695981039346656037)
+	for i := range len(owner) {
+		h = (h ^ uint64(owner[i])) * 1099511628211
+	}
+	return h % p.size, (h>>32)%p.size | 1
+}
+
+// findFree searches the ranges, first at places that depend on the owner, since
+// in a pool with room one of them is free soon, wherever the others are; then
+// address by address from where the last such search ended, so that what is
+// taken is not looked at again for each new machine.
 func (p *Pool) findFree(ctx context.Context, c client) (netip.Addr, error) {
 	now := time.Now()
 	if p.size == 0 || p.search.hopeless(now) {
 		p.warnExhausted(c)
 		return netip.Addr{}, nil
 	}
-	h := fnv.New64a()
-	h.Write([]byte(c.owner))
-	start := h.Sum64() % p.size
+	start, step := p.place(c.owner)
+	cursor := p.search.cursor.Load()
+	probes := min(maxProbes, p.size/16+1)
 	mark := p.search.mark()
 	hold := p.offerTime()
 
 	var oldest, idle netip.Addr // expired longest ago; offered longest ago
 	var oldestAt, idleAt time.Time
 	next := now.Add(recheck)
-	for i := range p.size {
-		a := p.nth((start + i) % p.size)
+	for i := range probes + p.size {
+		n := (start + i*step) % p.size
+		if i >= probes {
+			n = (cursor + i - probes) % p.size
+		}
+		a := p.nth(n)
 		if !p.givable(a) {
 			continue
 		}
@@ -204,7 +225,12 @@ func (p *Pool) findFree(ctx context.Context, c client) (netip.Addr, error) {
 			return netip.Addr{}, err
 		case !known:
 			if got := p.hold(c, a); got.IsValid() {
-				c.notef("%v was never used", got)
+				if i >= probes && !c.dry() {
+					p.search.cursor.Store(n + 1)
+				}
+				if c.trail != nil {
+					c.notef("%v was never used", got)
+				}
 				return got, nil
 			}
 		case expires.IsZero() || now.Before(expires):
@@ -296,6 +322,8 @@ type searchState struct {
 	mu    sync.Mutex
 	until time.Time
 	gen   uint64
+
+	cursor atomic.Uint64
 }
 
 func (s *searchState) hopeless(now time.Time) bool {

@@ -2,6 +2,7 @@ package dhcp
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"io/fs"
 	"iter"
@@ -592,4 +593,37 @@ func TestPoolValidate(t *testing.T) {
 		_, lerr := p.LeaseByAddr(t.Context(), ip("10.0.0.5"))
 		require.Equal(t, err, lerr)
 	}
+}
+
+// askedStore counts the addresses that a search looks at.
+type askedStore struct {
+	*MemoryStore
+	asked int
+}
+
+func (s *askedStore) state(a netip.Addr) (time.Time, bool) {
+	s.asked++
+	return s.MemoryStore.state(a)
+}
+
+// Addresses that were given one after the other by another server, as ISC's
+// and Kea's do, are not looked at again for each new machine.
+func TestSearchPassesBlocks(t *testing.T) {
+	store := &askedStore{MemoryStore: &MemoryStore{MaxLeases: -1}}
+	p := benchPool()
+	p.Store = store
+	require.NoError(t, p.Validate())
+	const taken, machines = 60_000, 200
+	hw := net.HardwareAddr{2, 0, 0, 0, 0, 0}
+	for n := range uint64(taken) {
+		binary.BigEndian.PutUint32(hw[2:], uint32(n))
+		require.NoError(t, store.Commit(t.Context(), Lease{Addr: p.nth(n), HardwareAddr: hw}))
+	}
+	for n := range machines {
+		hw := net.HardwareAddr{4, 0, 0, 0, byte(n >> 8), byte(n)}
+		reply, err := p.ServeDHCP(t.Context(), on(message(discover, hw, bareSystem)))
+		require.NoError(t, err)
+		require.NotNil(t, reply)
+	}
+	require.Less(t, store.asked, taken+2*machines*maxProbes)
 }

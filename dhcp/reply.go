@@ -16,7 +16,8 @@ import (
 // relay, options 82, 61 and 97. The server sees to these again before it
 // sends, so a handler cannot get them wrong.
 func NewReply(r *Request, t dhcpv4.MessageType) *dhcpv4.DHCPv4 {
-	reply := &dhcpv4.DHCPv4{Options: make(dhcpv4.Options, 16)}
+	// 14 is what a map of 16 slots holds; most replies have fewer options.
+	reply := &dhcpv4.DHCPv4{Options: make(dhcpv4.Options, 14)}
 	if t != dhcpv4.MessageTypeNone { // which is BOOTP
 		reply.Options[dhcpv4.OptionDHCPMessageType.Code()] = []byte{byte(t)}
 	}
