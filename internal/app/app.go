@@ -48,6 +48,7 @@ type App struct {
 	dirs     []*tftp.DirFS
 	uploads  *os.Root // nil where none are taken
 	tree     *pxecfg.Tree
+	addons   *addons
 
 	// Nil without dhcp.v6; one of pool6 and stateless6.
 	pool6      *dhcp6.Pool
@@ -88,6 +89,9 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *App, err
 		return nil, err
 	}
 	if err := a.openMachines(); err != nil {
+		return nil, err
+	}
+	if a.addons, err = newAddons(a); err != nil {
 		return nil, err
 	}
 	if cfg.ServesDHCP() {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 
 	"github.com/seed-3ec230fa/diskless/internal/config"
 	"github.com/seed-3ec230fa/diskless/nbd"
@@ -112,7 +113,8 @@ func (a *App) entry(ctx context.Context, name string, m *config.Machine) (pxecfg
 	if !ok {
 		return pxecfg.Entry{}, fmt.Errorf("there is no entry %q", name) // checked when it was loaded
 	}
-	out := pxecfg.Entry{Label: e.Name, Title: e.Title, Kernel: e.Kernel, Initrd: e.Initrd, Args: e.Args}
+	out := pxecfg.Entry{Label: e.Name, Title: e.Title, Kernel: e.Kernel, Args: e.Args}
+	out.Initrd = slices.Concat(e.Initrd, a.addons.files(e, m))
 	if m != nil && m.MAC.HardwareAddr != nil {
 		out.SysAppend = 2 // BOOTIF=: the initramfs uses the card that booted
 	}

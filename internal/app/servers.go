@@ -80,14 +80,8 @@ func (a *App) ltsConf(_ context.Context, c pxecfg.Client) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The name is the configuration's: what a client calls itself could be
-	// another machine's section.
-	who := ltsconf.Client{IP: c.IP, MAC: c.MAC}
-	if m != nil {
-		who.Hostname = m.Name
-	}
 	var out bytes.Buffer
-	if _, err := ltsconf.Collect(f.Resolve(who)).WriteTo(&out); err != nil {
+	if _, err := ltsconf.Collect(f.Resolve(ltsClient(c, m))).WriteTo(&out); err != nil {
 		return nil, err
 	}
 	return out.Bytes(), nil
@@ -95,7 +89,11 @@ func (a *App) ltsConf(_ context.Context, c pxecfg.Client) ([]byte, error) {
 
 func (a *App) tftpServer() *tftp.Server {
 	var files tftp.Handler = tftp.FSFunc(func(ctx context.Context, r *tftp.Request) (fs.FS, error) {
-		return a.treeFor(r.Peer.Addr()).ForAddr(ctx, r.Peer.Addr())
+		tree, err := a.treeFor(r.Peer.Addr()).ForAddr(ctx, r.Peer.Addr())
+		if err != nil {
+			return nil, err
+		}
+		return a.addons.view(ctx, r.Peer.Addr(), tree), nil
 	})
 	if a.uploads != nil {
 		files = tftp.First(files, &uploads{app: a})
@@ -129,6 +127,7 @@ func (a *App) tftpServer() *tftp.Server {
 func (a *App) httpServer() *http.Server {
 	mux := http.NewServeMux()
 	mux.Handle("/", a.byFamily())
+	mux.HandleFunc("GET /"+addonDir, a.addons.serveHTTP)
 	mux.HandleFunc("GET "+healthzAt, a.healthz)
 	return &http.Server{
 		Handler: patient(mux), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,

@@ -34,6 +34,7 @@ func (c *Config) check() []error {
 	k.menus()
 	k.machines()
 	k.rules()
+	k.addon()
 	return k.errs
 }
 

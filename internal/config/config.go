@@ -32,6 +32,9 @@ type Config struct {
 	Images  []Image `yaml:"images"`
 	LTSConf string  `yaml:"lts.conf"`
 
+	LTSPConf string `yaml:"ltsp.conf"`
+	Addon    *Addon `yaml:"addon"`
+
 	Entries  []Entry   `yaml:"entries"`
 	Menus    []Menu    `yaml:"menus"`
 	Profiles []Profile `yaml:"profiles"`
@@ -121,6 +124,8 @@ type Entry struct {
 	Image     string   `yaml:"image"`
 	Root      RootKind `yaml:"root"`
 	Initramfs string   `yaml:"initramfs"`
+	// Addon says no where the add-on is not to be loaded.
+	Addon *bool `yaml:"addon"`
 }
 
 // Machine is one machine that the configuration knows.
@@ -325,7 +330,7 @@ func (c *Config) movePositions(from, to *Machine) {
 }
 
 func (c *Config) resolvePaths(dir string) {
-	paths := []*string{&c.Server.State, &c.Server.Admin, &c.LTSConf, &c.ConfD}
+	paths := []*string{&c.Server.State, &c.Server.Admin, &c.LTSConf, &c.LTSPConf, &c.ConfD}
 	for i := range c.Files {
 		paths = append(paths, &c.Files[i].Dir)
 	}

@@ -81,7 +81,7 @@ func TestMistakes(t *testing.T) {
 	const v6 = head + "dhcp: {interface: lan0, subnet: 192.168.67.0/24, lease: 1h, v6: "
 	for _, tt := range []struct{ name, text, want string }{
 		{"unknown key", head + "tftp:\n  lisen: \":69\"\n", `diskless.yaml:3:3: unknown key "lisen"; did you mean "listen"?`},
-		{"unknown section", head + "xyzzyfoo: {}\n", `diskless.yaml:2:1: unknown key "xyzzyfoo"; known here: conf.d, dhcp,`},
+		{"unknown section", head + "xyzzyfoo: {}\n", `diskless.yaml:2:1: unknown key "xyzzyfoo"; known here: addon, conf.d, dhcp,`},
 		{"given twice", head + "tftp:\n  listen: \":69\"\n  listen: \":70\"\n", `diskless.yaml:4:3: key "listen" is given twice`},
 		{"wrong kind", head + "tftp: [1, 2]\n", `diskless.yaml:2:7: want a section of`},
 		{"wrong type", head + "nbd:\n  port: many\n", `diskless.yaml:3:9: want a number, not "many"`},

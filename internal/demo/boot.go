@@ -172,7 +172,8 @@ func (s *scene) config(server netip.Addr) config.Config {
 		Images: []config.Image{{Name: "demo", File: filepath.Join(s.dir, "demo.squashfs")}},
 		Entries: []config.Entry{{
 			Name: "demo", Kernel: "vmlinuz", Initrd: []string{"initrd.img"}, Image: "demo",
-			Args: append([]string{"overlayroot=tmpfs", "quiet"}, strings.Fields(vm.KernelArgs)...),
+			Addon: new(bool), // the guest has no use for one
+			Args:  append([]string{"overlayroot=tmpfs", "quiet"}, strings.Fields(vm.KernelArgs)...),
 		}},
 		Machines: []config.Machine{{Name: nodeName, MAC: config.HardwareAddr{HardwareAddr: s.machine.HardwareAddr()}, Entry: "demo"}},
 	}

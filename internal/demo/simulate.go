@@ -68,6 +68,7 @@ func Simulate(ctx context.Context, w io.Writer, log *slog.Logger) error {
 		Loader: config.LoaderPXELINUX,
 		Entries: []config.Entry{{
 			Name: "demo", Kernel: "vmlinuz", Initrd: []string{"initrd.img"}, Image: "demo", Root: config.RootEphemeral,
+			Addon: new(bool), // the guest has no use for one
 		}},
 	}
 	var machines []*machine

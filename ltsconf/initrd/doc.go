@@ -30,6 +30,9 @@
 //   - At the end of the boot the RCFILE_* commands run, and one HTTP request
 //     tells a server that the machine is up.
 //
+// Where LTSP's own scripts take over (init=/sbin/init-ltsp or ltsp.image= among the
+// kernel's arguments) it does nothing.
+//
 // A setting that fails is told with its name on the console and in the journal
 // (it is a message of the kernel's log), and the boot goes on.
 //

@@ -50,6 +50,7 @@ func TestPlaceInDracut(t *testing.T) {
 			require.NoError(t, os.MkdirAll(r.path(dir), 0o755))
 		}
 		r.write("proc/mounts", "/dev/nbd0 /newroot ext4 rw 0 0\n", 0o644)
+		r.write("proc/cmdline", "quiet\n", 0o644)
 		data, err := Build(nil, nil, nil)
 		require.NoError(t, err)
 		r.unpack(data)
@@ -80,6 +81,7 @@ func TestRoots(t *testing.T) {
 	}
 	tests := map[string]struct {
 		mounts   string
+		cmdline  string
 		options  Options
 		settings []Setting
 		fails    string // of mount, a pattern
@@ -106,7 +108,9 @@ func TestRoots(t *testing.T) {
 			calls: "mount -t tmpfs -o mode=0700,size=68k diskless /run/diskless/image\numount /root\nmount -t squashfs -o ro,loop /run/diskless/image/root /root\nmount -t squashfs -o ro /dev/nbd0 /root\numount /run/diskless/image\n" + overlay + settings("memory")},
 		"image too large for memory": {mounts: squash, settings: []Setting{{Name: "IMAGE_TO_RAM", Value: "yes"}}, told: "the image is not copied to memory: it has 4 KiB, and there are 65539",
 			calls: overlay + settings("memory")},
-		"nothing": {mounts: "proc /proc proc rw 0 0\n", calls: "none", told: "nothing is mounted at /root"},
+		"LTSP 5's own":  {mounts: squash, cmdline: "init=/sbin/init-ltsp", calls: "none"},
+		"LTSP 19's own": {mounts: squash, cmdline: "ltsp.image=images/x.img", calls: "none"},
+		"nothing":       {mounts: "proc /proc proc rw 0 0\n", calls: "none", told: "nothing is mounted at /root"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -117,7 +121,7 @@ func TestRoots(t *testing.T) {
 				}
 				r.write("proc/mounts", "rootfs / rootfs rw 0 0\n"+test.mounts, 0o644)
 				r.write("proc/meminfo", "MemTotal: 99 kB\nMemAvailable:   "+memory+" kB\n", 0o644)
-				r.write("proc/cmdline", "quiet\n", 0o644)
+				r.write("proc/cmdline", "quiet "+test.cmdline+"\n", 0o644)
 				r.write("sys/class/block/nbd0/size", "8\n", 0o644)
 				r.write("dev/nbd0", "hsqs", 0o600)
 				for _, dir := range []string{"root/tmp", "root/var/log"} {

@@ -1,0 +1,287 @@
+package app
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"io/fs"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	"github.com/cavaliergopher/cpio"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/crypto/ssh"
+
+	"github.com/seed-3ec230fa/diskless/dhcp"
+	"github.com/seed-3ec230fa/diskless/internal/config"
+	"github.com/seed-3ec230fa/diskless/internal/timeline"
+	"github.com/seed-3ec230fa/diskless/pxecfg"
+	"github.com/seed-3ec230fa/diskless/squash"
+)
+
+// files unpacks an add-on.
+func files(t *testing.T, archive string) map[string]string {
+	t.Helper()
+	out := map[string]string{}
+	r := cpio.NewReader(strings.NewReader(archive))
+	for {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return out
+		}
+		require.NoError(t, err)
+		data, err := io.ReadAll(r)
+		require.NoError(t, err)
+		out[h.Name] = string(data)
+	}
+}
+
+var addonName = regexp.MustCompile(`diskless/(machine-[a-z]+|any|modules)-[0-9a-z]+\.img`)
+
+// Each loader is told of the add-on behind the entry's own initramfs, over TFTP
+// and HTTP it is the same, and nobody else can have it.
+func TestAddonBelongsToItsMachine(t *testing.T) {
+	w := newWorld(t, func(c *config.Config) {
+		c.Addon = &config.Addon{OverlaySize: "50%", AuthorizedKeys: []string{"ssh-ed25519 AAAA admin"}}
+	}).run()
+	var booted []timeline.Event
+	w.Timeline.OnEvent = func(e timeline.Event) {
+		if e.Stage == "booted" {
+			booted = append(booted, e)
+		}
+	}
+	one, two := w.lease(macs[0], dhcp.BIOSFirmware()).Addr.Addr(), w.lease(macs[1], dhcp.BIOSFirmware()).Addr.Addr()
+	stranger := netip.MustParseAddr("127.9.9.9")
+
+	_, script := w.http("/boot.ipxe", one)
+	name := addonName.FindString(script)
+	require.NotEmpty(t, name, script)
+	require.Less(t, strings.Index(script, "initrd.img"), strings.Index(script, name), "the kernel lays later ones over earlier ones")
+	text, err := w.tftp("pxelinux.cfg/01-52-54-00-00-00-01", one)
+	require.NoError(t, err)
+	require.Contains(t, text, "INITRD initrd.img,"+name)
+	text, err = w.tftp("grub.cfg-01-52-54-00-00-00-01", one)
+	require.NoError(t, err)
+	require.Contains(t, text, "'/initrd.img' '/"+name+"'")
+
+	over, err := w.tftp(name, one)
+	require.NoError(t, err)
+	code, body := w.http("/"+name, one)
+	require.Equal(t, http.StatusOK, code)
+	require.Equal(t, over, body, "byte by byte")
+	got := files(t, body)
+	require.Contains(t, got["diskless/env"], "TOKEN='for-one-only'\n")
+	require.Contains(t, got["diskless/settings"], "hostname 'HOSTNAME' 'one'\n")
+	require.Contains(t, got["diskless/settings"], "authorize 'root' 'ssh-ed25519 AAAA admin\n'")
+	require.Equal(t, "overlay_size='50%'\n", got["diskless/options"])
+
+	for _, from := range []netip.Addr{two, stranger} {
+		_, err := w.tftp(name, from)
+		require.Error(t, err)
+		code, body := w.http("/"+name, from)
+		require.Equal(t, http.StatusForbidden, code)
+		require.NotContains(t, body, "TOKEN")
+	}
+	for _, wrong := range []string{"diskless/machine-one.img", "diskless/machine-one-.img", strings.Replace(name, "one", "two", 1), strings.TrimSuffix(name, ".img"), "diskless/", "diskless/up/one-x", "diskless/modules-0.img"} {
+		code, _ := w.http("/"+wrong, one)
+		require.Equal(t, http.StatusNotFound, code, wrong)
+	}
+
+	_, otherScript := w.http("/boot.ipxe", two)
+	_, body = w.http("/"+addonName.FindString(otherScript), two)
+	other := files(t, body)
+	require.NotContains(t, body, "for-one-only")
+	id := regexp.MustCompile(`machine_id 'MACHINE_ID' '([0-9a-f]{32})'`)
+	require.Len(t, id.FindStringSubmatch(got["diskless/settings"]), 2)
+	require.NotEqual(t, id.FindString(got["diskless/settings"]), id.FindString(other["diskless/settings"]))
+
+	// What it says when it is up.
+	report := regexp.MustCompile(`report '127.0.0.1' '\d+' '(/diskless/up/one-[0-9a-z]+)'`).FindStringSubmatch(got["diskless/rcfiles"])
+	require.Len(t, report, 2, got["diskless/rcfiles"])
+	const query = "?began=10.50&ended=11.00&up=20.25&failed=PREINIT_1&failed=RCFILE_2"
+	code, _ = w.http(report[1]+query, two)
+	require.Equal(t, http.StatusForbidden, code)
+	require.Empty(t, booted)
+	code, _ = w.http(report[1]+query, one)
+	require.Equal(t, http.StatusNoContent, code)
+	require.Len(t, booted, 1)
+	require.Equal(t, []string{"one", "up 20.2s after its kernel, root ready in 0.5s, 2 settings failed"}, []string{booted[0].Name, booted[0].What})
+	require.Contains(t, w.log.String(), "PREINIT_1 RCFILE_2")
+}
+
+// A machine keeps its identity, and its names, over restarts of the server.
+func TestAddonIsKept(t *testing.T) {
+	w := newWorld(t, nil)
+	first, err := w.addons.identity("one")
+	require.NoError(t, err)
+	tag := w.addons.tag("one")
+	key, err := ssh.ParsePrivateKey([]byte(first.HostKey))
+	require.NoError(t, err)
+	require.Equal(t, ssh.KeyAlgoED25519, key.PublicKey().Type())
+	again, err := newAddons(w.App)
+	require.NoError(t, err)
+	require.Equal(t, tag, again.tag("one"))
+	kept, err := again.identity("one")
+	require.NoError(t, err)
+	require.Equal(t, first, kept)
+	for _, name := range []string{"addon.secret", "identities/one.json"} {
+		info, err := os.Stat(filepath.Join(w.cfg.Server.State, name))
+		require.NoError(t, err)
+		require.Equal(t, fs.FileMode(0o600), info.Mode().Perm())
+	}
+	require.NoError(t, os.WriteFile(filepath.Join(w.cfg.Server.State, "addon.secret"), nil, 0o600))
+	_, err = newAddons(w.App)
+	require.ErrorContains(t, err, "addon.secret")
+}
+
+func TestAddonOptOut(t *testing.T) {
+	no := false
+	for what, change := range map[string]func(c *config.Config){
+		"of an entry":    func(c *config.Config) { c.Entries[0].Addon = &no },
+		"altogether":     func(c *config.Config) { c.Addon = &config.Addon{Enabled: &no} },
+		"no initramfs":   func(c *config.Config) { c.Entries[0].Initrd = nil },
+		"served nowhere": func(c *config.Config) { c.TFTP.Enabled, c.HTTP.Enabled = &no, &no },
+	} {
+		w := newWorld(t, change)
+		e, err := w.entry(t.Context(), "desk", &w.cfg.Machines[0])
+		require.NoError(t, err)
+		require.NotContains(t, strings.Join(e.Initrd, " "), "diskless/", what)
+		w.close()
+	}
+}
+
+// Modules come out of the image, for the kernel that the entry boots, and a new
+// image brings new ones.
+func TestAddonModules(t *testing.T) {
+	w := newWorld(t, func(c *config.Config) {
+		kernel := make([]byte, 4096)
+		copy(kernel[0x202:], "HdrS")
+		kernel[0x20f] = 0x04
+		copy(kernel[0x600:], "6.1.0-x (builder)")
+		require.NoError(t, os.WriteFile(filepath.Join(c.Files[0].Dir, "vmlinuz"), kernel, 0o644))
+		image := filepath.Join(filepath.Dir(c.Files[0].Dir), "root.squashfs")
+		require.NoError(t, squash.BuildFile(t.Context(), image, squash.FromFS(fstest.MapFS{
+			"lib/modules/6.1.0-x/modules.builtin":   {Data: []byte("kernel/nbd.ko\nkernel/loop.ko\nkernel/squashfs.ko\n")},
+			"lib/modules/6.1.0-x/kernel/overlay.ko": {Data: module(t)},
+		}), nil))
+		c.Images = append(c.Images, config.Image{Name: "root", File: image})
+		c.Entries = append(c.Entries, config.Entry{Name: "root", Kernel: "/vmlinuz", Initrd: []string{"initrd.img"}, Image: "root"})
+	}).run()
+	m := &w.cfg.Machines[0]
+	entry := func() string {
+		e, err := w.entry(t.Context(), "root", m)
+		require.NoError(t, err)
+		require.Len(t, e.Initrd, 3, w.log)
+		require.Equal(t, "initrd.img", e.Initrd[0])
+		return e.Initrd[1]
+	}
+	name := entry()
+	require.Equal(t, name, entry())
+	_, body := w.http("/"+name, netip.MustParseAddr("127.9.9.9"))
+	require.Equal(t, "overlay.ko\n", files(t, body)["diskless/modules/order"])
+
+	require.NoError(t, os.WriteFile(filepath.Join(w.dir, "boot/vmlinuz"), []byte("no kernel"), 0o644))
+	e, err := w.entry(t.Context(), "root", m)
+	require.NoError(t, err, "it boots, if its initramfs has the modules")
+	require.Len(t, e.Initrd, 2)
+	require.Contains(t, w.log.String(), "kernel modules are not added")
+	code, _ := w.http("/"+name, netip.MustParseAddr("127.9.9.9"))
+	require.Equal(t, http.StatusOK, code, "a machine that is about to load it finds it")
+}
+
+// module is the least that has a module's information.
+func module(t *testing.T) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	b.WriteString("\x7fELF\x02\x01\x01" + strings.Repeat("\x00", 9))
+	b.Write([]byte{1, 0, 62, 0, 1, 0, 0, 0})
+	b.Write(make([]byte, 16))
+	b.Write([]byte{64, 0, 0, 0, 0, 0, 0, 0})
+	b.Write([]byte{0, 0, 0, 0, 64, 0, 0, 0, 0, 0, 64, 0, 3, 0, 2, 0})
+	section := func(name, kind, at, size byte) {
+		h := make([]byte, 64)
+		h[0], h[4], h[24], h[32] = name, kind, at, size
+		b.Write(h)
+	}
+	section(0, 0, 0, 0)
+	section(1, 1, 0, 10) // .modinfo
+	section(10, 3, 0, 0) // names
+	names := "\x00.modinfo\x00.shstrtab\x00"
+	info := "depends=\x00\x00"
+	out := append(b.Bytes(), info+names...)
+	out[64+64+24], out[64+128+24] = byte(b.Len()%256), byte((b.Len()+len(info))%256)
+	out[64+64+25], out[64+128+25] = byte(b.Len()/256), byte((b.Len()+len(info))/256)
+	out[64+128+32] = byte(len(names))
+	return out
+}
+
+// The same settings, in the words of both LTSPs, give the same machine.
+func TestSettingsOfBothLTSPs(t *testing.T) {
+	texts := map[string]string{
+		"lts.conf": `[Default]
+FSTAB_2="tmpfs /b tmpfs"
+FSTAB_10="tmpfs /c tmpfs"
+FSTAB_1="tmpfs /a tmpfs"
+PREINIT_1="echo it's \$HOME"
+KEEP_SYSTEM_SERVICES="ssh rsyslog"
+TIMEZONE=Europe/Berlin
+
+[one]
+RCFILE_1="join --token abc"
+`,
+		"ltsp.conf": `[clients]
+FSTAB_2="tmpfs /b tmpfs"
+FSTAB_10="tmpfs /c tmpfs"
+FSTAB_1="tmpfs /a tmpfs"
+PREINIT_1="echo it's \$HOME"
+KEEP_SYSTEM_SERVICES="ssh rsyslog"
+TIMEZONE=Europe/Berlin
+
+[one]
+RCFILE_1="join --token abc"
+`,
+	}
+	var settings []string
+	for name, text := range texts {
+		w := newWorld(t, func(c *config.Config) {
+			file := filepath.Join(filepath.Dir(c.LTSConf), "of-this-test")
+			require.NoError(t, os.WriteFile(file, []byte(text), 0o644))
+			c.LTSConf, c.LTSPConf = "", ""
+			if name == "lts.conf" {
+				c.LTSConf = file
+			} else {
+				c.LTSPConf = file
+			}
+		})
+		archive, err := w.addons.build(pxecfgClient(0), &w.cfg.Machines[0])
+		require.NoError(t, err)
+		got := files(t, string(archive))
+		text := regexp.MustCompile(`(?m)^(machine_id|host_key)(.|\n)*?^resolver|^report.*\n`).ReplaceAllString(got["diskless/settings"]+got["diskless/rcfiles"], "")
+		settings = append(settings, text)
+		require.Regexp(t, `(?s)/a tmpfs.*/b tmpfs.*/c tmpfs.*PREINIT_1' 'echo it'\\''s \$HOME'.*RCFILE_1' 'join --token abc'`, text)
+		w.close()
+	}
+	require.Equal(t, settings[0], settings[1])
+}
+
+// A file of settings that broke while the server runs does not keep machines
+// from booting.
+func TestSettingsThatBroke(t *testing.T) {
+	w := newWorld(t, nil)
+	defer w.close()
+	require.NoError(t, os.WriteFile(w.cfg.LTSConf, []byte("[one\n"), 0o644))
+	archive, err := w.addons.build(pxecfgClient(0), &w.cfg.Machines[0])
+	require.NoError(t, err)
+	require.Contains(t, files(t, string(archive))["diskless/settings"], "refused 'its settings'")
+	require.Contains(t, w.log.String(), "without its settings")
+}
+
+func pxecfgClient(i int) pxecfg.Client {
+	return pxecfg.Client{MAC: macs[i], IP: netip.MustParseAddr("127.0.67.1")}
+}

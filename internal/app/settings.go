@@ -1,0 +1,88 @@
+package app
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	"github.com/seed-3ec230fa/diskless/internal/config"
+	"github.com/seed-3ec230fa/diskless/ltsconf"
+	"github.com/seed-3ec230fa/diskless/ltsconf/initrd"
+	"github.com/seed-3ec230fa/diskless/pxecfg"
+)
+
+// ltsClient is the machine as sections name it. The name is the
+// configuration's: what a client calls itself could be another machine's section.
+func ltsClient(c pxecfg.Client, m *config.Machine) ltsconf.Client {
+	who := ltsconf.Client{IP: c.IP, MAC: c.MAC}
+	if m != nil {
+		who.Hostname = m.Name
+	}
+	return who
+}
+
+// settings are what the file of settings has for a machine, as far as a server
+// can tell, in the order in which clients work through them. The file is read
+// anew, so that an edit counts at once.
+func (a *App) settings(c pxecfg.Client, m *config.Machine) ([]initrd.Setting, error) {
+	var all ltsconf.Settings
+	switch {
+	case a.cfg.LTSConf != "":
+		f, err := ltsconf.ParseFile(a.cfg.LTSConf)
+		if err != nil {
+			return nil, err
+		}
+		all = ltsconf.Collect(f.Resolve(ltsClient(c, m)))
+	case a.cfg.LTSPConf != "":
+		f, err := ltsconf.ParseLTSPFile(a.cfg.LTSPConf)
+		if err != nil {
+			return nil, err
+		}
+		who := ltsconf.LTSPClient{Client: ltsClient(c, m), Applet: "init"}
+		if err := f.Stops(who); err != nil {
+			return nil, err
+		}
+		all = ltsconf.Collect(f.Resolve(who))
+		for i := range all {
+			if all[i].Name == "HOSTNAME" {
+				mac := strings.ReplaceAll(c.MAC.String(), ":", "")
+				all[i].Value.Raw = strings.NewReplacer("%{MAC}", mac, "%{IP}", hostNumber(c)).Replace(all[i].Value.Raw)
+			}
+		}
+	}
+	return initrdSettings(all), nil
+}
+
+// hostNumber is the last part of the address.
+func hostNumber(c pxecfg.Client) string {
+	ip := c.IP.Unmap().String()
+	return ip[strings.LastIndexByte(ip, '.')+1:]
+}
+
+// initrdSettings puts families in their order. Those of LTSP 19 that are none of LTSP 5
+// go by their names.
+func initrdSettings(all ltsconf.Settings) []initrd.Setting {
+	var sorted ltsconf.Settings
+	for _, f := range []ltsconf.Family{ltsconf.Preinit, ltsconf.InitCommand, ltsconf.Fstab, ltsconf.RCFile, ltsconf.Module, ltsconf.Hosts, ltsconf.Crontab} {
+		sorted = append(sorted, f.Of(all)...)
+	}
+	var applets ltsconf.Settings
+	for _, s := range all {
+		switch _, family := ltsconf.FamilyOf(s.Name); {
+		case strings.HasPrefix(s.Name, "PRE_") || strings.HasPrefix(s.Name, "POST_"):
+			applets = append(applets, s)
+		case !family:
+			sorted = append(sorted, s)
+		}
+	}
+	slices.SortStableFunc(applets, func(x, y ltsconf.Setting) int { return cmp.Compare(x.Name, y.Name) })
+	var out []initrd.Setting
+	for _, s := range append(sorted, applets...) {
+		text, ok := s.Value.Literal()
+		if !ok { // only the machine can expand it
+			text = s.Value.Raw
+		}
+		out = append(out, initrd.Setting{Name: s.Name, Value: text, Expand: !ok})
+	}
+	return out
+}
