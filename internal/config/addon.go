@@ -56,18 +56,7 @@ func (c *checker) addon() {
 		}
 	}
 	o := c.InitrdOptions()
-	for _, field := range []*string{&c.Addon.OverlaySize, &c.Addon.OverlayLabel, &c.Addon.Break} {
-		one := initrd.Options{}
-		switch field {
-		case &c.Addon.OverlaySize:
-			one.OverlaySize = o.OverlaySize
-		case &c.Addon.OverlayLabel:
-			one.OverlayLabel = o.OverlayLabel
-		case &c.Addon.Break:
-			one.Break = o.Break
-		}
-		if _, err := initrd.Build(nil, nil, &one); err != nil {
-			c.errorf(field, "addon: %s", strings.TrimSuffix(strings.TrimPrefix(err.Error(), "initrd: "), ": invalid argument"))
-		}
+	if _, err := initrd.Build(nil, nil, &o); err != nil {
+		c.errorf(c.Addon, "addon: %s", strings.TrimSuffix(strings.TrimPrefix(err.Error(), "initrd: "), ": invalid argument"))
 	}
 }

@@ -14,9 +14,12 @@ import (
 type Debian struct {
 	Image    string // the file vmlinuz
 	Initrd   string // made by initramfs-tools, when the kernel was installed
-	SquashFS string
-	Tar      string
+	SquashFS string // the root file system
+	Ext4     string // the same, with room to write
 }
+
+// ext4Size leaves room for what a machine writes.
+const ext4Size = 512 << 20
 
 // debianPackages is what makes a root file system boot from the network with a
 // stock initramfs, and what a test asks of it.
@@ -35,7 +38,7 @@ func MinimalDebian(ctx context.Context, cacheDir string) (*Debian, error) {
 		if err := os.Mkdir(out, 0o755); err != nil {
 			return err
 		}
-		tar := filepath.Join(out, "root.tar")
+		tar := filepath.Join(dir, "root.tar")
 		_, err = run(ctx, dir, "mmdebstrap", "--variant=minbase",
 			"--aptopt=APT::Install-Recommends \"false\"", "--include="+debianPackages,
 			// What nobody reads here is half of the files.
@@ -53,12 +56,27 @@ func MinimalDebian(ctx context.Context, cacheDir string) (*Debian, error) {
 			return err
 		}
 		defer f.Close()
-		return squash.BuildFile(ctx, filepath.Join(out, "root.squashfs"), squash.Tar(f),
+		err = squash.BuildFile(ctx, filepath.Join(out, "root.squashfs"), squash.Tar(f),
 			&squash.Options{Logger: slog.New(slog.DiscardHandler)}) // no ACLs in an image
+		if err != nil {
+			return err
+		}
+		tree := filepath.Join(dir, "tree")
+		if err := os.Mkdir(tree, 0o755); err != nil {
+			return err
+		}
+		// The kernel fills /dev.
+		if _, err := run(ctx, dir, "tar", "-xpf", tar, "-C", tree, "--numeric-owner", "--exclude=./dev/*"); err != nil {
+			return err
+		}
+		if err := os.Remove(tar); err != nil {
+			return err
+		}
+		return Ext4(ctx, tree, filepath.Join(out, "root.ext4"), ext4Size)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("minimal Debian: %w", err)
 	}
 	file := func(name string) string { return filepath.Join(dir, name) }
-	return &Debian{Image: file("vmlinuz"), Initrd: file("initrd"), SquashFS: file("root.squashfs"), Tar: file("root.tar")}, nil
+	return &Debian{Image: file("vmlinuz"), Initrd: file("initrd"), SquashFS: file("root.squashfs"), Ext4: file("root.ext4")}, nil
 }

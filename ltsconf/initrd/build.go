@@ -113,7 +113,7 @@ func Build(settings []Setting, modules Modules, o *Options) ([]byte, error) {
 	a.dir("diskless", 0o700)
 	a.file("diskless/hook", 0o644, hook)
 	a.file("diskless/machine", 0o644, machine)
-	a.file("diskless/env", 0o600, environment(settings))
+	a.file("diskless/env", 0o600, environment(settings, o))
 	a.file("diskless/settings", 0o600, before(settings, o))
 	a.file("diskless/rcfiles", 0o600, after(settings, o))
 	a.file("diskless/options", 0o600, options(settings, o))

@@ -61,8 +61,11 @@ func (s Setting) refusal() string {
 }
 
 // environment assigns the settings. What is to be expanded the machine adds.
-func environment(settings []Setting) []byte {
+func environment(settings []Setting, o *Options) []byte {
 	var b bytes.Buffer
+	if o.Hostname != "" {
+		b.WriteString("HOSTNAME=" + quote(o.Hostname) + "\n")
+	}
 	for _, set := range settings {
 		if set.refusal() == "" && !set.Expand {
 			b.WriteString(set.Name + "=" + quote(set.Value) + "\n")
