@@ -12,7 +12,7 @@ func TestAddonMistakes(t *testing.T) {
 		"addon: {overlay-size: much}\n":                     `diskless.yaml:3:8: addon: overlay size "much": write it as for a tmpfs: 2G or 50%`,
 		"addon: {overlay-label: a/b}\n":                     `diskless.yaml:3:8: addon: overlay label "a/b"`,
 		"addon: {break: often}\n":                           `diskless.yaml:3:8: addon: break "often": it is neither error nor always`,
-		"addon: {authorized-keys: [\"\"]}\n":                `diskless.yaml:3:26: addon: authorized-keys: write one line`,
+		"addon: {authorized-keys: [\"\"]}\n":                `diskless.yaml:3:27: addon: authorized-keys: write one line`,
 		"addon: {authorized-keys: key}\n":                   `want a list`,
 		"entries: [{name: e, kernel: k, addon: perhaps}]\n": `want true or false, not "perhaps"`,
 		"ltsp.conf: nowhere\n":                              `diskless.yaml:3:12: ltsp.conf: `,
