@@ -280,17 +280,17 @@ func (w *world) causes() []func(ctx context.Context) {
 			if ctx.Err() != nil {
 				return
 			}
-			m := w.site.cluster.members[rnd.IntN(len(w.site.cluster.members))]
+			m := w.site.cluster.Members[rnd.IntN(len(w.site.cluster.Members))]
 			if rnd.IntN(2) == 0 {
 				w.faults.add("etcd kill")
-				m.kill()
+				m.Kill()
 				sleep(ctx, time.Second)
-				must(m.start())
+				must(m.Start())
 			} else {
 				w.faults.add("etcd stop")
-				m.signal(syscall.SIGSTOP)
+				m.Signal(syscall.SIGSTOP)
 				sleep(ctx, time.Duration(500+rnd.IntN(2500))*time.Millisecond)
-				m.signal(syscall.SIGCONT)
+				m.Signal(syscall.SIGCONT)
 			}
 		}
 	})

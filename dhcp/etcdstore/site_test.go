@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/seed-3ec230fa/diskless/dhcp"
+	"github.com/seed-3ec230fa/diskless/internal/etcdtest"
 	"github.com/stretchr/testify/require"
 )
 
@@ -52,7 +53,7 @@ func testServerID(n int) netip.Addr { return netip.AddrFrom4([4]byte{10, 99, 0, 
 func serveTest(args []string) error {
 	n, _ := strconv.Atoi(args[0])
 	lease, _ := strconv.Atoi(args[1])
-	client, err := newClient(strings.Split(args[3], ","))
+	client, err := etcdtest.NewClient(strings.Split(args[3], ",")...)
 	if err != nil {
 		return err
 	}
@@ -114,7 +115,7 @@ func (c *serverConn) WriteTo(b []byte, to net.Addr) (int, error) {
 // site is three servers, each with its own way to an etcd of some members.
 type site struct {
 	t       testing.TB
-	cluster *cluster
+	cluster *etcdtest.Cluster
 	servers [3]*server
 }
 
@@ -130,12 +131,12 @@ type server struct {
 }
 
 func newSite(t testing.TB, members int, lease [3]int) *site {
-	s := &site{t: t, cluster: newCluster(t, members)}
+	s := &site{t: t, cluster: etcdtest.Start(t, members)}
 	for i := range s.servers {
 		srv := &server{n: i + 1}
 		var ends []string
-		for _, m := range s.cluster.members {
-			p := newProxy(t, strings.TrimPrefix(m.url, "http://"))
+		for _, m := range s.cluster.Members {
+			p := newProxy(t, strings.TrimPrefix(m.URL, "http://"))
 			srv.proxies = append(srv.proxies, p)
 			ends = append(ends, "http://"+p.listener.Addr().String())
 		}
@@ -153,7 +154,7 @@ func (s *server) start() error {
 	s.cmd = exec.Command(os.Args[0])
 	s.cmd.Env = append(os.Environ(), serverEnv+"="+s.args)
 	s.cmd.Stderr = os.Stderr
-	s.cmd.SysProcAttr = dieWithParent()
+	s.cmd.SysProcAttr = etcdtest.DieWithParent()
 	out, err := s.cmd.StdoutPipe()
 	if err != nil {
 		return err

@@ -42,8 +42,8 @@ type App struct {
 	rules    *pxecfg.Rules // nil without any
 	booted   pxecfg.BootState
 	images   *nbd.Images
-	pool     *dhcp.Pool      // nil where we give no addresses
-	leases   *dhcp.FileStore // nil without server.state
+	pool     *dhcp.Pool // nil where we give no addresses
+	leases   leaseStore // nil without server.state and dhcp.etcd
 	loaders  loaderFS
 	dirs     []*tftp.DirFS
 	uploads  *os.Root // nil where none are taken
@@ -138,7 +138,7 @@ func (a *App) Run(ctx context.Context, s Sockets) error {
 	}
 	if watch { // as before the start, so afterwards
 		group.Go(func() error {
-			err := (&dhcp.Watch{Interface: a.cfg.DHCP.Interface, Logger: a.log}).Run(ctx)
+			err := (&dhcp.Watch{Interface: a.cfg.DHCP.Interface, Known: a.peers(), Logger: a.log}).Run(ctx)
 			if err != nil {
 				a.log.Warn("no look-out for other DHCP servers", "err", err)
 			}

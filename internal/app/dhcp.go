@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -21,6 +22,23 @@ import (
 // leasesFile is in server.state.
 const leasesFile = "leases.journal"
 
+// leaseStore is where the leases are.
+type leaseStore interface {
+	dhcp.LeaseStore
+	io.Closer
+}
+
+// peers are the servers that share our leases.
+func (a *App) peers() []netip.Addr {
+	var list []netip.Addr
+	if e := a.cfg.DHCP.Etcd; e != nil {
+		for _, s := range e.Servers {
+			list = append(list, s.Addr)
+		}
+	}
+	return list
+}
+
 // openDHCP makes what the DHCP role answers from.
 func (a *App) openDHCP(ctx context.Context) error {
 	if err := Check(ctx, a.cfg); err != nil {
@@ -32,7 +50,13 @@ func (a *App) openDHCP(ctx context.Context) error {
 	if !a.cfg.GivesAddresses() && !a.cfg.ServesDHCPv6() {
 		return nil
 	}
-	if state := a.cfg.Server.State; state != "" {
+	if a.cfg.GivesAddresses() && a.cfg.DHCP.Etcd != nil {
+		leases, err := openEtcd(ctx, a.cfg, a.log)
+		if err != nil {
+			return err
+		}
+		a.leases = leases
+	} else if state := a.cfg.Server.State; state != "" {
 		if err := os.MkdirAll(state, 0o700); err != nil {
 			return fmt.Errorf("server.state: %w", err)
 		}
@@ -62,7 +86,7 @@ func (a *App) newPool() *dhcp.Pool {
 	d := a.cfg.DHCP
 	p := &dhcp.Pool{
 		Prefix: d.Subnet.Prefix, ServerID: a.cfg.Server.Address.Addr, Router: d.Router.Addr,
-		Domain: d.Domain, LeaseTime: d.Lease.Duration, Logger: a.log,
+		Domain: d.Domain, LeaseTime: d.Lease.Duration, Peers: a.peers(), Logger: a.log,
 	}
 	if a.leases != nil {
 		p.Store = a.leases

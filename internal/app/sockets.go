@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -110,7 +111,9 @@ func (a *App) checkOtherServers(ctx context.Context) error {
 			a.log.Warn("a ProxyDHCP server tells clients of this network what to boot", "server", f.ServerID)
 			continue
 		}
-		servers = append(servers, f.ServerID.String())
+		if !slices.Contains(a.peers(), f.ServerID) {
+			servers = append(servers, f.ServerID.String())
+		}
 	}
 	if d.Proxy {
 		if len(servers) == 0 {

@@ -123,6 +123,9 @@ func (c *checker) dhcp(d *DHCP) {
 		in(&m.Address, "machine "+m.Name+": address", m.Address.Addr)
 	}
 	oneOf(c, &d.OtherServer, "refuse", "ignore")
+	if d.Etcd != nil {
+		c.etcd(d.Etcd)
+	}
 }
 
 // proxy checks that nothing is said about addresses that others give.
@@ -135,6 +138,7 @@ func (c *checker) proxy(d *DHCP) {
 		{"subnet", &d.Subnet, d.Subnet.IsValid()}, {"ranges", &d.Ranges, len(d.Ranges) > 0}, {"router", &d.Router, d.Router.IsValid()},
 		{"dns", &d.DNS, len(d.DNS) > 0}, {"domain", &d.Domain, d.Domain != ""}, {"lease", &d.Lease, d.Lease.Duration != 0},
 		{"other-server", &d.OtherServer, d.OtherServer != ""}, {"probe", &d.Probe, d.Probe != nil},
+		{"etcd", &d.Etcd, d.Etcd != nil},
 	} {
 		if f.set {
 			c.errorf(f.field, "dhcp.%s: with proxy: true another server gives the addresses; remove one of the two", f.key)

@@ -71,6 +71,8 @@ type DHCP struct {
 	Proxy bool `yaml:"proxy"`
 	// V6 answers DHCPv6 besides.
 	V6 *DHCPv6 `yaml:"v6"`
+	// Etcd has the leases of several servers.
+	Etcd *Etcd `yaml:"etcd"`
 }
 
 // DHCPv6 is what the DHCP role does on the same interface over IPv6.
@@ -339,6 +341,9 @@ func (c *Config) resolvePaths(dir string) {
 	}
 	if c.TFTP != nil && c.TFTP.Uploads != nil {
 		paths = append(paths, &c.TFTP.Uploads.Dir)
+	}
+	if c.DHCP != nil && c.DHCP.Etcd != nil {
+		paths = append(paths, c.DHCP.Etcd.paths()...)
 	}
 	for _, p := range paths {
 		if *p != "" && !filepath.IsAbs(*p) {

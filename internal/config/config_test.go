@@ -18,7 +18,7 @@ func write(t testing.TB, text string, more map[string]string) string {
 	files := map[string]string{
 		"diskless.yaml": text, "boot/.keep": "", "conf.d/.keep": "", "lts.conf": "[Default]\nLANG=C\n",
 		"bad.conf": "A=1\n", "images/debian12.squashfs": "x", "images/desk.ext4": "x",
-		"uploads/.keep": "",
+		"uploads/.keep": "", "etcd/ca.pem": "x", "etcd/dhcp1.pem": "x", "etcd/dhcp1-key.pem": "x", "etcd/password": "x",
 	}
 	for name, content := range more {
 		files[name] = content
@@ -78,6 +78,7 @@ func TestReferenceIsComplete(t *testing.T) {
 
 func TestMistakes(t *testing.T) {
 	const head = "server: {address: 192.168.67.1}\n"
+	const etcd = head + "dhcp: {interface: lan0, subnet: 192.168.67.0/24, lease: 1h, etcd: "
 	const v6 = head + "dhcp: {interface: lan0, subnet: 192.168.67.0/24, lease: 1h, v6: "
 	for _, tt := range []struct{ name, text, want string }{
 		{"unknown key", head + "tftp:\n  lisen: \":69\"\n", `diskless.yaml:3:3: unknown key "lisen"; did you mean "listen"?`},
@@ -95,6 +96,15 @@ func TestMistakes(t *testing.T) {
 		{"proxy with a probe", head + "dhcp: {interface: lan0, proxy: true, probe: false}\n", `diskless.yaml:2:45: dhcp.probe: with proxy`},
 		{"proxy nowhere", head + "dhcp: {proxy: true}\n", `diskless.yaml:2:7: dhcp.interface is missing`},
 		{"probe", head + "dhcp: {interface: lan0, subnet: 192.168.67.0/24, probe: sometimes}\n", `diskless.yaml:2:57: want true or false, not "sometimes"`},
+		{"etcd without endpoints", etcd + "{}}\n", `diskless.yaml:2:67: dhcp.etcd.endpoints is missing`},
+		{"etcd endpoint", etcd + "{endpoints: [\"http://a:1\", a:1]}}\n", `diskless.yaml:2:94: "a:1" is not an endpoint of etcd; write it as https://192.168.67.2:2379`},
+		{"etcd key", etcd + "{endpoints: [\"https://a:1\"], cert: etcd/ca.pem}}\n", `diskless.yaml:2:102: dhcp.etcd.cert needs dhcp.etcd.key too`},
+		{"etcd ca", etcd + "{endpoints: [\"http://a:1\"], ca: etcd/ca.pem}}\n", `diskless.yaml:2:99: dhcp.etcd.ca is for endpoints with https://, and not all are`},
+		{"etcd file", etcd + "{endpoints: [\"https://a:1\"], ca: nowhere}}\n", `nowhere: no such file`},
+		{"etcd password", etcd + "{endpoints: [\"https://a:1\"], user: me}}\n", `diskless.yaml:2:102: dhcp.etcd.user needs dhcp.etcd.password-file too`},
+		{"etcd itself", etcd + "{endpoints: [\"http://a:1\"], servers: [192.168.67.1]}}\n", `dhcp.etcd.servers: 192.168.67.1 is this server's own address`},
+		{"etcd name", etcd + "{endpoints: [\"http://a:1\"], name: a/b}}\n", `diskless.yaml:2:101: dhcp.etcd.name: "a/b" has a slash`},
+		{"etcd beside a server", head + "dhcp: {interface: lan0, proxy: true, etcd: {endpoints: [\"http://a:1\"]}}\n", `diskless.yaml:2:44: dhcp.etcd: with proxy: true`},
 		{"no address6", v6 + "{subnet: fd00::/64}}\n", `diskless.yaml:2:65: dhcp.v6.address is missing`},
 		{"link-local address6", v6 + "{address: fe80::1, stateless: true}}\n", `diskless.yaml:2:75: dhcp.v6.address: firmware needs`},
 		{"bad address6", v6 + "{address: 10.0.0.1}}\n", `diskless.yaml:2:75: "10.0.0.1" is not an IPv6 address`},
