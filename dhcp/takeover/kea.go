@@ -20,8 +20,9 @@ import (
 // with pools, options, lifetimes, and what is to be booted, and the host
 // reservations of subnets and of all of them, by hardware address, client
 // identifier or circuit ID. Comments are understood, includes are not. file is
-// its name, for messages. The error is a [*SyntaxError]; what is not taken
-// over, client classes above all, is in [Config.Notes].
+// its name, for messages. Client classes are taken over with the tests that
+// boot files are chosen by, what they give, and the pools that are for them.
+// The error is a [*SyntaxError]; what is not taken over is in [Config.Notes].
 func Kea(_ context.Context, file string, data []byte, o *Options) (*Config, error) {
 	root, err := parseJSON(file, data)
 	if err != nil {
@@ -30,7 +31,7 @@ func Kea(_ context.Context, file string, data []byte, o *Options) (*Config, erro
 	if o == nil {
 		o = new(Options)
 	}
-	k := &kea{o: o, config: new(Config)}
+	k := &kea{o: o, config: new(Config), machines: make(map[string]bool)}
 	d, ok := root.get("Dhcp4")
 	if !ok || d.kind != '{' {
 		return nil, &SyntaxError{root.pos, `there is no object "Dhcp4"`}
@@ -40,7 +41,9 @@ func Kea(_ context.Context, file string, data []byte, o *Options) (*Config, erro
 			k.note(m.pos, "%s is not taken over", m.name)
 		}
 	}
-	top := k.level(d, keaLevel{valid: 7200, max: 7200}, "subnet4", "shared-networks", "reservations", "authoritative")
+	classes, _ := d.get("client-classes")
+	k.readClasses(classes)
+	top := k.level(d, keaLevel{valid: 7200, max: 7200}, "client-classes", "subnet4", "shared-networks", "reservations", "authoritative")
 	v, _ := d.get("authoritative")
 	k.authoritative = v.text == "true"
 	global, _ := d.get("reservations")
@@ -70,6 +73,8 @@ type kea struct {
 	o             *Options
 	config        *Config
 	authoritative bool
+	classes       []keaClass
+	machines      map[string]bool // that have a reservation, by keaKeys
 }
 
 // keaLevel is what an inner level inherits.
@@ -184,16 +189,38 @@ func (k *kea) option(o value, options dhcpv4.Options, boot *dhcp.Boot) {
 func (k *kea) network(name string, subnets []value, outer keaLevel, global value) {
 	n := &Network{Name: name}
 	var boots []func(r *dhcp.Request) dhcp.Boot
+	var restricted [][]keaPool
 	for _, s := range subnets {
-		p, boot := k.subnet(s, outer, global)
+		p, boot, pools := k.subnet(s, outer, global)
 		if p != nil {
-			n.Pools, boots = append(n.Pools, p), append(boots, boot)
+			n.Pools, boots, restricted = append(n.Pools, p), append(boots, boot), append(restricted, pools)
 		}
 	}
 	if n.Pools == nil {
 		return
 	}
-	n.finish(func(int, *dhcp.Request, *dhcpv4.DHCPv4) error { return nil },
+	for i, pools := range restricted {
+		k.restrictKea(n, i, pools)
+	}
+	n.keepRest()
+	own := make([]map[string]dhcpv4.Options, len(n.Pools)) // of machines
+	for i, p := range n.Pools {
+		own[i] = make(map[string]dhcpv4.Options)
+		for j := range p.Reservations {
+			own[i][keaKey(&p.Reservations[j])] = p.Reservations[j].Options
+		}
+	}
+	n.finish(func(i int, r *dhcp.Request, reply *dhcpv4.DHCPv4) error {
+		if reply.MessageType() == dhcpv4.MessageTypeNak {
+			return nil
+		}
+		has := []dhcpv4.Options{n.Pools[i].Options}
+		for _, key := range keaKeys(r) {
+			has = append(has, own[i][key])
+		}
+		k.classOptions(has, r, reply)
+		return nil
+	},
 		func(i int) func(context.Context, *dhcp.Request) (dhcp.Boot, error) {
 			return func(_ context.Context, r *dhcp.Request) (dhcp.Boot, error) {
 				b := boots[i](r)
@@ -206,14 +233,14 @@ func (k *kea) network(name string, subnets []value, outer keaLevel, global value
 	k.config.Networks = append(k.config.Networks, n)
 }
 
-func (k *kea) subnet(s value, outer keaLevel, global value) (*dhcp.Pool, func(r *dhcp.Request) dhcp.Boot) {
+func (k *kea) subnet(s value, outer keaLevel, global value) (*dhcp.Pool, func(r *dhcp.Request) dhcp.Boot, []keaPool) {
 	text, _ := s.get("subnet")
 	prefix, err := netip.ParsePrefix(text.text)
 	if err != nil || !prefix.Addr().Is4() {
 		k.note(s.pos, "%q is no IPv4 subnet", text.text)
-		return nil, nil
+		return nil, nil, nil
 	}
-	l := k.level(s, outer, "subnet", "pools", "reservations", "authoritative")
+	l := k.level(s, outer, "client-class", "subnet", "pools", "reservations", "authoritative")
 	p := &dhcp.Pool{
 		Prefix: prefix.Masked(), ServerID: k.o.ServerID, Store: k.o.Store, Logger: k.o.Logger,
 		Options: l.options, NotAuthoritative: !k.authoritative,
@@ -229,26 +256,67 @@ func (k *kea) subnet(s value, outer keaLevel, global value) (*dhcp.Pool, func(r 
 		p.Exclude = append(p.Exclude, dhcp.Range{First: a, Last: a})
 	}
 	pools, _ := s.get("pools")
+	var restricted []keaPool
+	whole, hasClass := s.get("client-class")
+	if hasClass && (own(s, "reservations") || len(global.list) > 0) {
+		k.note(whole.pos, "client-class of a subnet: machines with a reservation are served whether they are in the class or not")
+	}
 	for _, e := range pools.list {
-		k.pool(e, p)
+		class, ok := e.get("client-class")
+		switch {
+		case hasClass && ok && class.text != whole.text:
+			k.note(class.pos, "client-class of a pool of a subnet with another client-class: nobody gets an address of this pool")
+			continue
+		case hasClass:
+			class = whole
+		}
+		if r, ok := k.pool(e, p); ok && (hasClass || class.text != "") {
+			restricted = append(restricted, keaPool{class, []dhcp.Range{r}})
+		} else if ok {
+			p.Ranges = append(p.Ranges, r)
+		}
 	}
 	hosts := make(map[string]dhcp.Boot)
 	own, _ := s.get("reservations")
 	for _, e := range own.list {
-		k.reservation(e, p, l, hosts)
+		k.reservation(e, p, hosts)
 	}
 	for _, e := range global.list {
-		k.reservation(e, p, l, hosts)
+		k.reservation(e, p, hosts)
 	}
 	return p, func(r *dhcp.Request) dhcp.Boot {
-		for _, key := range []string{"hw" + string(r.ClientHWAddr), "id" + string(r.Options.Get(dhcpv4.OptionClientIdentifier)), "ci" + string(r.RelayInfo(1))} {
+		boot := k.classBoot(r, l.boot)
+		for _, key := range keaKeys(r) {
 			if b, ok := hosts[key]; ok {
-				r.Note("the reservation decides what it boots")
-				return b
+				if b.File != "" || b.ServerName != "" || b.NextServer.IsValid() {
+					r.Note("the reservation decides what it boots")
+				}
+				boot.File = cmp.Or(b.File, boot.File)
+				boot.ServerName = cmp.Or(b.ServerName, boot.ServerName)
+				if b.NextServer.IsValid() {
+					boot.NextServer = b.NextServer
+				}
+				break
 			}
 		}
-		return l.boot
+		return boot
+	}, restricted
+}
+
+// keaKey is the one of keaKeys under which the reservation is found.
+func keaKey(r *dhcp.Reservation) string {
+	switch {
+	case len(r.HardwareAddr) > 0:
+		return "hw" + string(r.HardwareAddr)
+	case len(r.ClientID) > 0:
+		return "id" + string(r.ClientID)
 	}
+	return "ci" + string(r.CircuitID)
+}
+
+func own(v value, name string) bool {
+	list, _ := v.get(name)
+	return len(list.list) > 0
 }
 
 func keaTime(n int64) time.Duration {
@@ -258,14 +326,13 @@ func keaTime(n int64) time.Duration {
 	return time.Duration(max(n, 60)) * time.Second
 }
 
-func (k *kea) pool(e value, p *dhcp.Pool) {
+func (k *kea) pool(e value, p *dhcp.Pool) (r dhcp.Range, ok bool) {
 	text, _ := e.get("pool")
 	for _, m := range e.members {
-		if m.name != "pool" && m.name != "user-context" && m.name != "comment" {
+		if m.name != "pool" && m.name != "client-class" && m.name != "user-context" && m.name != "comment" {
 			k.note(m.pos, "%s of a pool is not taken over: it is as the subnet", m.name)
 		}
 	}
-	var r dhcp.Range
 	if a, b, ok := strings.Cut(text.text, "-"); ok {
 		r.First, _ = netip.ParseAddr(strings.TrimSpace(a))
 		r.Last, _ = netip.ParseAddr(strings.TrimSpace(b))
@@ -279,14 +346,14 @@ func (k *kea) pool(e value, p *dhcp.Pool) {
 	}
 	if !r.First.Is4() || !p.Prefix.Contains(r.First) || !p.Prefix.Contains(r.Last) || r.Last.Less(r.First) {
 		k.note(e.pos, "%q is no range of the subnet %v", text.text, p.Prefix)
-		return
+		return r, false
 	}
-	p.Ranges = append(p.Ranges, r)
+	return r, true
 }
 
-func (k *kea) reservation(e value, p *dhcp.Pool, l keaLevel, hosts map[string]dhcp.Boot) {
+func (k *kea) reservation(e value, p *dhcp.Pool, hosts map[string]dhcp.Boot) {
 	r := dhcp.Reservation{Options: make(dhcpv4.Options)}
-	boot := l.boot
+	var boot dhcp.Boot
 	key := ""
 	bytesOf := func(m member) []byte {
 		text := strings.Trim(m.text, "'")
@@ -358,5 +425,6 @@ func (k *kea) reservation(e value, p *dhcp.Pool, l keaLevel, hosts map[string]dh
 		return // the subnet's own goes before that of all subnets
 	}
 	hosts[key] = boot
+	k.machines[key] = true
 	p.Reservations = append(p.Reservations, r)
 }
