@@ -37,6 +37,9 @@ func build(ctx context.Context, w io.WriterAt, src Source, opts *Options, refuse
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	d := &dataWriter{ctx: ctx, cancel: cancel, w: w, opts: &o, report: &report{call: o.Progress, logger: o.Logger, p: Progress{Entries: 1}}}
+	if d.base, err = newBase(&o); err != nil {
+		return err
+	}
 	for range o.Workers {
 		enc, err := o.Compressor.NewEncoder(max(o.BlockSize, metaSize))
 		if err != nil {
@@ -129,6 +132,8 @@ func (b *builder) read(src Source) error {
 			_, seen := sizes[ino.size]
 			sizes[ino.size] = seen
 			ino.open = e.Open
+			since := b.d.opts.BaseTime
+			ino.recent = !since.IsZero() && (e.ChangeTime.IsZero() || !e.ChangeTime.Before(since))
 			later = append(later, ino)
 		case ino.size == 0:
 		case e.Content == nil:
@@ -138,7 +143,11 @@ func (b *builder) read(src Source) error {
 				return err
 			}
 			ino.twin = true
-			if err := b.d.file(e.Path, ino, e.Content); err != nil {
+			var was *node
+			if b.d.base != nil {
+				was = b.d.base.find(e.Path)
+			}
+			if err := b.d.file(e.Path, ino, e.Content, was); err != nil {
 				return err
 			}
 		}

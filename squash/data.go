@@ -19,6 +19,9 @@ type block struct {
 	sum  [sha256.Size]byte
 	ino  *inode // the file, nil for a fragment block
 	zero bool
+	hint hint // where the base may have it
+	take bool // from there, unread
+	same bool // it was taken over
 	err  error
 	done chan struct{} // one value when a worker is through
 }
@@ -44,6 +47,7 @@ type dataWriter struct {
 	opts   *Options
 	encs   []Encoder // one a worker
 	report *report
+	base   *base // nil for none
 
 	free  chan *block // bounds the memory
 	work  chan *block
@@ -86,13 +90,11 @@ func (d *dataWriter) stop() {
 
 func (d *dataWriter) compress(enc Encoder) {
 	for b := range d.work {
-		raw := b.raw[:b.n]
-		b.zero = b.ino != nil && allZero(raw)
-		if !b.zero && d.ctx.Err() == nil {
-			if b.out == nil {
-				b.out = make([]byte, 0, cap(b.raw))
-			}
-			b.out, b.err = enc.Encode(b.out[:0], raw)
+		if b.out == nil {
+			b.out = make([]byte, 0, cap(b.raw))
+		}
+		if d.ctx.Err() == nil {
+			b.err = d.encode(b, enc)
 		}
 		if b.ino != nil && b.ino.twin && b.err == nil {
 			// The same bytes in give the same bytes out, of which there are fewer.
@@ -103,11 +105,34 @@ func (d *dataWriter) compress(enc Encoder) {
 	}
 }
 
+// encode makes what is stored of a block, or finds it in the base.
+func (d *dataWriter) encode(b *block, enc Encoder) error {
+	if b.take {
+		b.same = true
+		return d.base.take(b, enc)
+	}
+	raw := b.raw[:b.n]
+	if b.zero = b.ino != nil && allZero(raw); b.zero {
+		return nil
+	}
+	if d.base != nil {
+		var err error
+		if b.same, err = d.base.compare(b, enc); b.same || err != nil {
+			return err
+		}
+	}
+	var err error
+	if b.out, err = enc.Encode(b.out[:0], raw); err != nil {
+		return fmt.Errorf("squash: compressing: %w", err)
+	}
+	return nil
+}
+
 func (d *dataWriter) writeBlocks() {
 	for b := range d.order {
 		<-b.done
 		if b.err != nil {
-			d.cancel(fmt.Errorf("squash: compressing: %w", b.err))
+			d.cancel(b.err)
 		} else if d.ctx.Err() == nil {
 			if err := d.writeBlock(b); err != nil {
 				d.cancel(err)
@@ -136,6 +161,9 @@ func (d *dataWriter) writeBlock(b *block) error {
 	}
 	d.report.note(func(p *Progress) {
 		p.Read += int64(b.n)
+		if b.same {
+			p.Reused += int64(b.n)
+		}
 		p.Written = max(p.Written, d.off)
 	})
 	return nil
@@ -182,7 +210,7 @@ func (d *dataWriter) take(ino *inode) (*block, error) {
 		if b.raw == nil {
 			b.raw = make([]byte, d.opts.BlockSize)
 		}
-		b.ino, b.n = ino, 0
+		b.ino, b.n, b.zero, b.hint, b.take, b.same = ino, 0, false, hint{}, false, false
 		return b, nil
 	case <-d.ctx.Done():
 		return nil, context.Cause(d.ctx)
@@ -220,25 +248,78 @@ func (d *dataWriter) open(name string, ino *inode) error {
 	if err := context.Cause(d.ctx); err != nil {
 		return err
 	}
+	var was *node
+	if d.base != nil {
+		was = d.base.find(name)
+		if d.base.unchanged(ino, was) {
+			if ok, err := d.takeOver(name, ino, was); ok || err != nil {
+				return err
+			}
+		}
+	}
 	f, err := ino.open()
 	if err != nil {
 		return wrapPath(name, err)
 	}
 	defer f.Close()
 	ino.open = nil // a hard link's data is stored once
-	return d.file(name, ino, f)
+	return d.file(name, ino, f, was)
 }
 
-// file submits a file's content.
-func (d *dataWriter) file(name string, ino *inode, f io.Reader) error {
+// takeOver submits an unchanged file's blocks as the base has them. It is
+// false when the base has them in another way.
+func (d *dataWriter) takeOver(name string, ino *inode, was *node) (bool, error) {
+	size := int64(d.opts.BlockSize)
+	blocks := d.blocks(ino)
+	if was.blocks(size) != blocks {
+		return false, nil
+	}
+	var tail []byte
+	if left := int(ino.size - min(blocks*size, ino.size)); left > 0 {
+		if tail = d.base.tail(was, left); tail == nil {
+			return false, nil
+		}
+	}
+	h := d.base.f.open(name, was)
+	for i := range blocks {
+		word, start, err := h.block(i)
+		if err != nil {
+			return false, fmt.Errorf("squash: Options.Base: %w", err)
+		}
+		b, err := d.take(ino)
+		if err != nil {
+			return false, err
+		}
+		b.n, b.hint, b.take = int(min(size, ino.size-i*size)), hint{start, word}, true
+		d.submit(b)
+	}
+	ino.open = nil
+	if tail == nil {
+		return true, nil
+	}
+	return true, d.tail(name, ino, bytes.NewReader(tail), len(tail), was)
+}
+
+// file submits a file's content; was is what the base has under its name, or
+// nil.
+func (d *dataWriter) file(name string, ino *inode, f io.Reader, was *node) error {
 	size := int64(d.opts.BlockSize)
 	left := ino.size
-	for blocks := d.blocks(ino); blocks > 0; blocks-- {
+	var h *file
+	if was != nil {
+		h = d.base.f.open(name, was)
+	}
+	for i := range d.blocks(ino) {
 		b, err := d.take(ino)
 		if err != nil {
 			return err
 		}
 		b.n = int(min(size, left))
+		if h != nil && i < was.blocks(size) {
+			if word, start, err := h.block(i); err == nil {
+				b.hint = hint{start, word}
+			}
+		}
 		if err := fill(name, ino, f, b.raw[:b.n], left); err != nil {
 			return err
 		}
@@ -246,7 +327,7 @@ func (d *dataWriter) file(name string, ino *inode, f io.Reader) error {
 		d.submit(b)
 	}
 	if left > 0 {
-		if err := d.tail(name, ino, f, int(left)); err != nil {
+		if err := d.tail(name, ino, f, int(left), was); err != nil {
 			return err
 		}
 	}
@@ -273,7 +354,7 @@ func fill(name string, ino *inode, f io.Reader, p []byte, left int64) error {
 
 // tail packs the end of a file that does not fill a block into the fragment
 // block that is open.
-func (d *dataWriter) tail(name string, ino *inode, f io.Reader, n int) error {
+func (d *dataWriter) tail(name string, ino *inode, f io.Reader, n int, was *node) error {
 	if d.frag != nil && d.frag.n+n > d.opts.FragmentSize {
 		d.flushFragment()
 	}
@@ -296,6 +377,9 @@ func (d *dataWriter) tail(name string, ino *inode, f io.Reader, n int) error {
 			d.report.note(func(pr *Progress) { pr.Read += int64(n) })
 			return nil
 		}
+	}
+	if d.frag.n == 0 && was != nil && was.frag != none32 && was.fragOff == 0 {
+		d.frag.hint = d.base.fragment(was)
 	}
 	ino.frag, ino.fragOff = at.frag, at.off
 	d.frag.n += n

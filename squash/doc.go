@@ -43,6 +43,9 @@
 // machine or the time of day. No clock is read: the time in the superblock is
 // the newest modification time in the tree, or [Options.ModTime].
 //
+// With [Options.Base] an image that was built before saves the compression of
+// what has not changed; the bytes are the same as without it.
+//
 // A build holds the tree's names and attributes in memory (about 300 bytes an
 // entry) and a few blocks a worker, never a whole file.
 //

@@ -54,6 +54,25 @@ type Options struct {
 	// GOMAXPROCS. It does not change the image.
 	Workers int
 
+	// Base is an image that was built before from much the same source with
+	// the same options, or nil: blocks whose content it has under the same
+	// name are taken over as they are stored, which saves the compression. The
+	// new image is byte for byte what it would be without a Base. An image
+	// does not tell all that it was made with, so that some of the blocks are
+	// compressed again; if they differ the build ends with an error that
+	// matches [fs.ErrInvalid].
+	Base *FS
+
+	// Unchanged says how to tell that a file is what it was in Base.
+	Unchanged Unchanged
+
+	// BaseTime is when the build of Base began, for Unchanged BySizeAndTime:
+	// a file whose attributes or content were changed later, as [Stat]'s
+	// ChangeTime tells, is read and compared whatever its modification time,
+	// and so is one whose ChangeTime is not known. Zero means that change times
+	// are not looked at.
+	BaseTime time.Time
+
 	// ModTime, when not zero, is the modification time of every entry and of
 	// the image itself, for images that shall not depend on when the tree
 	// was made (the meaning of SOURCE_DATE_EPOCH, which the package itself
@@ -81,6 +100,8 @@ type Progress struct {
 	Total int64
 	// Read is how many of these bytes have been compressed.
 	Read int64
+	// Reused is how many bytes of blocks were taken over from Options.Base.
+	Reused int64
 	// Written is the size of the image so far, in bytes.
 	Written int64
 	// ClampedTimes counts the files whose modification time did not fit

@@ -1,6 +1,9 @@
 package squash
 
-import "io/fs"
+import (
+	"io/fs"
+	"time"
+)
 
 // Stat holds what SquashFS knows of a file beyond [fs.FileInfo].
 //
@@ -23,6 +26,10 @@ type Stat struct {
 	// Dev tells file systems apart when one source shows several. For an
 	// image it is derived from the superblock.
 	Dev uint64
+	// ChangeTime is when the content or the attributes were last changed, as
+	// the source's file system says (ctime), which programs cannot set. An
+	// image does not hold it; the zero time is unknown.
+	ChangeTime time.Time
 	// Xattrs are the extended attributes by their full names, such as
 	// "user.comment" and "security.capability"; nil for none. The values must
 	// not be changed.

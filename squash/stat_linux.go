@@ -2,6 +2,7 @@ package squash
 
 import (
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,5 +17,6 @@ func sysStat(sys any) (Stat, bool) {
 		Uid: st.Uid, Gid: st.Gid,
 		Major: unix.Major(uint64(st.Rdev)), Minor: unix.Minor(uint64(st.Rdev)),
 		Nlink: uint32(min(uint64(st.Nlink), none32)), Ino: st.Ino, Dev: uint64(st.Dev),
+		ChangeTime: time.Unix(st.Ctim.Unix()),
 	}, true
 }

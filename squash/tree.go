@@ -36,6 +36,7 @@ type inode struct {
 	fragOff uint32
 	open    func() (io.ReadCloser, error) // nil once the data has been read
 	twin    bool                          // another file may have the same content
+	recent  bool                          // changed since the base was made, whatever its time
 	hash    hashes                        // of the blocks written, if twin
 
 	dir *dirData

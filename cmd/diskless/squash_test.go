@@ -92,6 +92,9 @@ func TestSquash(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "kernel", string(b))
 
+	require.Regexp(t, `, \d+ bytes taken over\n$`, good("build", "--base", one, tree, two))
+	good("build", "--base", two, "--base-time", "2001-01-01T00:00:00Z", tree, two)
+
 	for text, args := range map[string][]string{
 		"no SquashFS image":            {"ls", archive},
 		"choose zstd, gzip":            {"build", "--compressor", "rar", tree, two},
@@ -102,6 +105,8 @@ func TestSquash(t *testing.T) {
 		"excludes:2:1":                 {"build", "--exclude-from", list, tree, two},
 		"choose nbd or nfs":            {"check", "--root", "iscsi", tree},
 		"no kernel":                    {"kernels", one},
+		"build without it":             {"build", "--base", one, "--compressor", "lz4", tree, two},
+		"--base-time":                  {"build", "--base", one, "--base-time", "yesterday", tree, two},
 		"choose a power of two":        {"build", "--block-size", "5000", tree, two},
 		"accepts 2 arg(s), received 1": {"build", tree},
 	} {
