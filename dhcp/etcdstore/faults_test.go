@@ -28,6 +28,7 @@ var (
 // killed, stopped, cut off and given wrong clocks. Of any two machines that
 // believe that they have an address one is wrong: that must not happen.
 func TestFaults(t *testing.T) {
+	t.Parallel()
 	const machines = 200
 	s := newSite(t, 3, [3]int{3, 5, 2})
 	ready, cancel := context.WithTimeout(t.Context(), time.Minute)

@@ -275,7 +275,8 @@ func (s *Store) termKey(id termID) string        { return s.prefix + "/term/" + 
 func (s *Store) openKey(id termID) string        { return s.prefix + "/open/" + id.String() }
 func (s *Store) serverKey() string               { return s.prefix + "/server/" + s.name }
 
-var errAway = errors.New("etcdstore: etcd does not answer")
+// ErrAway is what errors are when etcd does not answer, or did not lately.
+var ErrAway = errors.New("etcdstore: etcd does not answer")
 
 func errClosed() error { return fmt.Errorf("etcdstore: %w", fs.ErrClosed) }
 
@@ -285,7 +286,7 @@ func explain(err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, context.DeadlineExceeded), status.Code(err) == codes.Unavailable:
-		return fmt.Errorf("%w: %w", errAway, err)
+		return fmt.Errorf("%w: %w", ErrAway, err)
 	case errors.Is(err, rpctypes.ErrNoSpace):
 		return fmt.Errorf("etcdstore: etcd's database is full: compact and defragment it, disarm its alarm, and set --auto-compaction-retention: %w: %w", syscall.ENOSPC, err)
 	case errors.Is(err, rpctypes.ErrPermissionDenied), errors.Is(err, rpctypes.ErrUserEmpty), errors.Is(err, rpctypes.ErrAuthFailed):

@@ -292,7 +292,7 @@ func (s *Store) freshLocked() error {
 	case s.closed:
 		return errClosed()
 	case !s.loaded, s.maxAge >= 0 && time.Since(s.seenAt) > s.maxAge:
-		return fmt.Errorf("%w: leases are %v old", errAway, time.Since(s.seenAt).Round(time.Second))
+		return fmt.Errorf("%w: leases are %v old", ErrAway, time.Since(s.seenAt).Round(time.Second))
 	}
 	return nil
 }

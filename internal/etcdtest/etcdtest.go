@@ -20,8 +20,8 @@ import (
 	"go.uber.org/zap"
 )
 
-// Cluster is an etcd of some members, each on a loopback address that nobody
-// else has, with data of its own.
+// Cluster is an etcd of some members, each on an address that nobody else has,
+// with data of its own.
 type Cluster struct {
 	Members []*Member
 }
@@ -36,9 +36,22 @@ type Member struct {
 	log  bytes.Buffer
 }
 
-// Start runs a cluster until the test ends, and returns when it answers. The
-// test is skipped where there is no etcd, or fails where everything is required.
+// Start runs a cluster on loopback.
 func Start(t testing.TB, members int) *Cluster {
+	t.Helper()
+	var ips []string
+	for range members {
+		b := make([]byte, 3)
+		rand.Read(b)
+		ips = append(ips, fmt.Sprintf("127.%d.%d.%d", b[0]|1, b[1]|1, b[2]|1))
+	}
+	return StartAt(t, ips...)
+}
+
+// StartAt runs a cluster on these addresses until the test ends, and returns
+// when it answers. The test is skipped where there is no etcd, or fails where
+// everything is required.
+func StartAt(t testing.TB, ips ...string) *Cluster {
 	t.Helper()
 	if _, err := exec.LookPath("etcd"); err != nil {
 		if os.Getenv("DISKLESS_REQUIRE") == "all" {
@@ -48,12 +61,9 @@ func Start(t testing.TB, members int) *Cluster {
 	}
 	dir := t.TempDir()
 	c := &Cluster{}
-	var peers, ips []string
-	for i := range members {
-		b := make([]byte, 3)
-		rand.Read(b)
-		ips = append(ips, fmt.Sprintf("127.%d.%d.%d", b[0]|1, b[1]|1, b[2]|1))
-		peers = append(peers, fmt.Sprintf("m%d=http://%s:2380", i, ips[i]))
+	var peers []string
+	for i, ip := range ips {
+		peers = append(peers, fmt.Sprintf("m%d=http://%s:2380", i, ip))
 	}
 	for i, ip := range ips {
 		c.Members = append(c.Members, &Member{

@@ -1,0 +1,146 @@
+package etcdstore
+
+import (
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/insomniacslk/dhcp/iana"
+	"github.com/seed-3ec230fa/diskless/dhcp"
+	"github.com/stretchr/testify/require"
+)
+
+// What a person sees in etcd.
+func TestRecordIsReadable(t *testing.T) {
+	r, err := newRecord(dhcp.Lease{
+		Addr: netip.MustParseAddr("10.0.0.1"), HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 1}, Hostname: "desk01",
+		ClientHostname: "localhost", ClientID: []byte{1, 2}, UUID: "12345678-9abc-def0-0102-030405060708", Archs: iana.Archs{iana.EFI_X86_64},
+	}, "dhcp1")
+	require.NoError(t, err)
+	r.Expires = "2026-01-02T03:04:05Z"
+	r.Grants = []grant{{0x694d9c0a, 3600}}
+	require.Equal(t, `{"mac":"02:00:00:00:00:01","expires":"2026-01-02T03:04:05Z","grants":[{"term":"694d9c0a","seconds":3600}],"server":"dhcp1",`+
+		`"name":"desk01","client_name":"localhost","client_id":"0102","uuid":"12345678-9abc-def0-0102-030405060708","archs":[7]}`, encode(r))
+	require.Equal(t, `{"mac":"02:00:00:00:00:01","server":"dhcp1"}`, encode(newHeld("\x02\x00\x00\x00\x00\x01", "dhcp1")))
+}
+
+func TestOwners(t *testing.T) {
+	for _, owner := range []string{"\x02\x00\x00\x00\x00\x01", "dock", "client-id=a\x00\x00\x00\x00\x00\x00", "client-id=\xff\xfe\x00\x00\x00\x00\x00", "x"} {
+		got, err := parseHeld([]byte(encode(newHeld(owner, "s"))))
+		require.NoError(t, err)
+		require.Equal(t, owner, got)
+		r, err := newRecord(dhcp.Lease{Addr: netip.MustParseAddr("10.0.0.1"), ID: owner}, "s")
+		require.NoError(t, err)
+		r.Forever = true
+		_, l, err := parseRecord([]byte(encode(r)))
+		require.NoError(t, err)
+		require.Equal(t, owner, l.Owner())
+	}
+}
+
+// A term lasts as long as what it is for, and an eighth longer at most.
+func TestRoundTerm(t *testing.T) {
+	different := map[int64]bool{}
+	for s := int64(1); s < 1<<20; s += 1 + s/1000 {
+		r := roundTerm(s)
+		require.GreaterOrEqual(t, r, s)
+		require.LessOrEqual(t, r, s+s/8)
+		different[r] = true
+	}
+	require.Less(t, len(different), 180)
+	require.GreaterOrEqual(t, roundTerm(maxSeconds), int64(maxSeconds))
+}
+
+// The grants that a machine may believe in outlive a shorter one.
+func TestBelieved(t *testing.T) {
+	c := newCache()
+	for id := termID(1); id <= 5; id++ {
+		c.setTerm(id, int64(id), true)
+	}
+	c.setTerm(2, 9, false)
+	e := &entry{grants: []grant{{1, 3600}, {2, 1800}, {3, 600}, {4, 60}}}
+	require.Equal(t, []grant{{1, 3600}, {3, 600}}, c.believed(e, 60))
+	require.Equal(t, []grant{{1, 3600}}, c.believed(e, 600))
+	require.Empty(t, c.believed(e, 3600))
+	require.Len(t, c.believed(&entry{grants: []grant{{1, 5}, {3, 4}, {4, 3}, {5, 2}}}, 1), maxTerms-1)
+}
+
+// Revisions order what comes from the watch and from transactions.
+func TestCacheOrder(t *testing.T) {
+	c := newCache()
+	a := netip.MustParseAddr("10.0.0.1")
+	value := func(mac, server string) []byte {
+		return []byte(`{"mac":"` + mac + `","server":"` + server + `","expires":"2026-01-02T03:04:05Z"}`)
+	}
+	one, two := "\x02\x00\x00\x00\x00\x01", "\x02\x00\x00\x00\x00\x02"
+	require.NoError(t, c.setLease(a, value("02:00:00:00:00:02", "s"), 20, 20, "s"))
+	require.NoError(t, c.setLease(a, value("02:00:00:00:00:01", "t"), 10, 10, "s")) // late
+	require.Equal(t, two, c.entries[a].owner)
+	require.True(t, c.entries[a].own)
+	require.Empty(t, c.owners[one])
+	require.NoError(t, c.setLease(a, value("02:00:00:00:00:01", "t"), 30, 30, "s"))
+	require.Equal(t, []netip.Addr{a}, c.owners[one])
+	require.Empty(t, c.owners[two])
+	require.False(t, c.entries[a].own)
+	require.NoError(t, c.setOffer(a, []byte(`{"mac":"02:00:00:00:00:02"}`), 31, 31))
+	require.NoError(t, c.setOffer(a, nil, 0, 35))
+	require.NoError(t, c.setOffer(a, []byte(`{"mac":"02:00:00:00:00:02"}`), 31, 31)) // late
+	require.Zero(t, c.entries[a].offerMod)
+	c.applied = 40
+	require.NoError(t, c.setLease(a, nil, 0, 40, "s"))
+	require.Empty(t, c.entries)
+	require.Empty(t, c.owners)
+	require.Zero(t, c.leases)
+
+	c.setTerm(7, 50, true)
+	c.setTerm(7, 60, false)
+	c.applied = 60
+	c.setTerm(7, 50, true) // of the transaction that made it, told late
+	require.False(t, c.exists(7))
+}
+
+// A clock that is wrong moves the end of no lease out of reach.
+func TestUntil(t *testing.T) {
+	c := newCache()
+	c.setTerm(1, 1, true)
+	now := time.Now()
+	e := &entry{leaseMod: 1, grants: []grant{{1, 3600}}}
+	for _, wrong := range []time.Duration{-24 * time.Hour, -time.Minute, 0, 30 * time.Minute, 24 * time.Hour} {
+		e.expires = now.Add(time.Hour)
+		left := time.Until(c.until(e, now.Add(wrong)))
+		require.Positive(t, left, "the term exists: %v", wrong)
+		require.LessOrEqual(t, left, time.Hour)
+		e.grants = []grant{{2, 3600}}
+		require.LessOrEqual(t, time.Until(c.until(e, now.Add(wrong))), time.Duration(0), "the term is over: %v", wrong)
+		e.grants = []grant{{1, 3600}}
+	}
+	require.True(t, c.until(&entry{leaseMod: 1, forever: true}, now).IsZero())
+}
+
+func FuzzParseRecord(f *testing.F) {
+	f.Add([]byte(`{"mac":"02:00:00:00:00:01","expires":"2026-01-02T03:04:05Z","grants":[{"term":"694d9c0a","seconds":3600}],"server":"dhcp1","archs":[9]}`))
+	f.Add([]byte(`{"id_hex":"ff","forever":true,"client_id":"01"}`))
+	f.Add([]byte(`{"id":"x","id_hex":"00"}`))
+	f.Add([]byte(`[]`))
+	f.Fuzz(func(t *testing.T, value []byte) {
+		c := newCache()
+		a := netip.MustParseAddr("10.0.0.1")
+		if err := c.setLease(a, value, 1, 1, "s"); err != nil {
+			require.True(t, c.taken(c.entries[a]), "what is not understood is out of use")
+			return
+		}
+		l, err := c.lease(a, c.entries[a], time.Now())
+		require.NoError(t, err)
+		require.Equal(t, l.Owner(), c.entries[a].owner)
+		r, err := newRecord(l, "s")
+		if err != nil {
+			return // longer than we write
+		}
+		r.Forever = true
+		_, again, err := parseRecord([]byte(encode(r)))
+		require.NoError(t, err)
+		require.Equal(t, l.Owner(), again.Owner())
+		_, _ = parseHeld(value)
+	})
+}
