@@ -37,7 +37,8 @@
 //
 // Block numbers begin again at 0 after 65535. A file with an ID is read once for
 // all clients that read it at the same time; what they share is kept as framed
-// packets, in [Server].CacheSize bytes. A transfer of a file without one keeps
+// packets, in [Server].CacheSize bytes. Files of the operating system have one,
+// and those of a tree that is [Immutable]. A transfer of a file without one keeps
 // some 16 KiB, or two blocks where they are larger. netascii is sent block by
 // block, and its size is not known beforehand.
 //

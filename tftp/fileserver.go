@@ -21,8 +21,8 @@ const maxBuffered = 4 << 20
 // A file that is an [io.ReaderAt] (those of [os.Root], [embed.FS] and
 // [testing/fstest.MapFS] are) is read as the transfer goes on. Any other file
 // is read whole when it is opened, up to 4 MiB; a larger one is an error. A
-// file with a method ID() string gives the [File] its ID, and an [*os.File] that
-// was not changed just now has one from its inode and times.
+// file with a method ID() string gives the [File] its ID (see [Immutable]), and
+// an [*os.File] that was not changed just now has one from its inode and times.
 func FileServerFS(fsys fs.FS) Handler {
 	return HandlerFunc(func(_ context.Context, r *Request) (File, error) { return openFS(fsys, r.Name) })
 }
