@@ -6,7 +6,12 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"path/filepath"
+	"sync/atomic"
 	"testing"
+	"time"
+
+	"github.com/insomniacslk/dhcp/iana"
 )
 
 // benchPool has 65,533 addresses.
@@ -74,4 +79,55 @@ func BenchmarkLeaseByAddr(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+// Opening a file of 100,000 leases.
+func BenchmarkOpenFileStore(b *testing.B) {
+	const n = 100_000
+	dir := b.TempDir()
+	recs := make([]record, n)
+	hw := net.HardwareAddr{2, 0, 0, 0, 0, 0}
+	for i := range recs {
+		binary.BigEndian.PutUint32(hw[2:], uint32(i))
+		rec, err := newRecord(Lease{Addr: numberAddr(10<<24 + uint32(i)), HardwareAddr: hw, UUID: uuidText, Archs: iana.Archs{7}, Expires: time.Now().Add(time.Hour)})
+		if err != nil {
+			b.Fatal(err)
+		}
+		recs[i] = rec
+	}
+	j, err := createJournal(osJournalDir(dir), "leases", recs)
+	if err != nil {
+		b.Fatal(err)
+	}
+	j.close()
+	b.ReportAllocs()
+	for b.Loop() {
+		s, err := OpenFileStore(filepath.Join(dir, "leases"), nil)
+		if err != nil {
+			b.Fatal(err)
+		}
+		s.Close()
+	}
+}
+
+// Commits of as many clients as a busy server has at the same time.
+func BenchmarkFileStoreCommit(b *testing.B) {
+	s, err := OpenFileStore(filepath.Join(b.TempDir(), "leases"), &FileStoreOptions{MaxLeases: -1})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	var next atomic.Uint32
+	b.SetParallelism(64)
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			n := next.Add(1) % (1 << 16)
+			hw := net.HardwareAddr{2, 0, byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)}
+			if err := s.Commit(context.Background(), Lease{Addr: numberAddr(10<<24 + n), HardwareAddr: hw, Expires: time.Now().Add(time.Hour)}); err != nil {
+				b.Error(err)
+				return
+			}
+		}
+	})
 }

@@ -17,7 +17,7 @@ func (d osJournalDir) open(name string, create bool) (journalFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	return osJournalFile{f}, nil
+	return &osJournalFile{f, newDataSync()}, nil
 }
 
 func (d osJournalDir) rename(from, to string) error {
@@ -26,13 +26,20 @@ func (d osJournalDir) rename(from, to string) error {
 
 func (d osJournalDir) sync() error { return syncDir(string(d)) }
 
-type osJournalFile struct{ *os.File }
+type osJournalFile struct {
+	*os.File
+	data dataSync
+}
 
-func (f osJournalFile) truncate(size int64) error { return f.Truncate(size) }
-func (f osJournalFile) sync() error               { return syncData(f.File) }
-func (f osJournalFile) close() error              { return f.Close() }
+func (f *osJournalFile) truncate(size int64) error { return f.Truncate(size) }
+func (f *osJournalFile) sync() error               { return f.data.sync(f.File) }
 
-func (f osJournalFile) size() (int64, error) {
+func (f *osJournalFile) close() error {
+	f.data.close()
+	return f.Close()
+}
+
+func (f *osJournalFile) size() (int64, error) {
 	info, err := f.Stat()
 	if err != nil {
 		return 0, err

@@ -4,4 +4,11 @@ package dhcp
 
 import "os"
 
-func syncData(f *os.File) error { return f.Sync() }
+// dataSync flushes a file.
+type dataSync struct{}
+
+func newDataSync() (s dataSync) { return s }
+
+func (dataSync) close() {}
+
+func (dataSync) sync(f *os.File) error { return f.Sync() }
