@@ -26,8 +26,10 @@
 //
 // [Pool.LeaseByAddr] tells other servers which machine an address is.
 // [Trace] shows every request and what became of it. [Probe] asks whether
-// another DHCP server is on a network, before one is started there. [Client]
-// plays a booting machine, for simulations and tests.
+// another DHCP server is on a network, before one is started there; [Watch]
+// goes on asking. [Client] plays a booting machine, for simulations and tests.
+//
+// Package dhcp6 beside this one is the same for IPv6.
 //
 // # Usage
 //

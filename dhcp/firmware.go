@@ -65,7 +65,7 @@ func UEFIFirmware(arch iana.Arch) Firmware {
 func HTTPFirmware(arch iana.Arch) Firmware {
 	f := UEFIFirmware(arch)
 	f.VendorClass = fmt.Sprintf("HTTPClient:Arch:%05d:UNDI:003000", arch)
-	f.Params = slices.Concat(edk2Params[:], []byte{235, 67, 97})
+	f.Params = slices.Concat(edk2Params[:], []byte{241, 67, 97})
 	return f
 }
 
@@ -74,11 +74,13 @@ func HTTPFirmware(arch iana.Arch) Firmware {
 func IPXEFirmware(arch iana.Arch) Firmware {
 	f := UEFIFirmware(arch)
 	f.UserClass = "iPXE"
-	// The bus ID of a virtio card, the version, and what can be loaded:
-	// HTTP, DNS, bzImage and so on.
+	f.VendorClass = fmt.Sprintf("PXEClient:Arch:%05d:UNDI:003010", arch)
+	f.Interface = []byte{1, 3, 10}
+	// The bus ID of a virtio card, the version, and what can be loaded: HTTP,
+	// DNS, EFI images and so on.
 	f.Encapsulate = []byte{
-		0xb1, 5, 1, 0x1a, 0xf4, 0x10, 0x41, 0xeb, 3, 1, 0, 0, 0x17, 1, 1, 0x22, 1, 1, 0x13, 1, 1, 0x11, 1, 1,
-		0x27, 1, 1, 0x19, 1, 1, 0x29, 1, 1, 0x10, 1, 2, 0x21, 1, 1, 0x15, 1, 1, 0x18, 1, 1, 0x12, 1, 1,
+		0xb1, 5, 1, 0x1a, 0xf4, 0x10, 0, 0xeb, 3, 1, 0, 0, 0x17, 1, 1, 0x24, 1, 1, 0x13, 1, 1, 0x11, 1, 1,
+		0x27, 1, 1, 0x29, 1, 1, 0x15, 1, 1, 0x12, 1, 1,
 	}
 	f.Params = slices.Concat([]byte{1, 3, 6, 7, 12, 15, 17, 26, 43, 60, 66, 67, 119}, vendorParams[:], []byte{175, 203})
 	f.Broadcast = false
@@ -86,6 +88,10 @@ func IPXEFirmware(arch iana.Arch) Firmware {
 	if arch == iana.INTEL_X86PC {
 		f.VendorClass = "PXEClient:Arch:00000:UNDI:002001"
 		f.Interface = []byte{1, 2, 1}
+		f.Encapsulate = []byte{
+			0xb1, 5, 1, 0x1a, 0xf4, 0x10, 0, 0xeb, 3, 1, 0, 0, 0x17, 1, 1, 0x22, 1, 1, 0x13, 1, 1, 0x11, 1, 1,
+			0x27, 1, 1, 0x19, 1, 1, 0x29, 1, 1, 0x10, 1, 2, 0x21, 1, 1, 0x15, 1, 1, 0x18, 1, 1, 0x12, 1, 1,
+		}
 	}
 	return f
 }
@@ -132,8 +138,8 @@ func RaspberryPiFirmware() Firmware {
 func InitramfsFirmware() Firmware {
 	return Firmware{
 		VendorClass: "Linux ipconfig",
-		Params:      []byte{1, 3, 6, 12, 15, 17, 26, 28},
-		MaxSize:     1500,
+		Params:      []byte{1, 3, 6, 12, 15, 17, 26, 28, 40, 119, 121},
+		Broadcast:   true,
 	}
 }
 

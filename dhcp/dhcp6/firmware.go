@@ -21,11 +21,6 @@ type Firmware struct {
 	SendUUID    bool                // whether the DUID is the machine's UUID; else made of its hardware address
 }
 
-var bootParams = []dhcpv6.OptionCode{
-	dhcpv6.OptionBootfileURL, dhcpv6.OptionBootfileParam, dhcpv6.OptionVendorOpts,
-	dhcpv6.OptionDNSRecursiveNameServer, dhcpv6.OptionVendorClass,
-}
-
 // UEFIFirmware returns what the PXE client of EDK2 sends over IPv6; arch is
 // mostly [iana.EFI_X86_64] (7) or [iana.EFI_ARM64] (11).
 func UEFIFirmware(arch iana.Arch) Firmware {
@@ -33,8 +28,10 @@ func UEFIFirmware(arch iana.Arch) Firmware {
 		VendorClass: fmt.Sprintf("PXEClient:Arch:%05d:UNDI:003000", arch),
 		Archs:       []iana.Arch{arch},
 		Interface:   &[3]byte{1, 3, 0},
-		Params:      bootParams,
-		SendUUID:    true,
+		Params: []dhcpv6.OptionCode{
+			dhcpv6.OptionBootfileURL, dhcpv6.OptionBootfileParam, dhcpv6.OptionDNSRecursiveNameServer, dhcpv6.OptionVendorClass,
+		},
+		SendUUID: true,
 	}
 }
 
@@ -51,6 +48,10 @@ func HTTPFirmware(arch iana.Arch) Firmware {
 func IPXEFirmware(arch iana.Arch) Firmware {
 	f := UEFIFirmware(arch)
 	f.UserClass = "iPXE"
+	f.VendorClass, f.Interface = fmt.Sprintf("PXEClient:Arch:%05d:UNDI:003010", arch), &[3]byte{1, 3, 10}
+	if arch == iana.INTEL_X86PC {
+		f.VendorClass, f.Interface = "PXEClient:Arch:00000:UNDI:002001", &[3]byte{1, 2, 1}
+	}
 	f.Params = []dhcpv6.OptionCode{
 		dhcpv6.OptionDNSRecursiveNameServer, dhcpv6.OptionDomainSearchList, dhcpv6.OptionBootfileURL, dhcpv6.OptionBootfileParam,
 	}
