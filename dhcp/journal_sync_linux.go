@@ -21,24 +21,22 @@ type dataSync struct {
 
 // iocb and ioEvent are the kernel's structs of these names.
 type iocb struct {
-	data      uint64
-	key       uint32
-	rwFlags   uint32
+	_         uint64
+	_, _      uint32
 	opcode    uint16
-	priority  int16
+	_         int16
 	fd        uint32
-	buf       uint64
-	bytes     uint64
-	offset    int64
-	reserved  uint64
+	_, _      uint64
+	_         int64
+	_         uint64
 	flags     uint32
 	eventFile uint32
 }
 
 type ioEvent struct {
-	data, object uint64
-	result       int64
-	result2      int64
+	_, _   uint64
+	result int64
+	_      int64
 }
 
 const (
