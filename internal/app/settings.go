@@ -39,6 +39,9 @@ func (a *App) settings(c pxecfg.Client, m *config.Machine) ([]initrd.Setting, er
 			return nil, err
 		}
 		who := ltsconf.LTSPClient{Client: ltsClient(c, m), Applet: "init"}
+		who.Env = map[string]string{
+			"HOSTNAME": who.Hostname, "IP_ADDRESS": c.IP.Unmap().String(), "MAC_ADDRESS": c.MAC.String(), "SERVER": a.cfg.Server.Address.String(),
+		}
 		if err := f.Stops(who); err != nil {
 			return nil, err
 		}
@@ -59,14 +62,10 @@ func hostNumber(c pxecfg.Client) string {
 	return ip[strings.LastIndexByte(ip, '.')+1:]
 }
 
-// initrdSettings puts families in their order. Those of LTSP 19 that are none of LTSP 5
-// go by their names.
+// initrdSettings puts families in their order, behind what their values may
+// refer to. Those of LTSP 19 that are none of LTSP 5 go by their names.
 func initrdSettings(all ltsconf.Settings) []initrd.Setting {
-	var sorted ltsconf.Settings
-	for _, f := range []ltsconf.Family{ltsconf.Preinit, ltsconf.InitCommand, ltsconf.Fstab, ltsconf.RCFile, ltsconf.Module, ltsconf.Hosts, ltsconf.Crontab} {
-		sorted = append(sorted, f.Of(all)...)
-	}
-	var applets ltsconf.Settings
+	var sorted, applets ltsconf.Settings
 	for _, s := range all {
 		switch _, family := ltsconf.FamilyOf(s.Name); {
 		case strings.HasPrefix(s.Name, "PRE_") || strings.HasPrefix(s.Name, "POST_"):
@@ -74,6 +73,9 @@ func initrdSettings(all ltsconf.Settings) []initrd.Setting {
 		case !family:
 			sorted = append(sorted, s)
 		}
+	}
+	for _, f := range []ltsconf.Family{ltsconf.Module, ltsconf.Hosts, ltsconf.Fstab, ltsconf.Crontab, ltsconf.InitCommand, ltsconf.Preinit, ltsconf.RCFile} {
+		sorted = append(sorted, f.Of(all)...)
 	}
 	slices.SortStableFunc(applets, func(x, y ltsconf.Setting) int { return cmp.Compare(x.Name, y.Name) })
 	var out []initrd.Setting
