@@ -55,6 +55,8 @@
 // Needed in the image are /bin/sh, mount and the usual small tools, from busybox
 // if need be; for the report one of curl, wget, bash or busybox.
 //
+// U-Boot loads one initramfs only: join the two there.
+//
 // DHCP's lease is not renewed once the system runs: the address is the machine's
 // for as long as it is up, so it should be a reserved one.
 package initrd
