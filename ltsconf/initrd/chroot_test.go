@@ -47,7 +47,7 @@ func newRoot(t testing.TB, shell string) *root {
 		skip(t, "install the package busybox-static: this busybox needs libraries")
 	}
 	r := &root{t: t, dir: t.TempDir(), shell: shell}
-	for _, dir := range []string{"dev", "etc", "tmp", "proc/sys/kernel", "root", "var/lib", "lib/systemd/system", "usr/share/zoneinfo/Europe"} {
+	for _, dir := range []string{"dev", "etc", "run", "tmp", "proc/sys/kernel", "root", "var/lib", "lib/systemd/system", "usr/share/zoneinfo/Europe"} {
 		require.NoError(t, os.MkdirAll(r.path(dir), 0o755))
 	}
 	r.copy(busybox, "bin/busybox")
