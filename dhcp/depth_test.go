@@ -392,3 +392,35 @@ func TestExplain(t *testing.T) {
 	require.Nil(t, e.Reply)
 	require.Contains(t, e.Steps, "no reply: nobody took the request")
 }
+
+// What is repeated, by a machine or by somebody who recorded it, is answered as
+// before and changes nothing; an old REQUEST takes no address from its owner.
+func TestPoolReplays(t *testing.T) {
+	p := testPool()
+	addr := dora(t, p, macA, bareSystem)
+	first, want := message(discover, macA, bareSystem), message(request, macA, bareSystem, requested(addr.String()), serverID("10.0.0.1"))
+	for range 50 {
+		kind, reply := serve(t, p, on(first))
+		require.Equal(t, offered, kind)
+		require.Equal(t, addr, toAddr(reply.YourIPAddr))
+		kind, reply = serve(t, p, on(want))
+		require.Equal(t, acked, kind)
+		require.Equal(t, addr, toAddr(reply.YourIPAddr))
+	}
+	n := 0
+	for _, err := range p.store.Leases(t.Context()) {
+		require.NoError(t, err)
+		n++
+	}
+	require.Equal(t, 1, n)
+
+	require.NoError(t, p.store.Release(t.Context(), addr, string(macA)))
+	other := message(request, macB, bareSystem, requested(addr.String()))
+	kind, _ := serve(t, p, on(other))
+	require.Equal(t, acked, kind)
+	kind, _ = serve(t, p, on(want))
+	require.Equal(t, naked, kind, "it is another's by now")
+	l, err := p.LeaseByAddr(t.Context(), addr)
+	require.NoError(t, err)
+	require.Equal(t, macB, l.HardwareAddr)
+}

@@ -37,12 +37,22 @@ type workers struct {
 	idle  atomic.Int32
 	wg    sync.WaitGroup
 
-	mu   sync.Mutex
-	last map[[16]byte]*datagram // of each machine that one is at work for
+	mu    sync.Mutex
+	lines map[[16]byte]line // of each machine that one is at work for
 }
 
+// line is the datagrams of one machine.
+type line struct {
+	last    *datagram
+	waiting int
+}
+
+// maxWaiting bounds them: a client repeats itself, but does not wait for so
+// many answers, and one machine must not take the places of all others.
+const maxWaiting = 8
+
 func newWorkers(ctx context.Context, s *Server, sock *socket) *workers {
-	w := &workers{s: s, ctx: ctx, sock: sock, work: make(chan *datagram), free: sync.Pool{New: func() any { return new(datagram) }}, last: make(map[[16]byte]*datagram)}
+	w := &workers{s: s, ctx: ctx, sock: sock, work: make(chan *datagram), free: sync.Pool{New: func() any { return new(datagram) }}, lines: make(map[[16]byte]line)}
 	if n := s.MaxInFlight; n >= 0 {
 		if n == 0 {
 			n = defaultInFlight
@@ -57,7 +67,12 @@ func (w *workers) give(d *datagram) {
 	if w.slots != nil {
 		w.slots <- struct{}{}
 	}
-	if !w.enter(d) {
+	now, ok := w.enter(d)
+	if !ok {
+		w.s.logger().Debug("dhcp: too many requests of one machine at a time, one is dropped", "peer", d.from.peer)
+		w.done(d)
+	}
+	if !now {
 		return
 	}
 	select {
@@ -68,20 +83,25 @@ func (w *workers) give(d *datagram) {
 }
 
 // enter reports whether it is the machine's turn. If not, whoever is at work
-// for it goes on with this one.
-func (w *workers) enter(d *datagram) bool {
+// for it goes on with this one, unless there are too many.
+func (w *workers) enter(d *datagram) (now, ok bool) {
 	d.machine = [16]byte{}
 	if d.n >= 44 {
 		copy(d.machine[:], d.buf[28:44])
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	before := w.last[d.machine]
-	w.last[d.machine] = d
-	if before != nil {
-		before.next = d
+	l, busy := w.lines[d.machine]
+	if !busy {
+		w.lines[d.machine] = line{last: d}
+		return true, true
 	}
-	return before == nil
+	if l.waiting >= maxWaiting {
+		return false, false
+	}
+	l.last.next = d
+	w.lines[d.machine] = line{last: d, waiting: l.waiting + 1}
+	return false, true
 }
 
 // leave returns the machine's next datagram.
@@ -89,20 +109,29 @@ func (w *workers) leave(d *datagram) (next *datagram) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if next, d.next = d.next, nil; next == nil {
-		delete(w.last, d.machine)
+		delete(w.lines, d.machine)
+		return nil
 	}
+	l := w.lines[d.machine]
+	l.waiting--
+	w.lines[d.machine] = l
 	return next
+}
+
+// done gives back what the datagram took.
+func (w *workers) done(d *datagram) {
+	d.from = source{}
+	w.free.Put(d)
+	if w.slots != nil {
+		<-w.slots
+	}
 }
 
 func (w *workers) run(d *datagram) {
 	for d != nil {
 		w.s.handle(w.ctx, w.sock, d.buf[:d.n+1], d.from)
 		next := w.leave(d)
-		d.from = source{}
-		w.free.Put(d)
-		if w.slots != nil {
-			<-w.slots
-		}
+		w.done(d)
 		if next != nil {
 			d = next
 			continue

@@ -2,6 +2,7 @@ package dhcp
 
 import (
 	"context"
+	"log/slog"
 	"net/netip"
 	"testing"
 
@@ -45,5 +46,36 @@ func TestOrderOfOneMachine(t *testing.T) {
 	give(message(dhcpv4.MessageTypeInform, macA, Firmware{}))
 	w.close()
 	require.Equal(t, seen{a, dhcpv4.MessageTypeInform}, <-began)
-	require.Empty(t, w.last)
+	require.Empty(t, w.lines)
+}
+
+// A machine that floods the server while a handler takes its time for it keeps
+// nobody else waiting.
+func TestFloodOfOneMachine(t *testing.T) {
+	goOn, other := make(chan struct{}), make(chan struct{})
+	asked := 0
+	s := &Server{Logger: slog.New(slog.DiscardHandler), Handler: HandlerFunc(func(_ context.Context, r *Request) (*dhcpv4.DHCPv4, error) {
+		if r.ClientHWAddr.String() == macB.String() {
+			close(other)
+			return nil, nil
+		}
+		<-goOn
+		asked++
+		return nil, nil
+	})}
+	w := newWorkers(t.Context(), s, nil)
+	give := func(m *dhcpv4.DHCPv4) {
+		d := w.free.Get().(*datagram)
+		d.n = copy(d.buf[:], m.ToBytes())
+		w.give(d)
+	}
+	for range 2 * defaultInFlight {
+		give(message(discover, macA, bareSystem))
+	}
+	give(message(discover, macB, bareSystem))
+	<-other
+	close(goOn)
+	w.close()
+	require.Equal(t, 1+maxWaiting, asked)
+	require.Empty(t, w.lines)
 }
