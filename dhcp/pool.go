@@ -174,16 +174,17 @@ type Pool struct {
 	// address in use by a stranger, a foreign server. nil is [slog.Default].
 	Logger *slog.Logger
 
-	setup    sync.Once
-	err      error
-	store    LeaseStore
-	shared   SharedStore        // store, if it is one
-	known    map[string]int     // Reservations by reservationKey
-	kinds    uint8              // of keys that are in known
-	reserved map[netip.Addr]int // Reservations by address
-	options  dhcpv4.Options     // Defaults, Options and fields in one
-	ranges   []Range            // Ranges without Exclude
-	size     uint64             // addresses in ranges
+	setup      sync.Once
+	err        error
+	store      LeaseStore
+	shared     SharedStore        // store, if it is one
+	known      map[string]int     // Reservations by reservationKey
+	kinds      uint8              // of keys that are in known
+	reserved   map[netip.Addr]int // Reservations by address
+	options    dhcpv4.Options     // Defaults, Options and fields in one
+	optionList []optionValue      // the same
+	ranges     []Range            // Ranges without Exclude
+	size       uint64             // addresses in ranges
 
 	machines  keyLock
 	offers    offers

@@ -131,6 +131,9 @@ func (p *Pool) indexOptions() error {
 	}
 	maps.Copy(p.options, fields)
 	maps.Copy(p.options, p.Options)
+	for code, v := range p.options { // a list is quicker to go through
+		p.optionList = append(p.optionList, optionValue{code, v})
+	}
 	if err := checkOptions(p.Defaults); err != nil {
 		return err
 	}

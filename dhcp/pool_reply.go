@@ -3,8 +3,10 @@ package dhcp
 import (
 	"cmp"
 	"encoding/binary"
+	"maps"
 	"math"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -14,27 +16,31 @@ import (
 // classes and its reservation.
 func (p *Pool) reply(c client, t dhcpv4.MessageType) *dhcpv4.DHCPv4 {
 	reply := NewReply(c.Request, t)
-	for code, v := range c.res.Options {
-		reply.Options[code] = v
+	// From the weakest to the strongest: what comes later replaces.
+	for _, o := range p.optionList {
+		reply.Options[o.code] = o.value
 	}
+	var classes []dhcpv4.Options
 	for i := range p.Classes {
-		class := &p.Classes[i]
-		if !class.Matches(c.Request) {
-			continue
-		}
-		c.notef("class %q (%v)", class.Name, &class.Match)
-		for code, v := range class.Options {
-			setDefault(reply, code, v)
+		if class := &p.Classes[i]; class.Matches(c.Request) {
+			c.notef("class %q (%v)", class.Name, &class.Match)
+			classes = append(classes, class.Options)
 		}
 	}
-	for code, v := range p.options {
-		setDefault(reply, code, v)
+	for _, o := range slices.Backward(classes) {
+		maps.Copy(reply.Options, o)
 	}
+	maps.Copy(reply.Options, c.res.Options)
 	setOption(reply, dhcpv4.OptionServerIdentifier, c.self.AsSlice())
 	if c.res.Hostname != "" {
 		setDefault(reply, dhcpv4.OptionHostName.Code(), []byte(c.res.Hostname))
 	}
 	return reply
+}
+
+type optionValue struct {
+	code  uint8
+	value []byte
 }
 
 func (p *Pool) setLease(reply *dhcpv4.DHCPv4, c client, addr netip.Addr) {

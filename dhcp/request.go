@@ -30,6 +30,11 @@ type Request struct {
 	// addrs are the addresses of Interface, when the server already knew them.
 	addrs []netip.Addr
 
+	// platform is what Platform returns, when known says so: rules ask for it
+	// again and again.
+	platform Platform
+	known    bool
+
 	trail *trail // of Explain; nil otherwise
 }
 
@@ -108,6 +113,13 @@ func (r *Request) isRaspberryPi(class string) bool {
 // string, others in the length-coded form of RFC 3004; both are understood.
 // Under the cover of another user class iPXE is still known by option 175.
 func (r *Request) Platform() Platform {
+	if r.known {
+		return r.platform
+	}
+	return r.tellPlatform()
+}
+
+func (r *Request) tellPlatform() Platform {
 	userClass := r.Options.Get(dhcpv4.OptionUserClassInformation)
 	class := string(r.Options.Get(dhcpv4.OptionClassIdentifier))
 	switch {

@@ -223,6 +223,7 @@ func (s *Server) handle(ctx context.Context, out replier, data []byte, from sour
 	if from.link != nil {
 		r.Interface, r.addrs = from.link.iface, from.link.addrs
 	}
+	r.platform, r.known = r.tellPlatform(), true
 	s.Trace.request(r)
 
 	reply, err := s.decide(ctx, r)
