@@ -29,7 +29,7 @@
 // another DHCP server is on a network, before one is started there; [Watch]
 // goes on asking. [Client] plays a booting machine, for simulations and tests.
 //
-// Package dhcp6 beside this one is the same for IPv6.
+// Package [github.com/seed-3ec230fa/diskless/dhcp/dhcp6] is the same for IPv6.
 //
 // # Usage
 //

@@ -56,7 +56,8 @@ type Reservation struct {
 // relay's link-address must be there. It answers all that RFC 8415 has clients
 // of a server with addresses (IA_NA) send: SOLICIT, also with rapid commit,
 // REQUEST, CONFIRM, RENEW, REBIND, RELEASE, DECLINE, and
-// INFORMATION-REQUEST.
+// INFORMATION-REQUEST. For its link it is authoritative: an address of another
+// prefix is NotOnLink to a client that asks for confirmation.
 //
 // An address that is not reserved is chosen by, in this order: what the
 // machine has or had, what it asks for, a hash of its identity, and from there

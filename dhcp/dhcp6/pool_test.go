@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -83,6 +84,9 @@ func TestReservations(t *testing.T) {
 	addrs, _ := granted(reply)
 	require.Len(t, addrs, 1)
 	require.NotEqual(t, "fd00::a", addrs[0])
+	p = testPool(func(p *Pool) { p.Reservations = []Reservation{{HardwareAddr: macA, Addr: ip("fd00::110")}} })
+	got, _ := granted(ask(t, p, message(request, macB, system, to(self), withIA("fd00::110"))))
+	require.NotContains(t, got, "fd00::110", "though it is in a range, and free")
 	require.Zero(t, reply.Options.OneIANA().Options.Addresses()[1].ValidLifetime, "what it has not is taken away")
 }
 
@@ -294,6 +298,30 @@ func TestValidatePool(t *testing.T) {
 		require.Error(t, err)
 	}
 	require.NoError(t, testPool(func(p *Pool) { p.LeaseTime, p.Domains = -1, []string{"lab.example"} }).Validate())
+}
+
+// Leases of both protocols are in one file, and there after a restart.
+func TestFileStore(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "leases")
+	var mine string
+	for range 2 {
+		store, err := dhcp.OpenFileStore(file, nil)
+		require.NoError(t, err)
+		p := testPool(func(p *Pool) { p.Store = store })
+		if mine == "" {
+			mine = lease(t, p, macA, uefi)
+			require.NoError(t, store.Commit(t.Context(), dhcp.Lease{Addr: ip("10.0.0.1"), HardwareAddr: macA, Expires: time.Now().Add(time.Hour)}))
+		} else {
+			l, err := p.LeaseByAddr(t.Context(), ip(mine))
+			require.NoError(t, err)
+			require.Equal(t, macA, l.HardwareAddr)
+			leases, err := store.LeasesByOwner(t.Context(), string(macA))
+			require.NoError(t, err)
+			require.Len(t, leases, 2)
+			require.Equal(t, mine, lease(t, p, macA, system))
+		}
+		require.NoError(t, store.Close())
+	}
 }
 
 func TestForEver(t *testing.T) {

@@ -1,9 +1,11 @@
 package takeover
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net"
 	"net/netip"
 	"testing"
@@ -52,8 +54,9 @@ subclass "site" "blue";
 
 // Who may have which addresses, and who is in a class by a list.
 func TestDHCPDPools(t *testing.T) {
+	var log bytes.Buffer
 	o := options()
-	o.Open = files(poolClasses)
+	o.Open, o.Logger = files(poolClasses), slog.New(slog.NewTextHandler(&log, nil))
 	c, err := DHCPD(t.Context(), "p", []byte(poolSite), o)
 	require.NoError(t, err)
 	unprobed(c)
@@ -75,9 +78,11 @@ func TestDHCPDPools(t *testing.T) {
 	require.Contains(t, []string{"10.3.0.10", "10.3.0.11"}, addr(mac(0x21), thin))
 	require.Regexp(t, `^10\.3\.0\.2\d$`, addr(mac(1), bios), "known")
 	require.Equal(t, "10.3.0.5", addr(mac(2), bios), "a fixed address is for its host whatever the pools say")
+	require.Empty(t, addr(mac(0x11), bios), "denied everywhere")
+	require.NotContains(t, log.String(), "no address left")
 	require.Equal(t, "10.3.0.30", addr(mac(0x22), bios), "unknown")
 	require.Empty(t, addr(mac(0x23), bios), "the last address is offered already")
-	require.Empty(t, addr(mac(0x11), bios), "denied everywhere")
+	require.Contains(t, log.String(), "no address left")
 	require.Contains(t, []string{"10.3.0.10", "10.3.0.11"}, addr(mac(1), thin), "the first pool that it may use")
 
 	// An address of a pool that is not for the client is refused.
@@ -90,6 +95,7 @@ func TestDHCPDPools(t *testing.T) {
 	require.Equal(t, dhcpv4.MessageTypeNak, say(mac(1), bios, "10.3.0.10").MessageType())
 	require.Equal(t, dhcpv4.MessageTypeAck, say(mac(1), bios, "10.3.0.22").MessageType())
 	require.Equal(t, "10.3.0.22", addr(mac(1), bios), "it keeps what it has")
+	require.Equal(t, dhcpv4.MessageTypeAck, say(mac(1), thin, "10.3.0.23").MessageType(), "of the second pool that it may use")
 
 	// A class by a list: its own statements, and those of one member.
 	open, err := DHCPD(t.Context(), "p", []byte(`ping-check off; subnet 10.3.0.0 netmask 255.255.255.0 { range 10.3.0.10 10.3.0.99; } include "classes.conf";`), o)
