@@ -34,7 +34,7 @@ func TestBadHandshake(t *testing.T) {
 		run  func(r *raw)
 	}{
 		{"unknown client flag", func(r *raw) { r.greet(1 << 5).closed() }},
-		{"unknown client flag beside known ones", func(r *raw) { r.greet(1<<31 | 3).closed() }},
+		{"unknown client flag beside known ones", func(r *raw) { r.greet(wire(1<<31 | 3)).closed() }},
 		{"no fixed newstyle, GO all the same", func(r *raw) { inStep(r.greet(0)) }},
 		{"wrong option magic", func(r *raw) { r.greet(3).send(make([]byte, 16)); r.closed() }},
 		{"unknown export", func(r *raw) {
@@ -63,7 +63,7 @@ func TestBadHandshake(t *testing.T) {
 			r.closed()
 		}},
 		{"name longer than its option", func(r *raw) {
-			r.greet(3).send(option(optGo, cat(u32(1<<32-1), []byte("any"), u16(0))))
+			r.greet(3).send(option(optGo, cat(u32(most32), []byte("any"), u16(0))))
 			r.wantReply(optGo, errInvalid)
 			inStep(r)
 		}},
@@ -120,7 +120,7 @@ func TestBadHandshake(t *testing.T) {
 		}},
 		{"unknown options with data", func(r *raw) {
 			r.greet(3)
-			for _, opt := range []int{optStartTLS, 4, 11, 4711, 1<<32 - 1} {
+			for _, opt := range []int{optStartTLS, 4, 11, 4711, most32} {
 				r.send(option(opt, make([]byte, 1000)))
 				r.wantReply(opt, errUnsup)
 			}
@@ -143,7 +143,7 @@ func TestBadHandshake(t *testing.T) {
 			r.closed()
 		}},
 		{"option of 4 GiB", func(r *raw) {
-			r.greet(3).send(cat(u64(magicOption), u32(optGo), u32(1<<32-1)))
+			r.greet(3).send(cat(u64(magicOption), u32(optGo), u32(most32)))
 			r.closed()
 		}},
 		{"65 options", func(r *raw) {
@@ -202,7 +202,7 @@ func TestBadTransmission(t *testing.T) {
 		{name: "read at a negative offset", addr: rw, run: func(r *raw) { answers(r, eINVAL, 0, cmdRead, 1<<63, 512, nil) }},
 		{name: "read of nothing", addr: rw, run: func(r *raw) { answers(r, 0, 0, cmdRead, size, 0, nil) }},
 		{name: "read of more than 32 MiB", addr: rw, run: func(r *raw) { answers(r, eINVAL, 0, cmdRead, 0, 32<<20+1, nil) }},
-		{name: "read of 4 GiB", addr: rw, run: func(r *raw) { answers(r, eINVAL, 0, cmdRead, 0, 1<<32-1, nil) }},
+		{name: "read of 4 GiB", addr: rw, run: func(r *raw) { answers(r, eINVAL, 0, cmdRead, 0, most32, nil) }},
 		{name: "write across the end", addr: rw, run: func(r *raw) { answers(r, eNOSPC, 0, cmdWrite, size-511, 512, make([]byte, 512)) }},
 		{name: "write past the end, long", addr: rw, run: func(r *raw) { answers(r, eNOSPC, 0, cmdWrite, size, 300000, make([]byte, 300000)) }},
 		{name: "write whose end overflows", addr: rw, run: func(r *raw) { answers(r, eNOSPC, 0, cmdWrite, 1<<64-512, 1024, make([]byte, 1024)) }},
@@ -225,7 +225,7 @@ func TestBadTransmission(t *testing.T) {
 		{name: "trim, cache and zeroes past the end", addr: rw, run: func(r *raw) {
 			for typ, code := range map[int]int{cmdTrim: eINVAL, cmdCache: eINVAL, cmdZeroes: eNOSPC} {
 				answers(r, code, 0, typ, size-511, 512, nil)
-				answers(r, code, 0, typ, 0, 1<<32-1, nil)
+				answers(r, code, 0, typ, 0, most32, nil)
 				answers(r, code, 0, typ, 1<<64-512, 1024, nil)
 				answers(r, code, 0, typ, size+1, 0, nil)
 				answers(r, 0, 0, typ, size, 0, nil)

@@ -52,12 +52,12 @@ func FuzzHandshake(f *testing.F) {
 	for _, p := range [][]byte{
 		option(optGo, goData("x", 1, 3)),
 		cat(option(optStructured, nil), option(optListMeta, metaData("x")), option(optSetMeta, metaData("x", "base:", "base:allocation")), option(optGo, goData("x")), request(0, cmdStatus, 1, 0, 512)),
-		cat(option(optStructured, nil), option(optSetMeta, cat(u32(1), []byte("x"), u32(1<<32-1), u32(1<<31)))),
+		cat(option(optStructured, nil), option(optSetMeta, cat(u32(1), []byte("x"), u32(most32), u32(wire(1<<31))))),
 		cat(option(optInfo, goData("x")), option(optList, nil), option(optAbort, nil)),
 		cat(option(optExportName, []byte("x")), request(0, cmdRead, 1, 0, 512)),
 		cat(option(optStartTLS, nil), option(99, make([]byte, 100)), option(optGo, goData("y"))),
 		cat(u64(magicOption), u32(optGo), u32(1<<20)),
-		cat(u64(magicOption), u32(optGo), u32(10), u32(1<<32-1), make([]byte, 6)),
+		cat(u64(magicOption), u32(optGo), u32(10), u32(most32), make([]byte, 6)),
 	} {
 		f.Add(cat(u32(3), p), byte(0))
 		f.Add(cat(u32(0), p), byte(255))
@@ -75,8 +75,8 @@ func FuzzTransmission(f *testing.F) {
 		request(0, cmdRead, 1, 0, size),
 		cat(request(1, cmdWrite, 2, 4000, 5), []byte("hello"), request(0, cmdRead, 3, 4000, 5), request(0, cmdFlush, 4, 0, 0), request(0, cmdDisc, 5, 0, 0)),
 		cat(request(0, cmdWrite, 6, size-1, 2), []byte("ab"), request(0, cmdRead, 7, size-1, 2)),
-		cat(request(0, cmdTrim, 8, 0, 1<<32-1), request(0, cmdRead, 9, 1<<64-1, 1)),
-		cat(request(0, cmdWrite, 10, 0, 1<<32-1), []byte("x")),
+		cat(request(0, cmdTrim, 8, 0, most32), request(0, cmdRead, 9, 1<<64-1, 1)),
+		cat(request(0, cmdWrite, 10, 0, most32), []byte("x")),
 		cat(request(1, cmdTrim, 11, 0, 4096), request(1<<4|1<<1, cmdZeroes, 12, 5, 5), request(0, cmdCache, 13, 0, 1), request(1<<3, cmdStatus, 14, 0, size), request(1<<2, cmdRead, 15, 1, 5000)),
 	} {
 		f.Add(p, byte(0))
@@ -111,7 +111,7 @@ func FuzzClient(f *testing.F) {
 		u32(magicStructured), u16(1), u16(5), u64(2), u32(12), u32(1), u32(512), u32(3)))
 	f.Add(cat(greeting, reply(errUnsup, nil), u64(4096), u16(3)))
 	f.Add(cat(greeting, reply(errUnknown, []byte("no such export"))))
-	f.Add(cat(greeting, u64(magicReply), u32(optGo), u32(repInfo), u32(1<<32-1)))
+	f.Add(cat(greeting, u64(magicReply), u32(optGo), u32(repInfo), u32(most32)))
 	f.Add(cat(greeting, u64(magicReply), u32(optList), u32(repServer), u32(8), u32(4), []byte("name"), u64(magicReply), u32(optList), u32(repAck), u32(0)))
 	f.Fuzz(func(t *testing.T, in []byte) {
 		_, _ = nbd.List(t.Context(), &tape{in: bytes.NewReader(in), max: 1 << 16})

@@ -1,3 +1,5 @@
+//go:build unix
+
 package nbd_test
 
 import (
@@ -21,17 +23,6 @@ import (
 	"github.com/seed-3ec230fa/diskless/nbd"
 	"github.com/seed-3ec230fa/diskless/nbd/nbdtest"
 )
-
-func run(t testing.TB, tool string, args ...string) string {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, tool, args...)
-	cmd.WaitDelay = time.Second
-	out, err := cmd.CombinedOutput()
-	require.NoError(t, err, "%s %v\n%s", tool, args, out)
-	return string(out)
-}
 
 // image serves a file of an odd size read-only as "image", and a writable copy
 // of it as "disk".
@@ -121,24 +112,6 @@ func TestQemu(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, bytes.Equal(content, got))
 	run(t, tool, "compare", "-f", "raw", "-F", "raw", disk, url+"/disk")
-}
-
-// sparse serves a file with holes: 8 MiB, of which the second and the last
-// quarter are holes.
-func sparse(t *testing.T) (path string, content []byte) {
-	content = pattern(8 << 20)
-	clear(content[2<<20 : 4<<20])
-	clear(content[6<<20:])
-	path = filepath.Join(t.TempDir(), "sparse")
-	f, err := os.Create(path)
-	require.NoError(t, err)
-	defer f.Close()
-	require.NoError(t, f.Truncate(8<<20))
-	for _, off := range []int{0, 4 << 20} {
-		_, err = f.WriteAt(content[off:off+2<<20], int64(off))
-		require.NoError(t, err)
-	}
-	return path, content
 }
 
 func openRW(path string) nbd.Handler {

@@ -45,6 +45,17 @@ func needTool(t testing.TB, tools ...string) string {
 	return first
 }
 
+func run(t testing.TB, tool string, args ...string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, tool, args...)
+	cmd.WaitDelay = time.Second
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s %v\n%s", tool, args, out)
+	return string(out)
+}
+
 var quiet = slog.New(slog.DiscardHandler)
 
 // pattern returns n bytes that do not repeat.
@@ -76,12 +87,22 @@ const (
 
 	optExportName, optAbort, optList, optStartTLS, optInfo, optGo, optStructured, optListMeta, optSetMeta = 1, 2, 3, 5, 6, 7, 8, 9, 10
 
-	repAck, repServer, repInfo, repMeta                                         = 1, 2, 3, 4
-	errUnsup, errPolicy, errInvalid, errTLSReqd, errUnknown, errShut, errTooBig = 1<<31 | 1, 1<<31 | 2, 1<<31 | 3, 1<<31 | 5, 1<<31 | 6, 1<<31 | 7, 1<<31 | 9
+	repAck, repServer, repInfo, repMeta = 1, 2, 3, 4
 
 	cmdRead, cmdWrite, cmdDisc, cmdFlush, cmdTrim, cmdCache, cmdZeroes, cmdStatus = 0, 1, 2, 3, 4, 5, 6, 7
 
 	ePERM, eIO, eINVAL, eNOSPC, eOVERFLOW, eNOTSUP, eSHUTDOWN = 1, 5, 22, 28, 75, 95, 108
+)
+
+// wire is a number as helpers here take and return it: with ints of 32 bits the
+// largest are negative.
+func wire(n uint32) int { return int(n) }
+
+var (
+	errUnsup, errPolicy, errInvalid, errTLSReqd = wire(1<<31 | 1), wire(1<<31 | 2), wire(1<<31 | 3), wire(1<<31 | 5)
+	errUnknown, errShut, errTooBig              = wire(1<<31 | 6), wire(1<<31 | 7), wire(1<<31 | 9)
+
+	most32 = wire(1<<32 - 1)
 )
 
 // raw speaks to a server byte by byte.
@@ -218,4 +239,22 @@ func tempFile(t testing.TB, content []byte) string {
 	path := filepath.Join(t.TempDir(), "image")
 	require.NoError(t, os.WriteFile(path, content, 0o600))
 	return path
+}
+
+// sparse serves a file with holes: 8 MiB, of which the second and the last
+// quarter are holes.
+func sparse(t *testing.T) (path string, content []byte) {
+	content = pattern(8 << 20)
+	clear(content[2<<20 : 4<<20])
+	clear(content[6<<20:])
+	path = filepath.Join(t.TempDir(), "sparse")
+	f, err := os.Create(path)
+	require.NoError(t, err)
+	defer f.Close()
+	require.NoError(t, f.Truncate(8<<20))
+	for _, off := range []int{0, 4 << 20} {
+		_, err = f.WriteAt(content[off:off+2<<20], int64(off))
+		require.NoError(t, err)
+	}
+	return path, content
 }

@@ -390,7 +390,7 @@ func TestDeviceIsClosedOnce(t *testing.T) {
 		"with replies":    func(r *raw) { r.send(bytes.Repeat(request(0, cmdRead, 1, 0, 512), 100)); r.Close() },
 		"wrong magic":     func(r *raw) { r.send(make([]byte, 28)); r.closed() },
 		"reset":           func(r *raw) { _ = r.Conn.(*net.TCPConn).SetLinger(0); r.Close() },
-		"too long write":  func(r *raw) { r.send(request(0, cmdWrite, 1, 0, 1<<32-1)); r.closed() },
+		"too long write":  func(r *raw) { r.send(request(0, cmdWrite, 1, 0, most32)); r.closed() },
 		"before any byte": func(r *raw) { r.Close() },
 	}
 	for name, end := range ends {

@@ -216,8 +216,8 @@ func TestMetaContexts(t *testing.T) {
 	require.Empty(t, r.setMeta("any", "base:", "base:alloc", "qemu:dirty-bitmap:x", ""))
 	require.Empty(t, r.setMeta("plain", "base:allocation"))
 	for _, p := range [][]byte{
-		nil, metaData("any", "x")[:10], append(metaData("any", "x"), 0), cat(u32(1<<32-1), []byte("any"), u32(0)),
-		cat(u32(3), []byte("any"), u32(1<<32-1)), cat(u32(3), []byte("any"), u32(1), u32(1<<32-1), []byte("x")),
+		nil, metaData("any", "x")[:10], append(metaData("any", "x"), 0), cat(u32(most32), []byte("any"), u32(0)),
+		cat(u32(3), []byte("any"), u32(most32)), cat(u32(3), []byte("any"), u32(1), u32(most32), []byte("x")),
 		cat(u32(3), []byte("any"), u32(2), u32(1), []byte("x")), metaData("a\x00", "x"),
 	} {
 		for _, opt := range []int{optListMeta, optSetMeta} {
@@ -284,7 +284,7 @@ func TestBlockStatus(t *testing.T) {
 	}
 	for _, q := range [][]byte{
 		request(0, cmdStatus, 9, 4<<20-1, 2), request(0, cmdStatus, 9, 1<<64-1, 2), request(0, cmdStatus, 9, 0, 0),
-		request(1<<2, cmdStatus, 9, 0, 512), request(0, cmdStatus, 9, 4<<20, 1<<32-1),
+		request(1<<2, cmdStatus, 9, 0, 512), request(0, cmdStatus, 9, 4<<20, most32),
 	} {
 		r.send(q)
 		code, _ := r.failed(9)
@@ -363,10 +363,10 @@ func TestTrimZeroCache(t *testing.T) {
 		got        []any
 		synced     int
 	}{
-		{name: "trim", typ: cmdTrim, off: 512, n: 1<<32 - 1, got: []any{"trim", int64(512), int64(1<<32 - 1)}},
+		{name: "trim", typ: cmdTrim, off: 512, n: most32, got: []any{"trim", int64(512), int64(1<<32 - 1)}},
 		{name: "trim FUA", flags: 1, typ: cmdTrim, n: 1, got: []any{"trim", int64(0), int64(1)}, synced: 1},
 		{name: "trim masked", mask: func(f *nbd.Features) { f.Trim = false }, typ: cmdTrim, n: 1, code: eINVAL},
-		{name: "zero", typ: cmdZeroes, n: 1<<32 - 1, got: []any{"zero", int64(0), int64(1<<32 - 1), nbd.ZeroFlags(0)}},
+		{name: "zero", typ: cmdZeroes, n: most32, got: []any{"zero", int64(0), int64(1<<32 - 1), nbd.ZeroFlags(0)}},
 		{name: "zero, all flags", flags: 1 | 1<<1 | 1<<4, typ: cmdZeroes, n: 1, got: []any{"zero", int64(0), int64(1), nbd.ZeroNoHole | nbd.ZeroFast}, synced: 1},
 		{name: "zero fast, is not", flags: 1 << 4, typ: cmdZeroes, n: 1, err: syscall.EOPNOTSUPP, code: eNOTSUP, got: []any{"zero", int64(0), int64(1), nbd.ZeroFast}},
 		{name: "zero fast masked", mask: func(f *nbd.Features) { f.FastZero = false }, flags: 1 << 4, typ: cmdZeroes, n: 1, code: eINVAL},

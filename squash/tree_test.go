@@ -216,10 +216,10 @@ func torture(t testing.TB, block int) string {
 	}
 	mkdir("sticky")
 	require.NoError(t, unix.Chmod(at("sticky"), 0o1777))
-	for _, id := range []int{1, 1000, 65534, 65536, 100000, 4294967294} {
+	for _, id := range []int64{1, 1000, 65534, 65536, 100000, 4294967294} {
 		name := fmt.Sprintf("u%d", id)
 		put(name, nil)
-		require.NoError(t, os.Lchown(at(name), id, id%4000000000+1))
+		require.NoError(t, os.Lchown(at(name), int(id), int(id%4000000000+1)))
 	}
 	require.NoError(t, os.Lchown(at("rel"), 7, 8))
 
