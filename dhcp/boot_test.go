@@ -56,7 +56,7 @@ func TestBootPolicy(t *testing.T) {
 		mac  net.HardwareAddr
 		want answer
 	}{
-		{"BIOS", BIOSFirmware(), macA, answer{file: "undionly.kpxe", file67: "undionly.kpxe", next: "10.0.0.1", name66: "10.0.0.1", class: "PXEClient", vendor: pxe}},
+		{"BIOS", BIOSFirmware(), macA, answer{file: "undionly.kpxe", file67: "undionly.kpxe", next: "10.0.0.1", class: "PXEClient", vendor: pxe}},
 		{"UEFI", UEFIFirmware(7), macA, answer{file: "snponly.efi", file67: "snponly.efi", next: "10.0.0.9", sname: "boot", name66: "boot", class: "PXEClient", vendor: pxe}},
 		{"UEFI, architecture 9", UEFIFirmware(9), macA, answer{file: "snponly.efi", file67: "snponly.efi", next: "10.0.0.9", sname: "boot", name66: "boot", class: "PXEClient", vendor: pxe}},
 		{"HTTP", HTTPFirmware(16), macA, answer{file: "http://10.0.0.1/snponly.efi", file67: "http://10.0.0.1/snponly.efi", next: "10.0.0.1", class: "HTTPClient"}},

@@ -39,7 +39,7 @@ func BIOSFirmware() Firmware {
 		VendorClass: "PXEClient:Arch:00000:UNDI:002001",
 		Archs:       []iana.Arch{iana.INTEL_X86PC},
 		Interface:   []byte{1, 2, 1},
-		Params:      append([]byte{1, 2, 3, 5, 6, 11, 12, 13, 15, 16, 17, 18, 43, 54, 60, 66, 67}, vendorParams[:]...),
+		Params:      append([]byte{1, 2, 3, 5, 6, 11, 12, 13, 15, 16, 17, 18, 43, 54, 60, 67}, vendorParams[:]...),
 		MaxSize:     1260,
 		SendUUID:    true,
 		Broadcast:   true,
@@ -119,8 +119,8 @@ func UBootFirmware() Firmware {
 		VendorClass: "U-Boot.armv8",
 		Archs:       []iana.Arch{iana.UBOOT_ARM64},
 		Interface:   []byte{1, 0, 0},
-		Params:      []byte{1, 3, 6, 12, 15, 17, 66, 67},
-		SendUUID:    true,
+		Params:      []byte{1, 3, 6, 12, 17},
+		MaxSize:     576,
 	}
 }
 
@@ -128,7 +128,7 @@ func UBootFirmware() Firmware {
 // machine's hardware address must be one of the maker's.
 func RaspberryPiFirmware() Firmware {
 	f := BIOSFirmware()
-	f.Params = []byte{1, 3, 43, 60, 66, 67, 128, 129, 130, 131, 132, 133, 134, 135}
+	f.Params = slices.Concat([]byte{43, 60, 67}, vendorParams[:], []byte{66, 1, 3})
 	f.MaxSize = 0
 	f.Broadcast = false
 	return f
