@@ -79,8 +79,10 @@ func (r record) check() error {
 		}
 		return nil
 	}
-	_, err := r.lease()
-	return err
+	if _, _, _, ok := r.fields(); !ok {
+		return errRecord
+	}
+	return nil
 }
 
 // openJournal opens or makes a journal and replays it. dropped is how many

@@ -129,48 +129,54 @@ func textUvarint(s string) (n, size int) {
 	return 0, 0
 }
 
-// lease decodes the record. It returns an error for every string that
-// appendRecord does not make, so that a file can be checked by it.
-func (r record) lease() (Lease, error) {
+// fields are the parts of a record behind the address, not copied. ok is false
+// for every string that appendRecord does not make, so that a file can be
+// checked by it.
+func (r record) fields() (hw string, texts [5]string, uuid string, ok bool) {
 	if len(r) < recordHeader || len(r) > maxRecord || r[0]&^(recordDeclined|recordIPv6|recordUUID) != 0 {
-		return Lease{}, errRecord
+		return hw, texts, uuid, false
 	}
 	rest := string(r[recordHeader:])
 	n := r.addrLen() + int(r[1])
 	if len(rest) < n {
-		return Lease{}, errRecord
+		return hw, texts, uuid, false
 	}
-	l := Lease{Addr: r.addr(), Declined: r.declined(), Expires: expiryTime(r.expires())}
-	if n > r.addrLen() {
-		l.HardwareAddr = net.HardwareAddr(rest[r.addrLen():n])
-	}
-	rest = rest[n:]
-	var texts [5]string
+	hw, rest = rest[r.addrLen():n], rest[n:]
 	for i := range texts {
 		n, size := textUvarint(rest)
 		if size == 0 || n > len(rest)-size {
-			return Lease{}, errRecord
+			return hw, texts, uuid, false
 		}
 		texts[i], rest = rest[size:size+n], rest[size+n:]
 	}
-	l.ID, l.Hostname, l.ClientHostname = texts[0], texts[1], texts[2]
+	if r[0]&recordUUID != 0 {
+		if len(rest) < 16 {
+			return hw, texts, uuid, false
+		}
+		uuid, rest = rest[:16], rest[16:]
+	}
+	return hw, texts, uuid, rest == "" && len(texts[4])%2 == 0
+}
+
+// lease decodes the record.
+func (r record) lease() (Lease, error) {
+	hw, texts, uuid, ok := r.fields()
+	if !ok {
+		return Lease{}, errRecord
+	}
+	l := Lease{Addr: r.addr(), Declined: r.declined(), Expires: expiryTime(r.expires()),
+		ID: texts[0], Hostname: texts[1], ClientHostname: texts[2]}
+	if hw != "" {
+		l.HardwareAddr = net.HardwareAddr(hw)
+	}
 	if texts[3] != "" {
 		l.ClientID = []byte(texts[3])
 	}
 	for a := texts[4]; a != ""; a = a[2:] {
-		if len(a) < 2 {
-			return Lease{}, errRecord
-		}
 		l.Archs = append(l.Archs, iana.Arch(uint16(a[0])<<8|uint16(a[1])))
 	}
-	if r[0]&recordUUID != 0 {
-		if len(rest) < 16 {
-			return Lease{}, errRecord
-		}
-		l.UUID, rest = formatUUID([]byte(rest[:16])), rest[16:]
-	}
-	if rest != "" {
-		return Lease{}, errRecord
+	if uuid != "" {
+		l.UUID = formatUUID([]byte(uuid))
 	}
 	return l, nil
 }
