@@ -52,8 +52,11 @@ type Server struct {
 	Logger *slog.Logger
 
 	// MaxInFlight is how many requests are worked on at the same time; 0 is
-	// 1024, -1 no limit. Those that wait for a disk or for a probe count too. When all are busy the server stops reading, and the
-	// kernel's socket buffer holds or drops what comes; clients retry.
+	// 1024, -1 no limit. Those that wait for a disk or for a probe count too.
+	// When all are busy the server stops reading, and the kernel's socket
+	// buffer holds or drops what comes; clients retry. The requests of one
+	// machine are worked on one after the other; of those that wait for that
+	// more than eight are dropped.
 	MaxInFlight int
 
 	mu      sync.Mutex
