@@ -65,6 +65,32 @@ func ExampleStateless() {
 	// Output: REPLY [fd00:67::53] tftp://[fd00:67::1]/snponly.efi <nil>
 }
 
+// A pool for each link: the one that the client is on answers.
+func ExampleFirst() {
+	pool := func(prefix, first, last string) *dhcp6.Pool {
+		return &dhcp6.Pool{
+			Prefix: netip.MustParsePrefix(prefix), ServerID: serverID,
+			Ranges: []dhcp.Range{{First: netip.MustParseAddr(first), Last: netip.MustParseAddr(last)}},
+		}
+	}
+	handler := dhcp6.First(pool("fd00:66::/64", "fd00:66::10", "fd00:66::10"), pool("fd00:67::/64", "fd00:67::10", "fd00:67::10"))
+	reply, err := handler.ServeDHCP(context.Background(), exampleRequest(dhcpv6.MessageTypeSolicit))
+	fmt.Println(reply.Options.OneIANA().Options.OneAddress().IPv6Addr, err)
+	// Output: fd00:67::10 <nil>
+}
+
+// A policy is checked when it is loaded.
+func ExampleBootPolicy_Check() {
+	policy := &dhcp6.BootPolicy{Boot: dhcp6.BootRules{
+		{Match: dhcp6.Match{Archs: []iana.Arch{iana.EFI_ARM64}, VendorClasses: []string{"PXEClient"}}, Boot: dhcp6.Boot{URL: "snponly.efi"}},
+		{Match: dhcp6.Match{Platforms: []dhcp.Platform{dhcp.PlatformIPXE}}, Boot: dhcp6.Boot{URL: "http://[fd00:67::1]/boot.ipxe"}},
+	}.Boot}
+	fmt.Println(policy.Check(context.Background()))
+	// Output:
+	// dhcp6: UEFI PXE, architecture 11: "snponly.efi": give it a URL, such as tftp://[2001:db8::1]/file, DHCPv6 has no next-server
+	// iPXE on UEFI, architecture 11: "snponly.efi": give it a URL, such as tftp://[2001:db8::1]/file, DHCPv6 has no next-server: invalid argument
+}
+
 // Explain tells what decided.
 func ExampleExplain() {
 	rules := dhcp6.BootRules{{Name: "x86-64", Match: dhcp6.Match{Archs: []iana.Arch{iana.EFI_X86_64}}, Boot: dhcp6.Boot{URL: "tftp://[fd00:67::1]/snponly.efi"}}}
