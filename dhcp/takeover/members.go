@@ -1,9 +1,8 @@
 package takeover
 
 import (
+	"bytes"
 	"context"
-	"errors"
-	"io/fs"
 	"net/netip"
 	"slices"
 
@@ -13,7 +12,8 @@ import (
 )
 
 // Members are the ranges that only some clients may have addresses of:
-// dhcpd's pools with permissions, dnsmasq's ranges with tags.
+// dhcpd's pools with permissions, dnsmasq's ranges with tags, Kea's pools with a
+// client class.
 type Members struct {
 	// Name says whom they are for, in the words of the file.
 	Name string
@@ -44,6 +44,10 @@ func (n *Network) serve(ctx context.Context, r *dhcp.Request) (*dhcpv4.DHCPv4, e
 	addr := about4(r)
 	for _, m := range n.Members {
 		if !m.Allowed(r) {
+			// A system may not say what its firmware did, and keeps its address.
+			if has(m.Pools, addr) && holds(ctx, m.Pools, addr, r) {
+				about = &m.shared
+			}
 			continue
 		}
 		r.Note("ranges for %s", m.Name)
@@ -58,7 +62,7 @@ func (n *Network) serve(ctx context.Context, r *dhcp.Request) (*dhcpv4.DHCPv4, e
 	}
 	mine = append(append(mine, &n.shared), last...)
 	if t := r.MessageType(); t == dhcpv4.MessageTypeDiscover || t == dhcpv4.MessageTypeNone {
-		return first(ctx, mine, r)
+		return dhcp.First(mine...).ServeDHCP(ctx, r)
 	}
 	switch {
 	case about != nil:
@@ -73,14 +77,12 @@ func (n *Network) serve(ctx context.Context, r *dhcp.Request) (*dhcpv4.DHCPv4, e
 	return about.ServeDHCP(ctx, r)
 }
 
-func first(ctx context.Context, list []dhcp.Handler, r *dhcp.Request) (*dhcpv4.DHCPv4, error) {
-	for _, h := range list {
-		reply, err := h.ServeDHCP(ctx, r)
-		if reply != nil || err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return reply, err
-		}
-	}
-	return nil, nil
+// holds reports whether the machine has the lease of the address.
+func holds(ctx context.Context, pools []*dhcp.Pool, addr netip.Addr, r *dhcp.Request) bool {
+	return slices.ContainsFunc(pools, func(p *dhcp.Pool) bool {
+		l, err := p.LeaseByAddr(ctx, addr)
+		return err == nil && bytes.Equal(l.HardwareAddr, r.ClientHWAddr)
+	})
 }
 
 // about4 is the address that a message is about.
