@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -210,6 +211,31 @@ func TestSharedRootHasNoKeys(t *testing.T) {
 	})
 }
 
+// A user's link must not have root write and give away what is root's.
+func TestKeysBehindLinks(t *testing.T) {
+	each(t, func(t *testing.T, r *root) {
+		r.write("etc/passwd", "root:x:0:0::/root:/bin/sh\nann:x:1000:1000::/home/ann:/bin/sh\nbob:x:1001:1001::/home/bob:/bin/sh\ncat:x:1002:1002::/home/cat:/bin/sh\n", 0o644)
+		require.NoError(t, os.MkdirAll(r.path("home/ann"), 0o755))
+		require.NoError(t, os.Symlink("/etc", r.path("home/ann/.ssh")))
+		require.NoError(t, os.MkdirAll(r.path("home/bob/.ssh"), 0o755))
+		require.NoError(t, os.Symlink("/etc/shadow", r.path("home/bob/.ssh/authorized_keys")))
+		keys := []string{"key"}
+		r.machine("own", nil, &Options{AuthorizedKeys: map[string][]string{"ann": keys, "bob": keys, "cat": keys}})
+		r.requireFiles(map[string]string{
+			"etc/authorized_keys": "none", "etc/shadow": "none", "home/cat/.ssh/authorized_keys": "# diskless begin\nkey\n# diskless end\n",
+		})
+		require.Contains(t, r.told(), "ann has no keys: /home/ann/.ssh is a link")
+		require.Contains(t, r.told(), "bob has no keys")
+		info, err := os.Stat(r.path("home/cat/.ssh"))
+		require.NoError(t, err)
+		require.Equal(t, os.FileMode(0o700), info.Mode().Perm())
+		require.EqualValues(t, 1002, info.Sys().(*syscall.Stat_t).Uid)
+		info, err = os.Stat(r.path("etc"))
+		require.NoError(t, err)
+		require.EqualValues(t, 0, info.Sys().(*syscall.Stat_t).Uid)
+	})
+}
+
 // What DHCP said in the initramfs is what the system resolves by.
 func TestResolverOfDHCP(t *testing.T) {
 	each(t, func(t *testing.T, r *root) {
@@ -217,6 +243,11 @@ func TestResolverOfDHCP(t *testing.T) {
 		require.NoError(t, os.Symlink("/nowhere/resolv.conf", r.path("etc/resolv.conf")))
 		r.machine("memory", nil, nil)
 		require.Equal(t, "nameserver 10.0.0.53\nsearch lab\n", r.read("etc/resolv.conf"))
+		require.Equal(t, "[Resolve]\nDNS=10.0.0.53\nDomains=lab\n", r.read("run/systemd/resolved.conf.d/diskless.conf"))
+		r.write("run/net-broken.conf", "if (", 0o644)
+		r.machine("memory", []Setting{{Name: "PREINIT_1", Value: "touch /reached"}}, &Options{Hostname: "x"})
+		require.Equal(t, "x\n", r.read("etc/hostname"), "what is broken there breaks nothing else")
+		require.NoError(t, os.Remove(r.path("run/net-broken.conf")))
 		r.machine("memory", []Setting{{Name: "DNS_SERVER", Value: "10.0.0.1"}}, nil)
 		require.Equal(t, "nameserver 10.0.0.1\n", r.read("etc/resolv.conf"))
 	})

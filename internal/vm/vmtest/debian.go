@@ -27,7 +27,7 @@ func PrepareDebian() {
 	}
 }
 
-var debianPackages = []string{"qemu-system-x86", "mmdebstrap", "apt", "e2fsprogs"}
+var debianPackages = []string{"qemu-system-x86", "mmdebstrap", "apt", "e2fsprogs", "squashfs-tools"}
 
 // Debian returns a minimal Debian with systemd.
 func Debian(t testing.TB) *guest.Debian {
