@@ -14,7 +14,8 @@ const (
 
 // ErrLimit is the reason of a [Trace].Refused for a request beyond
 // [Server].MaxTransfers or MaxTransfersPerPeer. It is not answered: the client
-// repeats it, and gets in when a transfer has ended.
+// repeats it, and gets in when a transfer has ended; one whose client was silent
+// from the beginning ends for it.
 var ErrLimit = errors.New("tftp: too many transfers at once")
 
 // ErrDuplicate is the reason of a [Trace].Refused for a repeated request whose
@@ -72,7 +73,7 @@ func (s *Server) admit(l *listener, peer netip.AddrPort, raw []byte) (*ticket, e
 	if from == nil {
 		from = &client{pace: newPacer(s.MaxRatePerPeer)}
 	}
-	if over(a.total, s.MaxTransfers, defaultMaxTransfers) || over(from.n, s.MaxTransfersPerPeer, defaultMaxTransfersPerPeer) {
+	if over(from.n, s.MaxTransfersPerPeer, defaultMaxTransfersPerPeer) || over(a.total, s.MaxTransfers, defaultMaxTransfers) && !a.makeRoom() {
 		a.refused++
 		if now := time.Now(); now.Sub(a.warnedAt) >= limitWarnEvery {
 			s.logger().Warn("tftp: too many transfers at once; requests wait until the clients repeat them",
@@ -95,6 +96,22 @@ func (s *Server) admit(l *listener, peer netip.AddrPort, raw []byte) (*ticket, e
 	a.running[k] = tk
 	l.requests.Add(1) // given back in exchange.end
 	return tk, nil
+}
+
+// makeRoom ends a transfer whose client has not answered twice, if there is one
+// among some: forged addresses must not keep the others out. The limit is passed
+// by those that are just ending.
+func (a *admission) makeRoom() bool {
+	looked := 0
+	for _, tk := range a.running { // which begins anywhere
+		if tk.t != nil && tk.t.giveUpUnseen() {
+			return true
+		}
+		if looked++; looked == 64 {
+			break
+		}
+	}
+	return false
 }
 
 func (s *Server) release(tk *ticket) {

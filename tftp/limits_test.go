@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"math"
+	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -64,6 +65,44 @@ func TestTransferLimit(t *testing.T) {
 			require.Equal(t, content(10), late.rest(1, 512))
 		})
 	}
+}
+
+// Forged requests that nobody answers do not keep a client out.
+func TestForgedRequestsMakeRoom(t *testing.T) {
+	s := &Server{Handler: First(static(content(100_000)), &memUploads{}), MaxTransfers: 10, MaxTransfersPerPeer: -1}
+	inBubble(t, s, func(t *testing.T, l *lab) {
+		one := l.port
+		l.send(request(1, "x", "octet"))
+		l.send(ackPacket(1)) // this one is there
+		for i := range 9 {
+			l.port++
+			l.send(request(byte(1+i%2), "x", "octet"))
+		}
+		l.sent()
+		l.port++
+		l.send(request(1, "x", "octet"))
+		require.Empty(t, l.sent(), "they may be slow")
+		require.ErrorIs(t, receive(t, l.res.refused), ErrLimit)
+		l.after(defaultTimeout) // of an upload; a transfer has waited for less
+		for range 9 {
+			l.port++
+			l.send(request(1, "x", "octet"))
+			require.Equal(t, []int{1}, l.sent())
+			l.send(ackPacket(1))
+			require.Equal(t, []int{2}, l.sent())
+			require.ErrorIs(t, l.res.next(t).Err, os.ErrDeadlineExceeded)
+		}
+		l.port++
+		l.send(request(1, "x", "octet"))
+		require.ErrorIs(t, receive(t, l.res.refused), ErrLimit, "all are there")
+		l.sent()
+		l.port = one
+		l.send(ackPacket(2))
+		require.Equal(t, []int{3}, l.sent())
+		s.mu.Lock()
+		require.Equal(t, 10, s.admission.total)
+		s.mu.Unlock()
+	})
 }
 
 func TestLimitFields(t *testing.T) {

@@ -26,6 +26,9 @@ type session interface {
 	drop(now instant)
 	// answered says whether the client is known to be there.
 	answered() bool
+	// unseen says whether the client has left a datagram and its repetition
+	// without an answer, and has never sent one: perhaps a forged address.
+	unseen() bool
 }
 
 // loop is the lock, the clock and the agenda of some sessions. Each of its
@@ -54,7 +57,7 @@ type task struct {
 }
 
 // progressed says whether the client is known to be there. It is for those who
-// do not hold the loop's lock, as is giveUp.
+// do not hold the loop's lock, as are giveUp and giveUpUnseen.
 func (t *task) progressed() bool {
 	t.loop.mu.Lock()
 	defer t.loop.mu.Unlock()
@@ -66,6 +69,18 @@ func (t *task) giveUp() {
 	t.loop.mu.Lock()
 	defer t.loop.mu.Unlock()
 	t.session.drop(t.loop.now())
+}
+
+// giveUpUnseen is giveUp for a session whose client was silent twice, and never
+// said anything else.
+func (t *task) giveUpUnseen() bool {
+	t.loop.mu.Lock()
+	defer t.loop.mu.Unlock()
+	if t.over || !t.session.unseen() {
+		return false
+	}
+	t.session.drop(t.loop.now())
+	return true
 }
 
 func (l *loop) now() instant { return time.Since(l.epoch) }

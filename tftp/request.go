@@ -227,18 +227,22 @@ func (s *Server) sendError(l *listener, d datagram, e *Error) {
 func (s *Server) log(r *Request, res Result) {
 	attrs := []any{"peer", r.Peer, "name", r.Name, "bytes", res.Bytes, "size", res.Size, "blksize", res.BlockSize,
 		"windowsize", res.WindowSize, "resent", res.Resent, "duration", res.Duration}
+	done := "sent"
+	if r.Write {
+		done = "received"
+	}
 	var e *Error
 	var l logged
 	switch err := res.Err; {
 	case res.Probe:
 		s.logger().Debug("tftp: size asked", attrs...)
 	case err == nil:
-		s.logger().Debug("tftp: sent", attrs...)
+		s.logger().Debug("tftp: "+done, attrs...)
 	case errors.Is(err, fs.ErrNotExist), errors.As(err, &e), errors.As(err, &l), errors.Is(err, ErrServerClosed),
 		errors.Is(err, errUnseen), errors.Is(err, os.ErrDeadlineExceeded) && res.Size == res.Bytes, // only the last word is missing
 		errors.Is(err, syscall.ECONNREFUSED):
-		s.logger().Debug("tftp: not sent", append(attrs, "error", err)...)
+		s.logger().Debug("tftp: not "+done, append(attrs, "error", err)...)
 	default:
-		s.logger().Warn("tftp: not sent", append(attrs, "error", err)...)
+		s.logger().Warn("tftp: not "+done, append(attrs, "error", err)...)
 	}
 }

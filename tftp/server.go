@@ -83,7 +83,8 @@ type Server struct {
 
 	// MaxTransfers and MaxTransfersPerPeer bound the requests in flight, in
 	// total and for one IP address. 0 means 1000 and 64, -1 none. A request
-	// beyond is not answered, which makes the client repeat it.
+	// beyond is not answered, which makes the client repeat it. Where all are
+	// too many, one whose client has never answered ends for a new one.
 	MaxTransfers, MaxTransfersPerPeer int
 
 	mu        sync.Mutex

@@ -392,7 +392,13 @@ func (t *transfer) fail(now instant, e *Error, err error) {
 
 func (t *transfer) abort(now instant, err error) { t.fail(now, wireError(err), err) }
 
-func (t *transfer) drop(now instant) { t.end(now, errGone) }
+func (t *transfer) drop(now instant) {
+	if t.seen {
+		t.end(now, errGone)
+		return
+	}
+	t.end(now, errUnseen)
+}
 
 func (t *transfer) end(_ instant, err error) {
 	if t.over {
@@ -409,6 +415,7 @@ func (t *transfer) bytes() int64 {
 }
 
 func (t *transfer) answered() bool { return t.seen }
+func (t *transfer) unseen() bool   { return !t.seen && t.silent > 0 }
 
 func cutNUL(b []byte) string {
 	for i, c := range b {

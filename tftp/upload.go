@@ -197,9 +197,16 @@ func (u *upload) expire(now instant) {
 	u.send(now)
 }
 
-func (u *upload) resume(instant)  {}
-func (u *upload) answered() bool  { return u.seen }
-func (u *upload) drop(instant)    { u.leave(errGone) }
+func (u *upload) resume(instant) {}
+func (u *upload) answered() bool { return u.seen }
+func (u *upload) unseen() bool   { return !u.seen && u.tries > 0 }
+func (u *upload) drop(instant) {
+	if u.seen {
+		u.leave(errGone)
+		return
+	}
+	u.leave(errUnseen)
+}
 func (u *upload) refused(instant) { u.leave(errRefused) }
 func (u *upload) abort(_ instant, err error) {
 	if !u.over && !u.whole && !u.writing {
