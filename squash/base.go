@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"fmt"
 	"io/fs"
+	"slices"
+	"sync"
 	"sync/atomic"
 )
 
@@ -38,7 +40,10 @@ type base struct {
 	path string
 	dir  *node
 	list map[string]dirent
+	frag uint32 // the fragment block used last
 
+	ahead  chan uint32 // fragment blocks to decode before they are used
+	wg     sync.WaitGroup
 	reused atomic.Int64 // blocks
 }
 
@@ -63,7 +68,23 @@ func newBase(o *Options) (*base, error) {
 		}
 	}
 	// With a time for all files, theirs tell nothing.
-	return &base{f: f, times: o.Unchanged == BySizeAndTime && o.ModTime.IsZero()}, nil
+	x := &base{f: f, times: o.Unchanged == BySizeAndTime && o.ModTime.IsZero(), frag: none32, ahead: make(chan uint32, 2)}
+	x.wg.Go(func() {
+		for i := range x.ahead {
+			if h := x.fragment(i); h.word != 0 {
+				_, _ = x.f.cachedBlock(h.start, h.word, -1) // an error shows to who needs it
+			}
+		}
+	})
+	return x, nil
+}
+
+// close ends the goroutine that decodes ahead.
+func (x *base) close() {
+	if x != nil {
+		close(x.ahead)
+		x.wg.Wait()
+	}
 }
 
 // find returns what the base has under a name, if it is a regular file.
@@ -110,9 +131,12 @@ func (x *base) open(dir string) {
 	}
 }
 
-// unchanged says whether a file need not be read.
-func (x *base) unchanged(ino *inode, n *node) bool {
-	return x.times && !ino.recent && n != nil && n.size == ino.size && n.mtime == ino.mtime
+// unchanged says whether a file of so many blocks need not be read: it is what
+// it was, and cut into blocks in the same way.
+func (x *base) unchanged(ino *inode, blocks int64, n *node) bool {
+	size := int64(x.f.sb.BlockSize)
+	return x.times && !ino.recent && n != nil && n.size == ino.size && n.mtime == ino.mtime &&
+		n.blocks(size) == blocks && n.tail(size) == max(ino.size-blocks*size, 0)
 }
 
 // hint is where a block may be in the base.
@@ -121,26 +145,34 @@ type hint struct {
 	word  uint32
 }
 
-// fragment is the hint for a file's fragment block.
-func (x *base) fragment(n *node) hint {
-	start, word, err := x.f.fragment(n.frag)
+// fragment is the hint for a fragment block.
+func (x *base) fragment(i uint32) hint {
+	if i >= x.f.sb.Fragments {
+		return hint{}
+	}
+	start, word, err := x.f.fragment(i)
 	if err != nil {
 		return hint{}
 	}
 	return hint{start, word}
 }
 
-// tail is the end of a file that lies in a fragment, nil if there is none of
-// that length.
-func (x *base) tail(n *node, size int) []byte {
-	if n.frag == none32 || n.tail(int64(x.f.sb.BlockSize)) != int64(size) {
-		return nil
+// tail is the end of a file that lies in a fragment.
+func (x *base) tail(n *node) ([]byte, error) {
+	if n.frag != x.frag {
+		x.frag = n.frag
+		for i := range uint32(2) { // they mostly come in order
+			select {
+			case x.ahead <- n.frag + 1 + i:
+			default:
+			}
+		}
 	}
-	p := make([]byte, size)
-	if k, err := (&file{f: x.f, n: n, size: n.size}).readTail(p, 0); err != nil || k < size {
-		return nil
+	p := make([]byte, n.tail(int64(x.f.sb.BlockSize)))
+	if _, err := (&file{f: x.f, n: n, size: n.size}).readTail(p, 0); err != nil {
+		return nil, fmt.Errorf("squash: Options.Base: %w", err)
 	}
-	return p
+	return p, nil
 }
 
 // take fills a block with what the base has stored for it.
@@ -179,7 +211,14 @@ func (x *base) compare(b *block, enc Encoder) (same bool, err error) {
 	if b.ino == nil {
 		want = -1
 	}
-	data, err := x.f.cachedBlock(b.hint.start, b.hint.word, want)
+	var data []byte
+	if x.times && b.ino == nil { // the tails in it have been decoded
+		data, err = x.f.cachedBlock(b.hint.start, b.hint.word, want)
+	} else {
+		buf := x.f.buffer()
+		defer x.f.scratch.Put(buf)
+		data, err = x.f.readBlock((*buf)[:0:x.f.sb.BlockSize], b.hint.start, b.hint.word, want)
+	}
 	if err != nil || !bytes.Equal(data, b.raw[:b.n]) {
 		return false, nil // what is damaged is not taken over
 	}
@@ -200,7 +239,7 @@ func (x *base) stored(b *block) error {
 	if size >= int64(b.n) || b.hint.start < superSize || b.hint.start > int64(x.f.sb.Used)-size {
 		return errOtherBase("a block of %d bytes for %d", size, b.n)
 	}
-	b.out = append(b.out[:0], make([]byte, size)...)
+	b.out = slices.Grow(b.out[:0], int(size))[:size]
 	if err := x.f.readAt(b.out, b.hint.start, "data"); err != nil {
 		return fmt.Errorf("squash: Options.Base: %w", err)
 	}
@@ -211,7 +250,7 @@ func (x *base) stored(b *block) error {
 // and some of the others.
 func (x *base) sample() bool {
 	n := x.reused.Add(1)
-	return n <= 16 || n%64 == 0
+	return n <= 16 || n%256 == 0
 }
 
 // check compresses a block to see whether the base was made with the same

@@ -40,6 +40,7 @@ func build(ctx context.Context, w io.WriterAt, src Source, opts *Options, refuse
 	if d.base, err = newBase(&o); err != nil {
 		return err
 	}
+	defer d.base.close()
 	for range o.Workers {
 		enc, err := o.Compressor.NewEncoder(max(o.BlockSize, metaSize))
 		if err != nil {

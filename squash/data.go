@@ -251,10 +251,8 @@ func (d *dataWriter) open(name string, ino *inode) error {
 	var was *node
 	if d.base != nil {
 		was = d.base.find(name)
-		if d.base.unchanged(ino, was) {
-			if ok, err := d.takeOver(name, ino, was); ok || err != nil {
-				return err
-			}
+		if d.base.unchanged(ino, d.blocks(ino), was) {
+			return d.takeOver(name, ino, was)
 		}
 	}
 	f, err := ino.open()
@@ -266,38 +264,31 @@ func (d *dataWriter) open(name string, ino *inode) error {
 	return d.file(name, ino, f, was)
 }
 
-// takeOver submits an unchanged file's blocks as the base has them. It is
-// false when the base has them in another way.
-func (d *dataWriter) takeOver(name string, ino *inode, was *node) (bool, error) {
+// takeOver submits an unchanged file's blocks as the base has them.
+func (d *dataWriter) takeOver(name string, ino *inode, was *node) error {
+	ino.open = nil
 	size := int64(d.opts.BlockSize)
-	blocks := d.blocks(ino)
-	if was.blocks(size) != blocks {
-		return false, nil
-	}
-	var tail []byte
-	if left := int(ino.size - min(blocks*size, ino.size)); left > 0 {
-		if tail = d.base.tail(was, left); tail == nil {
-			return false, nil
-		}
-	}
 	h := d.base.f.open(name, was)
-	for i := range blocks {
+	for i := range d.blocks(ino) {
 		word, start, err := h.block(i)
 		if err != nil {
-			return false, fmt.Errorf("squash: Options.Base: %w", err)
+			return fmt.Errorf("squash: Options.Base: %w", err)
 		}
 		b, err := d.take(ino)
 		if err != nil {
-			return false, err
+			return err
 		}
 		b.n, b.hint, b.take = int(min(size, ino.size-i*size)), hint{start, word}, true
 		d.submit(b)
 	}
-	ino.open = nil
-	if tail == nil {
-		return true, nil
+	if was.tail(size) == 0 {
+		return nil
 	}
-	return true, d.tail(name, ino, bytes.NewReader(tail), len(tail), was)
+	tail, err := d.base.tail(was)
+	if err != nil {
+		return err
+	}
+	return d.tail(name, ino, bytes.NewReader(tail), len(tail), was)
 }
 
 // file submits a file's content; was is what the base has under its name, or
@@ -379,7 +370,7 @@ func (d *dataWriter) tail(name string, ino *inode, f io.Reader, n int, was *node
 		}
 	}
 	if d.frag.n == 0 && was != nil && was.frag != none32 && was.fragOff == 0 {
-		d.frag.hint = d.base.fragment(was)
+		d.frag.hint = d.base.fragment(was.frag)
 	}
 	ino.frag, ino.fragOff = at.frag, at.off
 	d.frag.n += n

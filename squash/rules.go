@@ -1,14 +1,15 @@
 package squash
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"io"
 	"io/fs"
 	"iter"
 	"os"
-	"strings"
 )
 
 // Rules change a tree on its way into an image: the source is only read. They
@@ -53,6 +54,9 @@ type Modify struct {
 // comes once, as in a tar stream, and a file with several names is left out
 // under its first, its content waits in a temporary file.
 func (r *Rules) Apply(src Source) Source {
+	if len(r.Exclude)+len(r.Keep)+len(r.Modify)+len(r.Put) == 0 {
+		return src
+	}
 	return SourceFunc(func(ctx context.Context) iter.Seq2[*Entry, error] {
 		return func(yield func(*Entry, error) bool) {
 			a, err := r.start()
@@ -109,7 +113,7 @@ type applier struct {
 type linkedFile struct {
 	name  string
 	shown bool
-	attrs string
+	attrs uint64
 	spool *os.File // content that was left out with the first name
 }
 
@@ -244,7 +248,9 @@ func (a *applier) link(e *Entry, out bool) (*Entry, error) {
 		}
 		return nil, nil
 	}
-	attrs := fmt.Sprint(e.Mode, e.Uid, e.Gid, e.ModTime.UnixNano(), e.Target, e.Major, e.Minor, e.Xattrs)
+	h := fnv.New64a() // of all that rules may change; a map prints in order
+	fmt.Fprint(h, e.Mode, e.Uid, e.Gid, e.ModTime.UnixNano(), e.Target, e.Major, e.Minor, e.Xattrs)
+	attrs := h.Sum64()
 	if l.shown && attrs != l.attrs {
 		return nil, entryError(e.Path, fmt.Errorf("the rules change it, but not %s, which is the same file: let them match both names: %w", l.name, fs.ErrInvalid))
 	}
@@ -277,10 +283,10 @@ func spool(r io.Reader) (*os.File, error) {
 }
 
 // NewFile returns an entry for a regular file with some content, for
-// [Rules.Put]. It belongs to root.
+// [Rules.Put]. It belongs to root. The content must not be changed afterwards.
 func NewFile(path string, mode fs.FileMode, content []byte) *Entry {
 	return &Entry{Path: path, Mode: mode &^ fs.ModeType, Size: int64(len(content)),
-		Open: func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(string(content))), nil }}
+		Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(content)), nil }}
 }
 
 var errPattern = errors.New("a pattern must be a path from the root of the tree, without \".\" and \"..\"")

@@ -22,6 +22,7 @@ func squashBuildCommand() *cobra.Command {
 	var c container.Options
 	var compressor, rulesFile, prepare, base, baseTime string
 	var excludeFiles []string
+	var excludeDefaults bool
 	cmd := &cobra.Command{
 		Use:   "build SOURCE IMAGE",
 		Short: "Build an image from a directory, an archive or a container image",
@@ -69,6 +70,9 @@ time it has and which were not changed since (their ctime).
 			rules, err := readRules(rulesFile, excludeFiles)
 			if err != nil {
 				return err
+			}
+			if excludeDefaults {
+				rules.Exclude = append(rules.Exclude, netroot.Excludes()...)
 			}
 			if prepare != "" {
 				root, err := rootOf(prepare)
@@ -119,6 +123,7 @@ time it has and which were not changed since (their ctime).
 	f.IntVar(&o.FragmentSize, "fragment-size", 0, "bytes of small files that share a block; -1: none do (default the block size)")
 	f.StringVar(&rulesFile, "rules", "", "a file of rules that change the tree")
 	f.StringArrayVar(&excludeFiles, "exclude-from", nil, "a file of patterns to leave out (repeatable)")
+	f.BoolVar(&excludeDefaults, "exclude-defaults", false, "leave out what LTSP does: homes, caches, logs, host keys ...")
 	f.StringVar(&base, "base", "", "an image to take unchanged blocks over from")
 	f.StringVar(&baseTime, "base-time", "", "when the build of the base began, such as 2026-01-31T12:00:00Z")
 	f.StringVar(&prepare, "prepare", "", "make it a root for machines without disks that boot it over nbd or nfs")

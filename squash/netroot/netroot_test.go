@@ -211,6 +211,23 @@ func TestCheckCompressedInitrds(t *testing.T) {
 	}
 }
 
+func TestExcludes(t *testing.T) {
+	rules := &squash.Rules{Exclude: netroot.Excludes()}
+	src := fstest.MapFS{}
+	for _, name := range []string{"home/ann/x", "home/.cache", "etc/ssh/ssh_host_rsa_key", "var/log/syslog.1", "tmp/.X11-unix/X0", "root/.ssh/id"} {
+		src[name] = &fstest.MapFile{}
+	}
+	kept := []string{".", "etc", "etc/passwd", "etc/ssh", "home", "root", "tmp", "var", "var/log", "var/log/syslog"}
+	src["etc/passwd"], src["var/log/syslog"] = &fstest.MapFile{}, &fstest.MapFile{}
+	var got []string
+	for e, err := range rules.Apply(squash.FromFS(src)).Entries(t.Context()) {
+		require.NoError(t, err)
+		got = append(got, e.Path)
+	}
+	slices.Sort(got)
+	require.Equal(t, kept, got)
+}
+
 func TestKernels(t *testing.T) {
 	tree := fstest.MapFS{}
 	for _, v := range []string{"6.1.0-9-amd64", "6.1.0-18-amd64", "6.1.0-18-cloud-amd64", "6.10.3", "6.9", "6.10-rc2", "6.10", "5.10.0-20-amd64"} {

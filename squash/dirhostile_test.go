@@ -1,0 +1,70 @@
+package squash_test
+
+import (
+	"context"
+	"io"
+	"io/fs"
+	"iter"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-3ec230fa/diskless/squash"
+)
+
+// A tree on disk that somebody changes while it is read, after it was listed:
+// an error, or the file as it was listed; never another file.
+func TestDirThatChangesMeanwhile(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		change func(file string) error
+		text   string
+	}{
+		{"grown", func(file string) error { return os.WriteFile(file, text(10001), 0o644) }, "more than the 10000 bytes"},
+		{"shrunk", func(file string) error { return os.Truncate(file, 5000) }, "ended after 5000 bytes"},
+		{"emptied", func(file string) error { return os.Truncate(file, 0) }, "ended after 0 bytes"},
+		{"removed", os.Remove, "no such file"},
+		{"replaced", func(file string) error {
+			if err := os.WriteFile(file+".new", text(10000), 0o644); err != nil {
+				return err
+			}
+			return os.Rename(file+".new", file)
+		}, "another file stands here"},
+		{"a link", func(file string) error {
+			if err := os.Remove(file); err != nil {
+				return err
+			}
+			return os.Symlink("/etc/passwd", file)
+		}, "too many levels of symbolic links"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			file := filepath.Join(dir, "f")
+			require.NoError(t, os.WriteFile(file, text(10000), 0o644))
+			src := squash.SourceFunc(func(ctx context.Context) iter.Seq2[*squash.Entry, error] {
+				return func(yield func(*squash.Entry, error) bool) {
+					for e, err := range squash.Dir(dir).Entries(ctx) {
+						if e != nil && e.Open != nil {
+							open := e.Open
+							e.Open = func() (io.ReadCloser, error) {
+								if err := tt.change(file); err != nil {
+									return nil, err
+								}
+								return open()
+							}
+						}
+						if !yield(e, err) {
+							return
+						}
+					}
+				}
+			})
+			var pe *fs.PathError
+			err := squash.Build(t.Context(), &memory{}, src, &squash.Options{BlockSize: 4096})
+			require.ErrorAs(t, err, &pe)
+			require.ErrorContains(t, err, tt.text)
+		})
+	}
+}
