@@ -51,7 +51,7 @@
 // segmentation), and packets are handled on the thread that received them: one
 // thread for OnePort, else up to four, and one less than there are processors,
 // so that a busy server leaves one to the rest of the program. As long as a few
-// clients (up to four) answer within some 50 µs, as those on the same machine
+// clients (up to four) answer within some 75 µs, as those on the same machine
 // do, their thread stays awake between two packets, at full load: to be woken
 // would take longer. Any other conn and system works, with one port for all.
 //

@@ -23,7 +23,9 @@ const (
 	// A few clients whose packets come within spinWait are waited for awake: to
 	// fall asleep and to be woken takes as long, above all in virtual machines,
 	// and as much of the processor. Where there are more, one is always there.
-	spinWait = 50 * time.Microsecond
+	// The time includes that of being woken, as long as they are not waited for
+	// so: less would not notice a quick client after slow ones.
+	spinWait = 75 * time.Microsecond
 	spinners = 4
 )
 
