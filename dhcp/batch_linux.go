@@ -117,7 +117,7 @@ type outBatch struct {
 	iovs  [batchSize]unix.Iovec
 	names [batchSize]unix.RawSockaddrInet4
 	links [batchSize]unix.RawSockaddrLinklayer
-	oobs  [batchSize][pktinfoSpace]byte
+	oobs  [batchSize][pktinfoSpace / 8]uint64 // for its alignment
 	list  [batchSize]outgoing // of the call
 	n     int                 // in list
 	sent  int
@@ -138,7 +138,6 @@ func newOutBatch(udp *net.UDPConn) *outBatch {
 	b := &outBatch{raw: raw}
 	b.call = b.sendmmsg
 	for i := range b.msgs {
-		b.iovs[i] = unix.Iovec{}
 		h := &b.msgs[i].hdr
 		h.Iov = &b.iovs[i]
 		h.SetIovlen(1)
@@ -196,12 +195,12 @@ func (b *outBatch) flush(s *socket) {
 			c := (*unix.Cmsghdr)(unsafe.Pointer(&b.oobs[i][0]))
 			c.Level, c.Type = unix.IPPROTO_IP, unix.IP_PKTINFO
 			c.SetLen(unix.CmsgLen(unix.SizeofInet4Pktinfo))
-			pi := (*unix.Inet4Pktinfo)(unsafe.Pointer(&b.oobs[i][unix.CmsgLen(0)]))
+			pi := (*unix.Inet4Pktinfo)(unsafe.Add(unsafe.Pointer(c), unix.CmsgLen(0)))
 			*pi = unix.Inet4Pktinfo{Ifindex: int32(ifindex)}
 			if src.IsValid() {
 				pi.Spec_dst = src.As4()
 			}
-			h.Control = &b.oobs[i][0]
+			h.Control = (*byte)(unsafe.Pointer(c))
 			h.SetControllen(pktinfoSize)
 		}
 	}
