@@ -197,7 +197,7 @@ func perf(s *server) ([]float64, error) {
 		before := s.cpu()
 		// It says by its exit code that something was lost.
 		out, _ := exec.Command("ip", "netns", "exec", s.b.lab.client, "taskset", "-c", "0", s.b.tools[perfdhcp], "-4", "-l", clientIf, "-R", "60000",
-			"-r", fmt.Sprint(int(offered)), "-p", "2", "-W", "300000", serverAddr).CombinedOutput()
+			"-r", fmt.Sprint(int(offered)), "-p", fmt.Sprint(max(1, int(s.b.secs))), "-W", "300000", serverAddr).CombinedOutput()
 		used := s.cpu() - before
 		r, drops := perfRate.FindSubmatch(out), perfDrops.FindAllSubmatch(out, -1)
 		if r == nil || drops == nil {
