@@ -118,8 +118,8 @@ type outBatch struct {
 	names [batchSize]unix.RawSockaddrInet4
 	links [batchSize]unix.RawSockaddrLinklayer
 	oobs  [batchSize][pktinfoSpace / 8]uint64 // for its alignment
-	list  [batchSize]outgoing // of the call
-	n     int                 // in list
+	list  [batchSize]outgoing                 // of the call
+	n     int                                 // in list
 	sent  int
 	err   error
 	call  func(fd uintptr) bool
