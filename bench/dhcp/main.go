@@ -81,7 +81,7 @@ func main() {
 				if kind != ours && kind != inMemory && !slices.Contains(strings.Fields(*against), kind) || time.Since(start) > *limit {
 					continue
 				}
-				tries := 2
+				tries := 4
 				if r.once {
 					tries = 1
 				}
