@@ -51,7 +51,7 @@ func newRoot(t testing.TB, shell string) *root {
 		require.NoError(t, os.MkdirAll(r.path(dir), 0o755))
 	}
 	r.copy(busybox, "bin/busybox")
-	for _, name := range []string{"cat", "chmod", "chown", "ln", "mkdir", "mv", "readlink", "rm", "date", "touch", "sleep", "true", "false"} {
+	for _, name := range []string{"cat", "chmod", "chown", "cp", "ln", "mkdir", "mv", "readlink", "rm", "date", "touch", "sleep", "true", "false"} {
 		require.NoError(t, os.Symlink("busybox", r.path("bin/"+name)))
 	}
 	if shell == "busybox" {

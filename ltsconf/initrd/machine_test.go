@@ -33,7 +33,10 @@ func TestSettingsInTheNewRoot(t *testing.T) {
 		r.write("etc/hosts", "127.0.0.1 localhost", 0o644) // no line end
 		r.write("etc/fstab", "UUID=1-2 / ext4 defaults 0 1\n# a comment\nUUID=3 none swap sw 0 0\n/dev/sdb1 /srv ext4 nofail 0 2\n", 0o644)
 		r.write("etc/ssh/ssh_host_rsa_key", "the image's", 0o600)
-		r.write("lib/systemd/systemd", "", 0o755)
+		for _, program := range []string{"systemd", "systemd-networkd", "systemd-resolved"} {
+			r.write("lib/systemd/"+program, "", 0o755)
+		}
+		require.NoError(t, os.MkdirAll(r.path("etc/NetworkManager"), 0o755))
 		for _, unit := range []string{"rsyslog.service", "cups.service", "ssh.service", "nbd-client.service", "logrotate.timer"} {
 			r.write("lib/systemd/system/"+unit, "", 0o644)
 		}
@@ -241,6 +244,8 @@ func TestResolverOfDHCP(t *testing.T) {
 	each(t, func(t *testing.T, r *root) {
 		r.write("run/net-ens3.conf", "DEVICE='ens3'\nIPV4DNS0='10.0.0.53'\nIPV4DNS1='0.0.0.0'\nDNSDOMAIN='lab'\n", 0o644)
 		require.NoError(t, os.Symlink("/nowhere/resolv.conf", r.path("etc/resolv.conf")))
+		r.write("lib/systemd/systemd", "", 0o755)
+		r.write("lib/systemd/systemd-resolved", "", 0o755)
 		r.machine("memory", nil, nil)
 		require.Equal(t, "nameserver 10.0.0.53\nsearch lab\n", r.read("etc/resolv.conf"))
 		require.Equal(t, "[Resolve]\nDNS=10.0.0.53\nDomains=lab\n", r.read("run/systemd/resolved.conf.d/diskless.conf"))
