@@ -72,7 +72,9 @@ func newBase(o *Options) (*base, error) {
 	x.wg.Go(func() {
 		for i := range x.ahead {
 			if h := x.fragment(i); h.word != 0 {
-				_, _ = x.f.cachedBlock(h.start, h.word, -1) // an error shows to who needs it
+				if e, err := x.f.cachedBlock(h.start, h.word, -1); err == nil { // an error shows to who needs it
+					x.f.blocks.release(e)
+				}
 			}
 		}
 	})
@@ -183,7 +185,7 @@ func (x *base) take(b *block, enc Encoder) error {
 	}
 	raw := b.hint.word&rawBlock != 0
 	if raw {
-		data, err := x.f.readBlock(b.raw[:0:b.n], b.hint.start, b.hint.word, b.n)
+		data, err := x.f.readBlock(b.raw[:0], b.hint.start, b.hint.word, b.n)
 		if err != nil {
 			return fmt.Errorf("squash: Options.Base: %w", err)
 		}
@@ -195,7 +197,7 @@ func (x *base) take(b *block, enc Encoder) error {
 		return nil
 	}
 	if !raw {
-		if _, err := x.f.readBlock(b.raw[:0:b.n], b.hint.start, b.hint.word, b.n); err != nil {
+		if _, err := x.f.readBlock(b.raw[:0], b.hint.start, b.hint.word, b.n); err != nil {
 			return fmt.Errorf("squash: Options.Base: %w", err)
 		}
 	}
@@ -213,11 +215,15 @@ func (x *base) compare(b *block, enc Encoder) (same bool, err error) {
 	}
 	var data []byte
 	if x.times && b.ino == nil { // the tails in it have been decoded
-		data, err = x.f.cachedBlock(b.hint.start, b.hint.word, want)
+		var e *cached
+		if e, err = x.f.cachedBlock(b.hint.start, b.hint.word, want); err == nil {
+			defer x.f.blocks.release(e)
+			data = e.data
+		}
 	} else {
 		buf := x.f.buffer()
 		defer x.f.scratch.Put(buf)
-		data, err = x.f.readBlock((*buf)[:0:x.f.sb.BlockSize], b.hint.start, b.hint.word, want)
+		data, err = x.f.readBlock((*buf)[:0], b.hint.start, b.hint.word, want)
 	}
 	if err != nil || !bytes.Equal(data, b.raw[:b.n]) {
 		return false, nil // what is damaged is not taken over

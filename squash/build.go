@@ -14,10 +14,10 @@ import (
 // and written last: from the first write until Build has returned nil, what is
 // in w is no image. [BuildFile] is the way to a file that is complete or not there.
 //
-// The source is read by one goroutine at a time, w is written by one at a
-// time, and neither is used after Build has returned. Content that a source
-// can open later is read in the order of the tree, once the whole tree is
-// known; content that comes once, as in a tar stream, goes into the image in
+// The source's entries are taken by one goroutine at a time, w is written by one
+// at a time, and neither is used after Build has returned. Content that a source
+// can open later is read once the whole tree is known, a few files at once:
+// [Options.Readers]; content that comes once, as in a tar stream, goes into the image in
 // the order in which it comes. While content is found to be in the image
 // already, w may be written beyond the image's end; what lies there is cut off
 // when w has a Truncate method, as *os.File, and zeros otherwise.
@@ -165,7 +165,7 @@ func (b *builder) read(src Source) error {
 		}
 	}
 	later = nil
-	if err := b.d.files(".", b.t.root); err != nil {
+	if err := b.d.files(b.t.root); err != nil {
 		return err
 	}
 	b.d.flushFragment()
@@ -207,9 +207,6 @@ func optionBlock(b []byte) []byte {
 func writeTables(d *dataWriter, tree *tree) (*superblock, error) {
 	t := newTables(d.encs[0], tree.inodes)
 	if err := t.dir(".", tree.root); err != nil {
-		return nil, err
-	}
-	if err := t.inode(".", tree.root); err != nil {
 		return nil, err
 	}
 	t.inodes.flush()

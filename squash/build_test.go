@@ -34,7 +34,7 @@ func TestSameBytesWhateverTheWorkers(t *testing.T) {
 	for _, block := range []int{4096, 65536, 131072, 1 << 20} {
 		var sums [][32]byte
 		for _, workers := range []int{1, 2, 8, 8, 0} {
-			sums = append(sums, sha256.Sum256(buildBytes(t, src, &squash.Options{BlockSize: block, Workers: workers})))
+			sums = append(sums, sha256.Sum256(buildBytes(t, src, &squash.Options{BlockSize: block, Workers: workers, Readers: workers})))
 		}
 		require.Len(t, slices.Compact(sums), 1, "block size %d", block)
 	}
@@ -258,7 +258,7 @@ func TestManyOwners(t *testing.T) {
 }
 
 func TestOptionsThatMakeNoSense(t *testing.T) {
-	for _, o := range []squash.Options{{BlockSize: 2048}, {BlockSize: 2 << 20}, {BlockSize: 5000}, {BlockSize: -1}, {Workers: -1}} {
+	for _, o := range []squash.Options{{BlockSize: 2048}, {BlockSize: 2 << 20}, {BlockSize: 5000}, {BlockSize: -1}, {Workers: -1}, {Readers: -1}} {
 		require.ErrorIs(t, squash.Build(t.Context(), &memory{}, squash.FromFS(fstest.MapFS{}), &o), fs.ErrInvalid)
 	}
 }

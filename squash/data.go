@@ -90,8 +90,8 @@ func (d *dataWriter) stop() {
 
 func (d *dataWriter) compress(enc Encoder) {
 	for b := range d.work {
-		if b.out == nil {
-			b.out = make([]byte, 0, cap(b.raw))
+		if b.out == nil { // with room for what libzstd asks for beforehand
+			b.out = make([]byte, 0, d.opts.BlockSize+d.opts.BlockSize/128+1024)
 		}
 		if d.ctx.Err() == nil {
 			b.err = d.encode(b, enc)
@@ -208,7 +208,7 @@ func (d *dataWriter) take(ino *inode) (*block, error) {
 	select {
 	case b := <-d.free:
 		if b.raw == nil {
-			b.raw = make([]byte, d.opts.BlockSize)
+			b.raw = make([]byte, d.opts.BlockSize+slack)
 		}
 		b.ino, b.n, b.zero, b.hint, b.take, b.same = ino, 0, false, hint{}, false, false
 		return b, nil
@@ -223,20 +223,71 @@ func (d *dataWriter) submit(b *block) {
 	d.work <- b
 }
 
-// files submits the data of a directory's files that has not been read, then
-// that of the directories in it, so that the tails of one directory share
-// fragments.
-func (d *dataWriter) files(name string, dir *inode) error {
+// files submits the data of the files below the root that has not been read:
+// that of a directory's files, then that of the directories in it, so that the
+// tails of one directory share fragments.
+func (d *dataWriter) files(root *inode) error {
+	type source struct {
+		name string
+		ino  *inode
+		was  *node // what the base has under the name
+		take bool  // take it over without reading
+		data *aheadFile
+	}
+	a := newAhead(d.ctx, d.opts.Readers, d.opts.BlockSize)
+	defer a.close()
+	list := make(chan source, d.opts.Readers)
+	a.wg.Go(func() {
+		defer close(list)
+		_ = walkFiles(".", root, func(name string, ino *inode) (err error) {
+			s, open := source{name: name, ino: ino}, ino.open
+			ino.open = nil // a hard link's data is stored once
+			if d.base != nil {
+				s.was = d.base.find(name)
+				s.take = d.base.unchanged(ino, d.blocks(ino), s.was)
+			}
+			if !s.take {
+				if s.data, err = a.add(open); err != nil {
+					return err
+				}
+			}
+			select {
+			case list <- s:
+				return nil
+			case <-a.ctx.Done():
+				return a.ctx.Err()
+			}
+		})
+	})
+	for s := range list {
+		if s.take {
+			if err := d.takeOver(s.name, s.ino, s.was); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := s.data.opening(); err != nil {
+			return wrapPath(s.name, err)
+		}
+		if err := d.file(s.name, s.ino, s.data, s.was); err != nil {
+			return err
+		}
+		_ = s.data.Close()
+	}
+	return context.Cause(d.ctx)
+}
+
+func walkFiles(name string, dir *inode, visit func(string, *inode) error) error {
 	for _, e := range dir.dir.entries {
 		if e.ino.kind == kindFile && e.ino.open != nil {
-			if err := d.open(path.Join(name, e.name), e.ino); err != nil {
+			if err := visit(path.Join(name, e.name), e.ino); err != nil {
 				return err
 			}
 		}
 	}
 	for _, e := range dir.dir.entries {
 		if e.ino.kind == kindDir {
-			if err := d.files(path.Join(name, e.name), e.ino); err != nil {
+			if err := walkFiles(path.Join(name, e.name), e.ino, visit); err != nil {
 				return err
 			}
 		}
@@ -244,29 +295,8 @@ func (d *dataWriter) files(name string, dir *inode) error {
 	return nil
 }
 
-func (d *dataWriter) open(name string, ino *inode) error {
-	if err := context.Cause(d.ctx); err != nil {
-		return err
-	}
-	var was *node
-	if d.base != nil {
-		was = d.base.find(name)
-		if d.base.unchanged(ino, d.blocks(ino), was) {
-			return d.takeOver(name, ino, was)
-		}
-	}
-	f, err := ino.open()
-	if err != nil {
-		return wrapPath(name, err)
-	}
-	defer f.Close()
-	ino.open = nil // a hard link's data is stored once
-	return d.file(name, ino, f, was)
-}
-
 // takeOver submits an unchanged file's blocks as the base has them.
 func (d *dataWriter) takeOver(name string, ino *inode, was *node) error {
-	ino.open = nil
 	size := int64(d.opts.BlockSize)
 	h := d.base.f.open(name, was)
 	for i := range d.blocks(ino) {
@@ -311,8 +341,14 @@ func (d *dataWriter) file(name string, ino *inode, f io.Reader, was *node) error
 				b.hint = hint{start, word}
 			}
 		}
-		if err := fill(name, ino, f, b.raw[:b.n], left); err != nil {
-			return err
+		swapped := false
+		if a, ok := f.(*aheadFile); ok {
+			b.raw, swapped = a.swap(b.raw, b.n)
+		}
+		if !swapped {
+			if err := fill(name, ino, f, b.raw[:b.n], left); err != nil {
+				return err
+			}
 		}
 		left -= int64(b.n)
 		d.submit(b)

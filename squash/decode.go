@@ -14,11 +14,14 @@ import (
 // errTooLong is what a decoder says when there is more than there may be.
 var errTooLong = errors.New("it decodes to more bytes than it may hold")
 
-// decoder decodes a whole stream into the capacity of dst, never beyond. It
-// is safe for concurrent use.
+// decoder decodes a whole stream of at most size bytes into dst, whose capacity
+// is no less. What lies behind is for the decoder to use: with slack bytes of
+// it zstd need not look where it writes. It is safe for concurrent use.
 type decoder interface {
-	decode(dst, src []byte) ([]byte, error)
+	decode(dst, src []byte, size int) ([]byte, error)
 }
+
+const slack = 32
 
 func newDecoder(id uint16, blockSize int) (decoder, error) {
 	switch id {
@@ -45,9 +48,9 @@ func newDecoder(id uint16, blockSize int) (decoder, error) {
 
 type zstdDecoder struct{ d *zstd.Decoder }
 
-func (z zstdDecoder) decode(dst, src []byte) ([]byte, error) {
+func (z zstdDecoder) decode(dst, src []byte, size int) ([]byte, error) {
 	out, err := z.d.DecodeAll(src, dst[:0])
-	if errors.Is(err, zstd.ErrDecoderSizeExceeded) || len(out) > cap(dst) {
+	if errors.Is(err, zstd.ErrDecoderSizeExceeded) || len(out) > size {
 		return nil, errTooLong
 	}
 	if err != nil {
@@ -70,7 +73,7 @@ type zlibReader struct {
 	one [1]byte
 }
 
-func (z *zlibDecoder) decode(dst, src []byte) ([]byte, error) {
+func (z *zlibDecoder) decode(dst, src []byte, size int) ([]byte, error) {
 	r, _ := z.pool.Get().(*zlibReader)
 	if r == nil {
 		r = &zlibReader{}
@@ -89,7 +92,7 @@ func (z *zlibDecoder) decode(dst, src []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	dst = dst[:cap(dst)]
+	dst = dst[:size]
 	n := 0
 	for n < len(dst) && err == nil {
 		var k int

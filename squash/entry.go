@@ -28,8 +28,8 @@ type Entry struct {
 	Stat
 
 	// Open opens the content of a regular file, as often as it is called and
-	// after the iteration, too. [Build] calls it from one goroutine at a time,
-	// in the order of the tree.
+	// after the iteration, too. [Build] calls it in the order of the tree, from
+	// as many goroutines at a time as [Options.Readers] says.
 	Open func() (io.ReadCloser, error)
 	// Content is the content of a regular file in a source that can be read
 	// once only, such as a tar stream. It ends with the next entry. It is used

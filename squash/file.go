@@ -170,35 +170,46 @@ func (h *file) readAt(p []byte, off int64) (n int, err error) {
 			n += k
 		case in == 0 && len(p)-n >= want:
 			// The caller's memory is large enough for the block.
-			if _, err := h.f.readBlock(p[n:n:n+want], start, word, want); err != nil {
+			if _, err := h.f.readBlock(p[n:n:min(n+want+slack, len(p))], start, word, want); err != nil {
 				return n, err
 			}
 			n += want
 		default:
-			data, err := h.f.cachedBlock(start, word, want)
+			e, err := h.f.cachedBlock(start, word, want)
 			if err != nil {
 				return n, err
 			}
-			n += copy(p[n:], data[in:])
+			n += copy(p[n:], e.data[in:])
+			h.f.blocks.release(e)
 		}
 	}
 	return n, nil
 }
 
-func (h *file) readTail(p []byte, in int) (int, error) {
+func (h *file) readTail(p []byte, in int) (n int, err error) {
+	err = h.withTail(func(tail []byte) error {
+		n = copy(p, tail[in:])
+		return nil
+	})
+	return n, err
+}
+
+// withTail shows the end of the file that lies in a fragment.
+func (h *file) withTail(do func([]byte) error) error {
 	start, word, err := h.f.fragment(h.n.frag)
 	if err != nil {
-		return 0, err
+		return err
 	}
-	data, err := h.f.cachedBlock(start, word, -1)
+	e, err := h.f.cachedBlock(start, word, -1)
 	if err != nil {
-		return 0, err
+		return err
 	}
+	defer h.f.blocks.release(e)
 	tail := int(h.n.tail(int64(h.f.sb.BlockSize)))
-	if int(h.n.fragOff)+tail > len(data) {
-		return 0, badFormat(start, "a tail of %d bytes at %d of a fragment block of %d", tail, h.n.fragOff, len(data))
+	if int(h.n.fragOff)+tail > len(e.data) {
+		return badFormat(start, "a tail of %d bytes at %d of a fragment block of %d", tail, h.n.fragOff, len(e.data))
 	}
-	return copy(p, data[int(h.n.fragOff)+in:int(h.n.fragOff)+tail]), nil
+	return do(e.data[h.n.fragOff:][:tail])
 }
 
 // fragment returns where a fragment block lies.
@@ -217,15 +228,15 @@ func (f *FS) fragment(i uint32) (start int64, word uint32, err error) {
 	return int64(s), binary.LittleEndian.Uint32(p[8:]), nil
 }
 
-// cachedBlock returns a decoded block through the cache; want -1 takes any
-// length up to the block size.
-func (f *FS) cachedBlock(start int64, word uint32, want int) ([]byte, error) {
+// cachedBlock returns a decoded block through the cache, to which it is to be
+// released; want -1 takes any length up to the block size.
+func (f *FS) cachedBlock(start int64, word uint32, want int) (*cached, error) {
 	e, err := f.blocks.get(start, func(e *cached) (err error) {
 		room := want
 		if want < 0 {
 			room = int(f.sb.BlockSize)
 		}
-		e.data, err = f.readBlock(make([]byte, 0, room), start, word, want)
+		e.data, err = f.readBlock(f.blocks.room(room), start, word, want)
 		return err
 	})
 	if err != nil {
@@ -233,12 +244,14 @@ func (f *FS) cachedBlock(start int64, word uint32, want int) ([]byte, error) {
 	}
 	if want >= 0 && len(e.data) != want {
 		// Two files describe the same block differently.
+		defer f.blocks.release(e)
 		return nil, badFormat(start, "a block of %d bytes where %d belong", len(e.data), want)
 	}
-	return e.data, nil
+	return e, nil
 }
 
-// readBlock decodes a block into the capacity of dst.
+// readBlock decodes a block into dst, whose capacity is no less than want, or
+// than the block size. It may write beyond.
 func (f *FS) readBlock(dst []byte, start int64, word uint32, want int) ([]byte, error) {
 	stored := int64(word &^ rawBlock)
 	if stored == 0 || stored > int64(f.sb.BlockSize) || start < superSize || start > int64(f.sb.Used)-stored {
@@ -257,7 +270,11 @@ func (f *FS) readBlock(dst []byte, start int64, word uint32, want int) ([]byte, 
 	if err := f.readAt(in, start, "data"); err != nil {
 		return nil, err
 	}
-	out, err := f.dec.decode(dst, in)
+	size := want
+	if want < 0 {
+		size = int(f.sb.BlockSize)
+	}
+	out, err := f.dec.decode(dst, in, size)
 	if err != nil {
 		return nil, &FormatError{Offset: start, Msg: "a block does not decode", Err: err}
 	}
@@ -351,20 +368,85 @@ func (h *file) WriteTo(w io.Writer) (total int64, err error) {
 	buf := h.f.buffer()
 	defer h.f.scratch.Put(buf)
 	size := int64(h.f.sb.BlockSize)
+	write := func(p []byte) error {
+		n, err := w.Write(p)
+		h.pos += int64(n)
+		total += int64(n)
+		return err
+	}
 	for h.pos < h.size {
-		p := (*buf)[:min(size-h.pos%size, h.size-h.pos)]
-		n, err := h.readAt(p, h.pos)
+		i, in := h.pos/size, h.pos%size
+		var failed error
+		err := func() error {
+			if i >= h.n.blocks(size) {
+				return h.withTail(func(tail []byte) error {
+					failed = write(tail[in:])
+					return nil
+				})
+			}
+			p, err := h.wholeBlock(*buf, i)
+			if err == nil {
+				failed = write(p[in:])
+			}
+			return err
+		}()
 		if err != nil {
 			return total, h.err("read", err)
 		}
-		n, err = w.Write(p[:n])
-		h.pos += int64(n)
-		total += int64(n)
-		if err != nil {
-			return total, err
+		if failed != nil {
+			return total, failed
 		}
 	}
 	return total, nil
+}
+
+// next reads the block at the position, or the tail, into buf, which has room
+// for a block and slack. It may return a last piece with io.EOF.
+func (h *file) next(buf []byte) ([]byte, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	size := int64(h.f.sb.BlockSize)
+	i := h.pos / size
+	switch {
+	case h.closed.Load():
+		return buf[:0], h.err("read", fs.ErrClosed)
+	case h.pos >= h.size:
+		return buf[:0], io.EOF
+	case h.pos%size != 0:
+		return buf[:0], h.err("read", fs.ErrInvalid)
+	}
+	var p []byte
+	var err error
+	if i < h.n.blocks(size) {
+		p, err = h.wholeBlock(buf, i)
+	} else {
+		err = h.withTail(func(tail []byte) error {
+			p = append(buf[:0], tail...)
+			return nil
+		})
+	}
+	if err != nil {
+		return buf[:0], h.err("read", err)
+	}
+	if h.pos += int64(len(p)); h.pos == h.size {
+		err = io.EOF
+	}
+	return p, err
+}
+
+// wholeBlock decodes block i into buf.
+func (h *file) wholeBlock(buf []byte, i int64) ([]byte, error) {
+	size := int64(h.f.sb.BlockSize)
+	want := int(min(size, h.size-i*size))
+	word, start, err := h.block(i)
+	if err != nil {
+		return nil, err
+	}
+	if word == 0 {
+		clear(buf[:want])
+		return buf[:want], nil
+	}
+	return h.f.readBlock(buf[:0], start, word, want)
 }
 
 // dir is an open directory.

@@ -74,7 +74,7 @@ func (l *listing) next() (bool, error) {
 	if l.name, err = l.take(size); err != nil {
 		return false, err
 	}
-	if bytes.ContainsAny(l.name, "/\x00") || string(l.name) == "." || string(l.name) == ".." {
+	if bytes.IndexByte(l.name, '/') >= 0 || bytes.IndexByte(l.name, 0) >= 0 || string(l.name) == "." || string(l.name) == ".." {
 		return false, badFormat(l.c.off, "a directory entry with the name %q", l.name)
 	}
 	if bytes.Compare(prev, l.name) >= 0 {

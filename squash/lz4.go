@@ -55,8 +55,8 @@ func (l LZ4) NewEncoder(blockSize int) (Encoder, error) {
 
 type lz4Decoder struct{}
 
-func (lz4Decoder) decode(dst, src []byte) ([]byte, error) {
-	dst = dst[:cap(dst)]
+func (lz4Decoder) decode(dst, src []byte, size int) ([]byte, error) {
+	dst = dst[:size]
 	n, err := lz4.UncompressBlock(src, dst)
 	if err != nil {
 		return nil, err

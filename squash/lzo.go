@@ -8,9 +8,9 @@ var errLZO = errors.New("damaged lzo data")
 // literals and matches, whose low two bits say how many literals follow.
 type lzoDecoder struct{}
 
-func (lzoDecoder) decode(dst, src []byte) ([]byte, error) {
+func (lzoDecoder) decode(dst, src []byte, size int) ([]byte, error) {
 	out := dst[:0]
-	room := cap(dst)
+	room := size
 	i := 0
 	take := func() (int, bool) {
 		if i >= len(src) {

@@ -40,7 +40,7 @@ func (f *FS) loadPiece(e *cached) error {
 		e.data = append([]byte(nil), in...)
 		return nil
 	}
-	out, err := f.dec.decode(make([]byte, 0, metaSize), in)
+	out, err := f.dec.decode(make([]byte, 0, metaSize+slack), in, metaSize)
 	if err != nil {
 		return &FormatError{Offset: e.off, Msg: "a metadata piece does not decode", Err: err}
 	}

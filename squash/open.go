@@ -35,7 +35,8 @@ type FS struct {
 	scratch sync.Pool
 
 	mu     sync.Mutex
-	claims map[uint32]claim // directories by number, see claimDir
+	claims map[uint32]claim   // directories by number, see claimDir
+	dirs   map[string][]*node // from the root to a directory, see walk
 }
 
 var (
@@ -101,6 +102,7 @@ func Open(r io.ReaderAt) (*FS, error) {
 	if err := f.checkSuper(); err != nil {
 		return nil, err
 	}
+	f.blocks.whole = int(f.sb.BlockSize) + slack
 	var err error
 	if f.dec, err = newDecoder(f.sb.Compressor, int(f.sb.BlockSize)); err != nil {
 		return nil, err
@@ -208,6 +210,6 @@ func (f *FS) buffer() *[]byte {
 	if b, ok := f.scratch.Get().(*[]byte); ok {
 		return b
 	}
-	b := make([]byte, max(int(f.sb.BlockSize), metaSize+2))
+	b := make([]byte, max(int(f.sb.BlockSize), metaSize+2)+slack)
 	return &b
 }

@@ -54,6 +54,11 @@ type Options struct {
 	// GOMAXPROCS. It does not change the image.
 	Workers int
 
+	// Readers is how many files are open and read ahead at once, each with
+	// two blocks of memory; 0 means 4. 1 is for sources that are not safe for
+	// concurrent use. It does not change the image.
+	Readers int
+
 	// Base is an image that was built before from much the same source with
 	// the same options, or nil: blocks whose content it has under the same
 	// name are taken over as they are stored, which saves the compression. The
@@ -147,6 +152,12 @@ func (o *Options) withDefaults() (Options, error) {
 	}
 	if c.Workers == 0 {
 		c.Workers = runtime.GOMAXPROCS(0)
+	}
+	if c.Readers < 0 {
+		return c, fmt.Errorf("squash: %d readers: %w: choose 1 or more, or 0 for the default", c.Readers, fs.ErrInvalid)
+	}
+	if c.Readers == 0 {
+		c.Readers = readers
 	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()

@@ -30,7 +30,18 @@ func (f *FS) resolve(op, name string, follow bool) (*node, error) {
 func (f *FS) walk(rest string, follow bool) (*node, error) {
 	var dirs []*node // from the root to above cur
 	cur := f.root
+	whole, last := rest, strings.LastIndexByte(rest, '/')
+	if last > 0 {
+		if known := f.knownDir(rest[:last]); known != nil {
+			up := len(known) - 1
+			cur, dirs, rest = known[up], known[:up:up], rest[last+1:]
+			last = 0
+		}
+	}
 	for links := 0; rest != ""; {
+		if last > 0 && links == 0 && len(rest) == len(whole)-last-1 && cur.kind == kindDir {
+			f.keepDir(whole[:last], append(slices.Clone(dirs), cur))
+		}
 		elem, tail, _ := strings.Cut(rest, "/")
 		rest = tail
 		switch elem {
@@ -54,7 +65,9 @@ func (f *FS) walk(rest string, follow bool) (*node, error) {
 			return nil, err
 		}
 		if n.kind != kindSymlink || rest == "" && !follow {
-			dirs = append(dirs, cur)
+			if rest != "" {
+				dirs = append(dirs, cur)
+			}
 			cur = n
 			continue
 		}
@@ -74,6 +87,30 @@ func (f *FS) walk(rest string, follow bool) (*node, error) {
 		}
 	}
 	return cur, nil
+}
+
+// maxDirs bounds the directories that are remembered by their paths.
+const maxDirs = 256
+
+// knownDir returns the directories from the root to the one at a path that has
+// been walked before, without links, so that reading one file after another
+// does not search all directories above it again.
+func (f *FS) knownDir(path string) []*node {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.dirs[path]
+}
+
+func (f *FS) keepDir(path string, chain []*node) {
+	if len(path) > 4096 { // what it costs is bounded, too
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.dirs == nil || len(f.dirs) == maxDirs {
+		f.dirs = make(map[string][]*node)
+	}
+	f.dirs[strings.Clone(path)] = chain
 }
 
 func (f *FS) info(op, name string, n *node) (fs.FileInfo, error) {

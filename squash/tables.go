@@ -36,9 +36,9 @@ func newTables(enc Encoder, inodes uint32) *tables {
 	}
 }
 
-// dir writes everything below d and its listing. The inodes of one
-// directory's entries stand together, so that listing it with attributes
-// touches few pieces; d's own stands among its siblings.
+// dir writes everything below d, its listing and its inode, which stands beside
+// those of its files: who opens one of them for the first time needs both, and
+// has them with one piece.
 func (t *tables) dir(name string, d *inode) error {
 	for _, e := range d.dir.entries {
 		if e.ino.kind == kindDir {
@@ -48,11 +48,17 @@ func (t *tables) dir(name string, d *inode) error {
 		}
 	}
 	for _, e := range d.dir.entries {
+		if e.ino.kind == kindDir {
+			continue
+		}
 		if err := t.inode(path.Join(name, e.name), e.ino); err != nil {
 			return err
 		}
 	}
-	return t.listing(name, d)
+	if err := t.listing(name, d); err != nil {
+		return err
+	}
+	return t.inode(name, d)
 }
 
 // listing writes a directory's names: runs of entries that share a piece of

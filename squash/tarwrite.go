@@ -2,7 +2,9 @@ package squash
 
 import (
 	"archive/tar"
+	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -21,10 +23,11 @@ import (
 // The archive ends as it should only when the error is nil. w is written by
 // one goroutine and not closed.
 func WriteTar(ctx context.Context, w io.Writer, src Source) (sockets int, err error) {
-	tw := tar.NewWriter(w)
+	out := bufio.NewWriterSize(w, 64<<10) // headers are small
+	tw := tar.NewWriter(out)
 	first := make(map[linkKey]string)
 	buf := make([]byte, 128<<10)
-	for e, err := range src.Entries(ctx) {
+	for e, err := range entriesAhead(ctx, src) {
 		if err == nil {
 			err = context.Cause(ctx)
 		}
@@ -57,7 +60,7 @@ func WriteTar(ctx context.Context, w io.Writer, src Source) (sockets int, err er
 			}
 		}
 	}
-	if err := tw.Close(); err != nil {
+	if err := errors.Join(tw.Close(), out.Flush()); err != nil {
 		return sockets, fmt.Errorf("squash: %w", err)
 	}
 	return sockets, nil
@@ -109,8 +112,8 @@ func tarContent(tw *tar.Writer, e *Entry, buf []byte) error {
 	if r == nil {
 		return fmt.Errorf("the source gives no content for this file")
 	}
-	// Hidden, for copying from a *os.File would take another path.
-	n, err := io.CopyBuffer(struct{ io.Writer }{tw}, struct{ io.Reader }{r}, buf)
+	// Hidden, for the writer's own way asks for what is behind the reader.
+	n, err := io.CopyBuffer(struct{ io.Writer }{tw}, r, buf)
 	if err == nil && n < e.Size {
 		err = fmt.Errorf("the file ended after %d bytes, it had %d when the tree was listed: %w", n, e.Size, io.ErrUnexpectedEOF)
 	}

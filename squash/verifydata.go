@@ -126,7 +126,7 @@ func (v *verifier) decodeAll(blocks []storedBlock) bool {
 	var wg sync.WaitGroup
 	for range min(v.o.Workers, len(blocks)) {
 		wg.Go(func() {
-			dst := make([]byte, v.f.sb.BlockSize)
+			dst := make([]byte, v.f.sb.BlockSize+slack)
 			for i := next.Add(1) - 1; i < int64(len(blocks)) && ctx.Err() == nil; i = next.Add(1) - 1 {
 				if err := v.decode(dst, &blocks[i]); err != nil {
 					select {
@@ -165,11 +165,12 @@ func (v *verifier) decode(dst []byte, b *storedBlock) error {
 		if err := v.stream(out, b.start); err != nil {
 			return err
 		}
+		size := int(v.f.sb.BlockSize)
 		if b.want >= 0 {
-			dst = dst[:b.want:b.want]
+			size = b.want
 		}
 		var err error
-		if out, err = v.f.dec.decode(dst[:0], out); err != nil {
+		if out, err = v.f.dec.decode(dst[:0], out, size); err != nil {
 			return &FormatError{Offset: b.start, Msg: "a block does not decode", Err: err}
 		}
 	}

@@ -51,7 +51,7 @@ func (XZ) NewEncoder(blockSize int) (Encoder, error) {
 // size have, before memory is taken for it.
 type xzDecoder struct{ dict int }
 
-func (x xzDecoder) decode(dst, src []byte) ([]byte, error) {
+func (x xzDecoder) decode(dst, src []byte, size int) ([]byte, error) {
 	if err := x.check(src); err != nil {
 		return nil, err
 	}
@@ -59,7 +59,7 @@ func (x xzDecoder) decode(dst, src []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	dst = dst[:cap(dst)]
+	dst = dst[:size]
 	n, err := io.ReadFull(zr, dst)
 	if err == nil {
 		var one [1]byte

@@ -1,0 +1,133 @@
+package squash_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-3ec230fa/diskless/squash"
+)
+
+// counted is a source of files that tell when they are opened and closed.
+func counted(files int, opened func(i int) error, closed func()) squash.Source {
+	return squash.SourceFunc(func(context.Context) iter.Seq2[*squash.Entry, error] {
+		return func(yield func(*squash.Entry, error) bool) {
+			for i := range files {
+				data := noise(uint64(i), 1000+i*9000)
+				e := &squash.Entry{Path: fmt.Sprintf("f%03d", i), Mode: 0o644, Size: int64(len(data))}
+				e.Open = func() (io.ReadCloser, error) {
+					if err := opened(i); err != nil {
+						return nil, err
+					}
+					return &closer{bytes.NewReader(data), closed}, nil
+				}
+				if !yield(e, nil) {
+					return
+				}
+			}
+		}
+	})
+}
+
+type closer struct {
+	*bytes.Reader
+	closed func()
+}
+
+func (c *closer) Close() error { c.closed(); return nil }
+
+// As many files are open as Readers says and no more.
+func TestReaders(t *testing.T) {
+	var first []byte
+	for _, n := range []int{1, 3, 7} {
+		var now, most atomic.Int64
+		var order []int
+		var mu sync.Mutex
+		all := make(chan struct{})
+		src := counted(40, func(i int) error {
+			mu.Lock()
+			order = append(order, i)
+			if len(order) == n {
+				close(all)
+			}
+			mu.Unlock()
+			if v := now.Add(1); v > most.Load() {
+				most.Store(v)
+			}
+			<-all // for ever, if they are opened one after another
+			return nil
+		}, func() { now.Add(-1) })
+		var m memory
+		require.NoError(t, squash.Build(t.Context(), &m, src, &squash.Options{Readers: n, BlockSize: 65536}))
+		require.Zero(t, now.Load(), "a file was left open")
+		require.EqualValues(t, n, most.Load())
+		require.Len(t, order, 40)
+		if n == 1 {
+			require.IsIncreasing(t, order)
+			first = m.b
+		}
+		require.True(t, bytes.Equal(first, m.b))
+	}
+}
+
+// The error of the first file in the tree is the one that is told, and nothing
+// stays open.
+func TestReadersEndWithTheFirstError(t *testing.T) {
+	gone := errors.New("gone")
+	for _, build := range []func(squash.Source) error{
+		func(src squash.Source) error { return squash.Build(t.Context(), &memory{}, src, nil) },
+		func(src squash.Source) error { _, err := squash.WriteTar(t.Context(), io.Discard, src); return err },
+	} {
+		var now atomic.Int64
+		err := build(counted(40, func(i int) error {
+			if i >= 10 {
+				return fmt.Errorf("%w: %d", gone, i)
+			}
+			now.Add(1)
+			return nil
+		}, func() { now.Add(-1) }))
+		require.ErrorIs(t, err, gone)
+		require.ErrorContains(t, err, "f010")
+		require.ErrorContains(t, err, "gone: 10")
+		require.Zero(t, now.Load(), "a file was left open")
+	}
+}
+
+// A reader of the archive that goes away ends the goroutines, too.
+func TestWriteTarToAFullDisk(t *testing.T) {
+	var now atomic.Int64
+	src := counted(40, func(int) error { now.Add(1); return nil }, func() { now.Add(-1) })
+	_, err := squash.WriteTar(t.Context(), &fullDisk{300000}, src)
+	require.ErrorIs(t, err, io.ErrShortWrite)
+	require.Zero(t, now.Load(), "a file was left open")
+
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cause := errors.New("enough")
+	src = counted(40, func(i int) error {
+		now.Add(1)
+		if i == 20 {
+			cancel(cause)
+		}
+		return nil
+	}, func() { now.Add(-1) })
+	_, err = squash.WriteTar(ctx, io.Discard, src)
+	require.ErrorIs(t, err, cause)
+	require.Zero(t, now.Load(), "a file was left open")
+}
+
+type fullDisk struct{ room int }
+
+func (f *fullDisk) Write(p []byte) (int, error) {
+	if f.room -= len(p); f.room < 0 {
+		return 0, io.ErrShortWrite
+	}
+	return len(p), nil
+}
