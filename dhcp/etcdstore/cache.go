@@ -35,7 +35,8 @@ type entry struct {
 	declined bool
 	forever  bool
 	bad      bool // not understood: out of use
-	own      bool // made by this server
+	shared   bool // acknowledged by several servers
+	own      bool // by this one alone
 
 	// Of the offer:
 	heldBy string
@@ -90,7 +91,8 @@ func (c *cache) setLease(addr netip.Addr, value []byte, mod, seen int64, server 
 		return err
 	}
 	e.value, e.owner, e.grants, e.expires = string(value), l.Owner(), r.Grants, l.Expires
-	e.declined, e.forever, e.own = r.Declined, r.Forever, r.Server == server
+	e.declined, e.forever, e.own = r.Declined, r.Forever, r.Server == server && !r.Shared
+	e.shared = r.Shared
 	if e.owner != "" {
 		c.owners[e.owner] = append(c.owners[e.owner], addr)
 	}
@@ -144,8 +146,12 @@ func (c *cache) taken(e *entry) bool {
 	if e.leaseMod == 0 {
 		return false
 	}
-	return e.bad || e.forever || slices.ContainsFunc(e.grants, func(g grant) bool { return c.exists(g.Term) })
+	return e.bad || e.forever || slices.ContainsFunc(e.grants, func(g grant) bool { return c.lasts(e, g) })
 }
+
+// lasts reports whether a grant of the lease is not over, for all that is
+// known: its term may be younger than what the watch has brought.
+func (c *cache) lasts(e *entry, g grant) bool { return c.exists(g.Term) || e.leaseMod > c.applied }
 
 func (c *cache) exists(id termID) bool {
 	_, ok := c.terms[id]

@@ -81,6 +81,7 @@ func (s *Store) Commit(ctx context.Context, l dhcp.Lease) error {
 		if !last {
 			p.over = e.grants
 		}
+		r.Shared = taken && !e.own
 		r.Grants = nil
 		if t != nil {
 			if last {
@@ -100,7 +101,7 @@ func (s *Store) Commit(ctx context.Context, l dhcp.Lease) error {
 // believed are the earlier grants that the owner may still rely on after one
 // of fewer seconds: the ACK that told it of fewer may be lost.
 func (c *cache) believed(e *entry, seconds int64) []grant {
-	kept := slices.DeleteFunc(slices.Clone(e.grants), func(g grant) bool { return g.Seconds <= seconds || !c.exists(g.Term) })
+	kept := slices.DeleteFunc(slices.Clone(e.grants), func(g grant) bool { return g.Seconds <= seconds || !c.lasts(e, g) })
 	return kept[:min(len(kept), maxTerms-1)]
 }
 
@@ -114,14 +115,15 @@ func (s *Store) room() (forget []netip.Addr, full bool) {
 	return forget, len(forget) == 0
 }
 
-// Release implements [dhcp.LeaseStore], for leases that this server gave (by
-// its Name). One that another server gave since is not ended: a release that
-// was on its way, or waited in a server that had stopped, while the machine
-// got its address again elsewhere, must not take it away.
+// Release implements [dhcp.LeaseStore], for leases that no other server has
+// acknowledged since the address was free. Others are not ended, and last until
+// their time is over: a release that was on its way, or waited in a server that
+// had stopped, while the machine got its address again elsewhere, must not take
+// it away.
 func (s *Store) Release(ctx context.Context, addr netip.Addr, owner string) error {
 	return s.do(ctx, addr, 0, func(e *entry, _ *term) (plan, error) {
 		if !s.cache.taken(e) || e.bad || e.declined || e.owner != owner || !e.own {
-			return plan{}, fmt.Errorf("etcdstore: %v has no active lease of %v from %s: %w", printable(owner), addr, s.name, fs.ErrNotExist)
+			return plan{}, fmt.Errorf("etcdstore: %v has no active lease of %v that %s alone gave: %w", printable(owner), addr, s.name, fs.ErrNotExist)
 		}
 		r, _, err := parseRecord([]byte(e.value))
 		if err != nil {
@@ -133,8 +135,8 @@ func (s *Store) Release(ctx context.Context, addr netip.Addr, owner string) erro
 	})
 }
 
-// Decline implements [dhcp.LeaseStore]. As with Release, a lease that another
-// server gave stays.
+// Decline implements [dhcp.LeaseStore]. Where Release would not end the lease,
+// the address stays in quarantine for as long as that would last.
 func (s *Store) Decline(ctx context.Context, addr netip.Addr, owner string, until time.Time) error {
 	r, err := newRecord(dhcp.Lease{Addr: addr, Declined: true}, s.name)
 	if err != nil {
@@ -146,8 +148,8 @@ func (s *Store) Decline(ctx context.Context, addr netip.Addr, owner string, unti
 	return s.do(ctx, addr, need, func(e *entry, t *term) (plan, error) {
 		var p plan
 		taken := s.cache.taken(e)
-		if taken && (e.bad || !e.declined && (e.owner != owner || !e.own)) {
-			return p, errExist(addr, "leased to another machine, or by another server")
+		if taken && (e.bad || !e.declined && e.owner != owner) {
+			return p, errExist(addr, "leased to another machine")
 		}
 		if !taken {
 			p.over = e.grants
@@ -155,9 +157,11 @@ func (s *Store) Decline(ctx context.Context, addr netip.Addr, owner string, unti
 		r.Grants = nil
 		if t != nil {
 			r.Grants = []grant{{t.id, need}}
-			if taken {
-				r.Grants = append(s.cache.believed(e, need), r.Grants...)
-			}
+		}
+		r.Forever = false
+		if taken && !e.own {
+			r.Grants = append(s.cache.believed(e, need), r.Grants...)
+			r.Forever = e.forever
 		}
 		value := encode(r)
 		p.lease = &value

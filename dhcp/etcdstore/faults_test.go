@@ -1,3 +1,5 @@
+//go:build unix
+
 package etcdstore
 
 import (
@@ -8,7 +10,9 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"regexp"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -17,6 +21,7 @@ import (
 
 	"github.com/seed-3ec230fa/diskless/dhcp"
 	"github.com/stretchr/testify/require"
+	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 var (
@@ -38,6 +43,8 @@ func TestFaults(t *testing.T) {
 	w := &world{site: s, start: time.Now(), want: *flagExchanges}
 	ctx, stop := context.WithCancel(t.Context())
 	var people, trouble sync.WaitGroup
+	trouble.Add(1)
+	go func() { defer trouble.Done(); w.history(ctx, s.cluster.Client(t)) }()
 	for i := range machines {
 		people.Add(1)
 		go func() { defer people.Done(); w.live(ctx, uint64(i)) }()
@@ -51,11 +58,13 @@ func TestFaults(t *testing.T) {
 	trouble.Wait()
 
 	took := time.Since(w.start)
-	t.Logf("%d ACKs in %v (%.0f/s): %d NAKs, %d unanswered, %d releases, %d declines, %d vanished; faults: %v",
-		w.acks.Load(), took.Round(time.Second), float64(w.acks.Load())/took.Seconds(), w.naks.Load(), w.silent.Load(),
+	t.Logf("%d ACKs in %v (%.0f/s): %d NAKs (%d to who had a lease), %d unanswered, %d releases, %d declines, %d vanished; faults: %v",
+		w.acks.Load(), took.Round(time.Second), float64(w.acks.Load())/took.Seconds(), w.naks.Load(), w.refused.Load(), w.silent.Load(),
 		w.releases.Load(), w.declines.Load(), w.vanished.Load(), &w.faults)
 	require.GreaterOrEqual(t, w.acks.Load(), w.want)
-	require.NoError(t, check(w.beliefs))
+	if c := check(w.beliefs); c != nil {
+		w.tell(c)
+	}
 	require.Zero(t, w.moved.Load(), "machines that had a lease were given another address")
 
 	ready, cancel = context.WithTimeout(t.Context(), time.Minute)
@@ -70,11 +79,12 @@ type belief struct {
 	addr     netip.Addr
 	machine  string
 	from, to time.Duration
+	server   netip.Addr // that told it
 }
 
 // check finds two machines that had an address at the same time. All it knows
 // is what machines were told.
-func check(all []belief) error {
+func check(all []belief) *conflict {
 	slices.SortFunc(all, func(a, b belief) int { return int(a.from - b.from) })
 	last := make(map[netip.Addr][]belief) // the longest of each machine so far
 	for _, b := range all {
@@ -82,7 +92,7 @@ func check(all []belief) error {
 		for i, o := range last[b.addr] {
 			switch {
 			case o.machine != b.machine && b.from < o.to:
-				return fmt.Errorf("%v is %s's from %v to %v, and %s's from %v to %v", b.addr, o.machine, o.from, o.to, b.machine, b.from, b.to)
+				return &conflict{o, b}
 			case o.machine == b.machine:
 				known = true
 				if b.to > o.to {
@@ -97,11 +107,17 @@ func check(all []belief) error {
 	return nil
 }
 
+// conflict is what must not be.
+type conflict struct{ one, two belief }
+
 func TestCheck(t *testing.T) {
 	a, b := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")
-	require.NoError(t, check([]belief{{a, "x", 0, 10}, {a, "y", 10, 20}, {b, "y", 5, 9}, {a, "x", 3, 8}, {a, "z", 20, 30}}))
-	require.Error(t, check([]belief{{a, "x", 0, 10}, {a, "x", 2, 3}, {a, "y", 9, 20}}))
-	require.Error(t, check([]belief{{a, "y", 9, 20}, {a, "x", 0, 10}}))
+	of := func(addr netip.Addr, machine string, from, to time.Duration) belief {
+		return belief{addr: addr, machine: machine, from: from, to: to}
+	}
+	require.Nil(t, check([]belief{of(a, "x", 0, 10), of(a, "y", 10, 20), of(b, "y", 5, 9), of(a, "x", 3, 8), of(a, "z", 20, 30)}))
+	require.NotNil(t, check([]belief{of(a, "x", 0, 10), of(a, "x", 2, 3), of(a, "y", 9, 20)}))
+	require.NotNil(t, check([]belief{of(a, "y", 9, 20), of(a, "x", 0, 10)}))
 }
 
 // world is the machines, and what they believe.
@@ -110,11 +126,64 @@ type world struct {
 	start time.Time
 	want  int64
 
-	acks, naks, silent, releases, declines, vanished, moved atomic.Int64
-	faults                                                  tally
+	acks, naks, refused, silent, releases, declines, vanished, moved atomic.Int64
+	faults                                                           tally
 
 	mu      sync.Mutex
 	beliefs []belief
+	seen    []event
+}
+
+// history is what changes in etcd, until ctx ends.
+func (w *world) history(ctx context.Context, client *clientv3.Client) {
+	for resp := range client.Watch(ctx, "/chaos/", clientv3.WithPrefix()) {
+		w.mu.Lock()
+		for _, ev := range resp.Events {
+			if !strings.HasPrefix(string(ev.Kv.Key), "/chaos/server/") {
+				w.seen = append(w.seen, event{w.now(), string(ev.Kv.Key), fmt.Sprintf("%d %s", ev.Kv.ModRevision, ev.Kv.Value)})
+			}
+		}
+		w.mu.Unlock()
+	}
+}
+
+// event is a key of etcd's that changed, or with no key a fault.
+type event struct {
+	at        time.Duration
+	key, what string
+}
+
+// tell fails the test with all that happened around the conflict.
+func (w *world) tell(c *conflict) {
+	t, addr := w.site.t, c.two.addr
+	t.Errorf("%v is %s's (%v) from %v to %v, and %s's (%v) from %v to %v", addr, c.one.machine, c.one.server, c.one.from, c.one.to,
+		c.two.machine, c.two.server, c.two.from, c.two.to)
+	from, to := c.two.from-15*time.Second, c.two.from+time.Second
+	terms := make(map[string]bool)
+	for _, e := range w.seen {
+		if strings.HasSuffix(e.key, "/"+addr.String()) && e.at > from && e.at < to {
+			for _, f := range regexp.MustCompile(`"term":"([0-9a-f]+)"`).FindAllStringSubmatch(e.what, -1) {
+				terms["/chaos/term/"+f[1]], terms["/chaos/open/"+f[1]] = true, true
+			}
+		}
+	}
+	for _, e := range w.seen {
+		if terms[e.key] || e.at > from && e.at < to && (e.key == "" || strings.HasSuffix(e.key, "/"+addr.String())) {
+			t.Log(e.at, e.key, e.what)
+		}
+	}
+	for _, b := range w.beliefs {
+		if b.addr == addr && b.to > from && b.from < to {
+			t.Logf("belief %v to %v of %s by %v", b.from, b.to, b.machine, b.server)
+		}
+	}
+}
+
+func (w *world) fault(name string) {
+	w.faults.add(strings.Fields(name)[0])
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.seen = append(w.seen, event{w.now(), "", name})
 }
 
 func (w *world) now() time.Duration { return time.Since(w.start) }
@@ -125,6 +194,11 @@ type machine struct {
 	client *dhcp.Client
 	belief belief
 	ack    dhcp.Ack
+
+	// declined are addresses that it found in use. A server that had stopped
+	// may hear of that late, when the machine has the address again: it is
+	// taken out of use then, with nobody having it twice.
+	declined map[netip.Addr]bool
 }
 
 func (m *machine) holds() bool { return m.belief.addr.IsValid() && m.w.now() < m.belief.to }
@@ -132,12 +206,12 @@ func (m *machine) holds() bool { return m.belief.addr.IsValid() && m.w.now() < m
 // believe takes over what an ACK says.
 func (m *machine) believe(ack dhcp.Ack) {
 	now := m.w.now()
-	if m.holds() && m.belief.addr != ack.Addr.Addr() {
+	if m.holds() && m.belief.addr != ack.Addr.Addr() && !m.declined[m.belief.addr] {
 		m.w.moved.Add(1)
 	}
 	m.end(now)
 	// As careless clients do: from the ACK, not from the request.
-	m.belief = belief{ack.Addr.Addr(), m.client.HardwareAddr.String(), now, now + ack.LeaseTime}
+	m.belief = belief{ack.Addr.Addr(), m.client.HardwareAddr.String(), now, now + ack.LeaseTime, ack.ServerID}
 	m.ack = ack
 	m.w.acks.Add(1)
 }
@@ -166,6 +240,9 @@ func (m *machine) ask(ctx context.Context, how func(ctx context.Context) (dhcp.A
 		return true
 	case errors.Is(err, dhcp.ErrNak):
 		m.w.naks.Add(1)
+		if m.holds() && !m.declined[m.belief.addr] {
+			m.w.refused.Add(1)
+		}
 		m.end(m.w.now())
 	default:
 		m.w.silent.Add(1)
@@ -180,7 +257,7 @@ func (w *world) live(ctx context.Context, seed uint64) {
 	newMachine := func() (*machine, func()) {
 		next++
 		c, end := w.site.machine(net.HardwareAddr{2, next, 0, byte(seed >> 16), byte(seed >> 8), byte(seed)})
-		return &machine{w: w, client: c}, end
+		return &machine{w: w, client: c, declined: make(map[netip.Addr]bool)}, end
 	}
 	m, end := newMachine()
 	defer func() { m.end(1 << 62); end() }()
@@ -208,6 +285,7 @@ func (w *world) live(ctx context.Context, seed uint64) {
 		case n < 92:
 			m.end(w.now())
 			m.client.Decline(m.ack)
+			m.declined[had] = true
 			w.declines.Add(1)
 		case n < 95: // it runs on, but is not heard of any more
 			m.end(1 << 62)
@@ -244,16 +322,16 @@ func (w *world) causes() []func(ctx context.Context) {
 				d := time.Duration(100+rnd.IntN(3000)) * time.Millisecond
 				switch n := rnd.IntN(6); n {
 				case 0:
-					w.faults.add("kill")
+					w.fault(fmt.Sprint("kill ", srv.n))
 					srv.kill()
 					sleep(ctx, d/4)
 					must(srv.start())
 				case 1:
-					w.faults.add("restart")
+					w.fault(fmt.Sprint("restart ", srv.n))
 					srv.close()
 					must(srv.start())
 				case 2:
-					w.faults.add("stop")
+					w.fault(fmt.Sprint("stop ", srv.n))
 					srv.signal(syscall.SIGSTOP)
 					if rnd.IntN(3) == 0 {
 						d *= 4 // longer than leases and their terms
@@ -262,12 +340,12 @@ func (w *world) causes() []func(ctx context.Context) {
 					srv.signal(syscall.SIGCONT)
 				case 3, 4:
 					mode := proxyMode(1 + rnd.IntN(3))
-					w.faults.add([]string{"", "refuse", "swallow", "deafen"}[mode])
+					w.fault(fmt.Sprint([]string{"", "refuse ", "swallow ", "deafen "}[mode], srv.n))
 					srv.partition(mode)
 					sleep(ctx, d)
 					srv.partition(passes)
 				case 5:
-					w.faults.add("clock step")
+					w.fault(fmt.Sprint("clock-step ", srv.n))
 					srv.stepClock(time.Duration(rnd.Int64N(int64(20*365*24*time.Hour))) - 10*365*24*time.Hour)
 				}
 			}
@@ -283,12 +361,12 @@ func (w *world) causes() []func(ctx context.Context) {
 			}
 			m := w.site.cluster.Members[rnd.IntN(len(w.site.cluster.Members))]
 			if rnd.IntN(2) == 0 {
-				w.faults.add("etcd kill")
+				w.fault("etcd-kill " + m.URL)
 				m.Kill()
 				sleep(ctx, time.Second)
 				must(m.Start())
 			} else {
-				w.faults.add("etcd stop")
+				w.fault("etcd-stop " + m.URL)
 				m.Signal(syscall.SIGSTOP)
 				sleep(ctx, time.Duration(500+rnd.IntN(2500))*time.Millisecond)
 				m.Signal(syscall.SIGCONT)

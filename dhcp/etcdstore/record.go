@@ -59,7 +59,10 @@ type record struct {
 	Forever bool    `json:"forever,omitempty"`
 	Grants  []grant `json:"grants,omitempty"` // the shortest last
 
+	// Server made it last, and is the only one that acknowledged it since the
+	// address was free, unless it is Shared.
 	Server string `json:"server"`
+	Shared bool   `json:"shared,omitempty"`
 
 	Hostname       string     `json:"name,omitempty"`
 	ClientHostname string     `json:"client_name,omitempty"`

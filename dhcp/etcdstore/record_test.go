@@ -59,10 +59,12 @@ func TestBelieved(t *testing.T) {
 		c.setTerm(id, int64(id), true)
 	}
 	c.setTerm(2, 9, false)
+	c.applied = 9
 	e := &entry{grants: []grant{{1, 3600}, {2, 1800}, {3, 600}, {4, 60}}}
 	require.Equal(t, []grant{{1, 3600}, {3, 600}}, c.believed(e, 60))
 	require.Equal(t, []grant{{1, 3600}}, c.believed(e, 600))
 	require.Empty(t, c.believed(e, 3600))
+	require.Equal(t, []grant{{1, 3600}, {2, 1800}, {3, 600}}, c.believed(&entry{leaseMod: 10, grants: e.grants}, 60), "the watch may know of the second soon")
 	require.Len(t, c.believed(&entry{grants: []grant{{1, 5}, {3, 4}, {4, 3}, {5, 2}}}, 1), maxTerms-1)
 }
 
@@ -104,6 +106,7 @@ func TestCacheOrder(t *testing.T) {
 func TestUntil(t *testing.T) {
 	c := newCache()
 	c.setTerm(1, 1, true)
+	c.applied = 1
 	now := time.Now()
 	e := &entry{leaseMod: 1, grants: []grant{{1, 3600}}}
 	for _, wrong := range []time.Duration{-24 * time.Hour, -time.Minute, 0, 30 * time.Minute, 24 * time.Hour} {
