@@ -30,6 +30,14 @@
 // when it asked (RFC 2131 section 4.4.1) or, where it counts from the ACK,
 // that this came within [Options.Timeout].
 //
+// # What a machine gives back
+//
+// A release ends a lease early only where one server alone has acknowledged it
+// since the address was free, and it reaches that one, by its [Options.Name].
+// Otherwise it could be an old one, of a server that had stopped, while the
+// machine has its address again from another: the lease then lasts until its
+// time is over, as without a release.
+//
 // # When etcd is away
 //
 // A server that does not reach etcd (or a member without a leader) gives no
