@@ -21,7 +21,7 @@ import (
 
 func TestExtract(t *testing.T) {
 	need(t, "root")
-	root := torture(t, 4096)
+	root := torture(t, 4096, 1000)
 	want := describe(t, dirFS(root))
 	image := open(t, buildBytes(t, dirFS(root), &squash.Options{BlockSize: 4096, Compressor: squash.LZ4{}}))
 	dest := filepath.Join(t.TempDir(), "dest")

@@ -202,7 +202,7 @@ func TestArchivesThatCannotBeBuilt(t *testing.T) {
 // GNU tar's archives of the torture tree, in its formats, give the tree.
 func TestTarOfTortureTree(t *testing.T) {
 	need(t, "root", "tar")
-	root := torture(t, 131072)
+	root := torture(t, 131072, 1000)
 	want := describe(t, dirFS(root))
 	for name, line := range want { // GNU tar has no sockets, and no hard links of devices
 		if strings.HasPrefix(line, fs.ModeSocket.String()[:1]) || name == "fifo2" || name == "null2" {

@@ -20,7 +20,7 @@ import (
 // An image goes through a tar and comes back, and GNU tar unpacks the same.
 func TestWriteTar(t *testing.T) {
 	need(t, "root", "tar")
-	root := torture(t, 131072)
+	root := torture(t, 131072, 1000)
 	var m memory
 	require.NoError(t, squash.Build(t.Context(), &m, squash.Dir(root), &squash.Options{OmitSockets: true}))
 	image := open(t, m.b)

@@ -305,7 +305,7 @@ func TestVerifyGoodImages(t *testing.T) {
 		}
 	}
 	need(t, "root", "mksquashfs", "gensquashfs")
-	root := torture(t, 4096)
+	root := torture(t, 4096, 1000)
 	file := filepath.Join(t.TempDir(), "image")
 	for _, args := range [][]string{
 		{"-comp", "gzip"},
