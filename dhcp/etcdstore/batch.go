@@ -14,16 +14,17 @@ import (
 
 const (
 	// maxBatch is how many changes go into one transaction. etcd takes 128
-	// operations (--max-txn-ops), counted inside and outside together.
-	maxBatch = 64
+	// operations (--max-txn-ops), counted inside and outside together, and each
+	// change may come with an old lease to forget.
+	maxBatch = 48
 	// writers is how many transactions are under way at once.
 	writers = 4
 	// maxQueue bounds what waits for etcd.
 	maxQueue = 16384
 	// maxTries is how often etcd may have something else than the cache.
 	maxTries = 20
-	// forgetAtOnce is how many old leases go when there is no room.
-	forgetAtOnce = 64
+	// oldestAtOnce is how many leases to forget are looked for at once.
+	oldestAtOnce = 1024
 )
 
 var errBusy = errors.New("etcdstore: too many changes are waiting for etcd")
@@ -138,9 +139,10 @@ func (s *Store) send(batch []*change) {
 	var ops []clientv3.Op
 	var sent []*change
 	var plans []plan
-	forget := make(map[netip.Addr]bool)
+	var gone []netip.Addr
 	results := make(map[*change]error)
 	s.mu.Lock()
+	adding, added := s.adding, 0
 	for _, c := range batch {
 		if err := failed[c.seconds]; err != nil {
 			results[c] = err
@@ -151,23 +153,23 @@ func (s *Store) send(batch []*change) {
 		if err == nil && !p.nothing {
 			ops = append(ops, s.op(c, p, terms[c.seconds]))
 			sent, plans = append(sent, c), append(plans, p)
-			for _, addr := range p.forget {
-				forget[addr] = !s.busy[addr]
+			if p.forget.IsValid() {
+				s.busy[p.forget] = true
+				gone = append(gone, p.forget)
 			}
+			if e.leaseMod == 0 && p.lease != nil {
+				added++
+			}
+			s.adding = adding + added - len(gone)
 		} else {
 			s.cache.tidy(c.addr, e)
 			results[c] = err
 		}
 	}
-	var gone []netip.Addr
-	for addr, free := range forget {
-		if e := s.cache.entries[addr]; free && e != nil && len(gone) < forgetAtOnce {
-			s.busy[addr] = true
-			gone = append(gone, addr)
-			key := s.leaseKey(addr)
-			cmps := []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(key), "=", e.leaseMod)}
-			ops = append(ops, clientv3.OpTxn(cmps, []clientv3.Op{clientv3.OpDelete(key)}, []clientv3.Op{clientv3.OpGet(key)}))
-		}
+	for _, addr := range gone {
+		key := s.leaseKey(addr)
+		cmps := []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(key), "=", s.cache.entries[addr].leaseMod)}
+		ops = append(ops, clientv3.OpTxn(cmps, []clientv3.Op{clientv3.OpDelete(key)}, []clientv3.Op{clientv3.OpGet(key)}))
 	}
 	s.mu.Unlock()
 
@@ -211,6 +213,7 @@ func (s *Store) send(batch []*change) {
 	}
 
 	s.mu.Lock()
+	s.adding -= added - len(gone)
 	for _, c := range batch {
 		delete(s.busy, c.addr)
 	}

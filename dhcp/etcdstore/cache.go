@@ -194,11 +194,16 @@ func parseAddr(s string) netip.Addr {
 	return a
 }
 
-// forgettable are up to n addresses whose leases ended first, for room.
-func (c *cache) forgettable(n int) []netip.Addr {
+// forgettable reports whether nothing but a memory is lost with the lease.
+func (c *cache) forgettable(e *entry) bool {
+	return e.leaseMod != 0 && e.offerMod == 0 && !c.taken(e)
+}
+
+// oldest are up to n addresses whose leases ended first.
+func (c *cache) oldest(n int) []netip.Addr {
 	var list []netip.Addr
 	for addr, e := range c.entries {
-		if e.leaseMod != 0 && e.offerMod == 0 && !c.taken(e) {
+		if c.forgettable(e) {
 			list = append(list, addr)
 		}
 	}

@@ -33,8 +33,8 @@ type change struct {
 type plan struct {
 	lease, offer *string
 	offerTerm    termID
-	over         []grant // the terms of these must not exist any more
-	forget       []netip.Addr
+	over         []grant    // the terms of these must not exist any more
+	forget       netip.Addr // a lease that is to go for this one
 	nothing      bool
 }
 
@@ -74,7 +74,8 @@ func (s *Store) Commit(ctx context.Context, l dhcp.Lease) error {
 		case e.offerMod != 0 && e.heldBy != owner && !last:
 			return p, errExist(l.Addr, "offered to another machine")
 		case e.leaseMod == 0:
-			if p.forget, p.nothing = s.room(); p.nothing {
+			var full bool
+			if p.forget, full = s.room(); full {
 				return p, fmt.Errorf("etcdstore: %d leases, all active: raise MaxLeases: %w", s.cache.leases, syscall.ENOSPC)
 			}
 		}
@@ -105,14 +106,25 @@ func (c *cache) believed(e *entry, seconds int64) []grant {
 	return kept[:min(len(kept), maxTerms-1)]
 }
 
-// room returns leases that are to be forgotten for a new one. full is true if
-// there are none, and no room. It has the lock.
-func (s *Store) room() (forget []netip.Addr, full bool) {
-	if s.maxLeases < 0 || s.cache.leases < s.maxLeases {
-		return nil, false
+// room returns a lease that is to be forgotten for a new one, the zero Addr if
+// there is room without. full is true if there is neither. It has the lock.
+func (s *Store) room() (forget netip.Addr, full bool) {
+	if s.maxLeases < 0 || s.cache.leases+s.adding < s.maxLeases {
+		return netip.Addr{}, false
 	}
-	forget = s.cache.forgettable(forgetAtOnce)
-	return forget, len(forget) == 0
+	for {
+		for len(s.oldest) > 0 {
+			addr := s.oldest[0]
+			s.oldest = s.oldest[1:]
+			if e := s.cache.entries[addr]; e != nil && s.cache.forgettable(e) && !s.busy[addr] {
+				return addr, false
+			}
+		}
+		if time.Since(s.looked) < time.Second { // it takes a look at all of them
+			return netip.Addr{}, true
+		}
+		s.oldest, s.looked = s.cache.oldest(oldestAtOnce), time.Now()
+	}
 }
 
 // Release implements [dhcp.LeaseStore], for leases that no other server has
@@ -131,6 +143,7 @@ func (s *Store) Release(ctx context.Context, addr netip.Addr, owner string) erro
 		}
 		r.Grants, r.Forever, r.Expires = nil, false, s.now().UTC().Format(time.RFC3339Nano)
 		value := encode(r)
+		s.looked = time.Time{} // there may be one to forget
 		return plan{lease: &value}, nil
 	})
 }

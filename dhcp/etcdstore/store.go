@@ -87,6 +87,9 @@ type Store struct {
 	closed   bool
 	queue    []*change
 	busy     map[netip.Addr]bool // in a transaction
+	adding   int                 // leases that will be more after those
+	oldest   []netip.Addr        // that may be forgotten, as of looked
+	looked   time.Time
 	beatSent map[int64]time.Time
 	seenAt   time.Time     // all that was changed before is in the cache
 	seen     chan struct{} // closed and replaced when seenAt changes

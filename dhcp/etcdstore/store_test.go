@@ -299,3 +299,27 @@ func TestBatches(t *testing.T) {
 	require.NoError(t, err)
 	require.Less(t, after.Header.Revision-before.Header.Revision, int64(150))
 }
+
+// As many as fit into a transaction, with as many to be forgotten.
+func TestMaxLeasesAtOnce(t *testing.T) {
+	const n = 2 * maxBatch
+	s := openStore(t, etcdtest.Start(t, 1).Client(t), Options{Name: "a", MaxLeases: n})
+	ctx := t.Context()
+	all := func(from int, d time.Duration) {
+		var wg sync.WaitGroup
+		errs := make([]error, n)
+		for i := range n {
+			wg.Go(func() {
+				addr, hw := numbered(int64(from + i))
+				errs[i] = s.Commit(ctx, dhcp.Lease{Addr: addr, HardwareAddr: hw, Expires: time.Now().Add(d)})
+			})
+		}
+		wg.Wait()
+		require.NoError(t, errors.Join(errs...))
+	}
+	all(0, -time.Second)
+	all(n, time.Hour)
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	require.LessOrEqual(t, s.cache.leases, n)
+}

@@ -41,6 +41,7 @@ func (s *Store) watch() {
 		}
 		if errors.Is(err, rpctypes.ErrCompacted) {
 			rev = 0
+			continue
 		}
 		if err != nil {
 			s.away(err)
@@ -207,6 +208,11 @@ func (s *Store) keepBeating() {
 			s.beatSent[n] = time.Now()
 			s.mu.Unlock()
 			_, err := s.client.Put(ctx, s.serverKey(), encode(beat{s.instance, n, s.now().UTC().Format(time.RFC3339)}), clientv3.WithLease(lease))
+			if err != nil {
+				s.mu.Lock()
+				delete(s.beatSent, n)
+				s.mu.Unlock()
+			}
 			return err
 		}()
 		switch {
