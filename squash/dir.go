@@ -36,7 +36,8 @@ func (s dirSource) path(name string) string { return string(s) + "/" + name }
 
 func (s dirSource) entry(name string, fi fs.FileInfo) (*Entry, error) {
 	e := &Entry{Path: name, Mode: fi.Mode(), ModTime: fi.ModTime()}
-	e.Stat, _ = statOf(fi)
+	var known bool
+	e.Stat, known = statOf(fi)
 	var err error
 	if e.Xattrs, err = sysXattrs(s.path(name)); err != nil {
 		return nil, err
@@ -44,7 +45,15 @@ func (s dirSource) entry(name string, fi fs.FileInfo) (*Entry, error) {
 	switch kindOf(e.Mode) {
 	case kindFile:
 		e.Size = fi.Size()
-		e.Open = func() (io.ReadCloser, error) { return s.open(name, fi) }
+		same := func(now fs.FileInfo) bool { return os.SameFile(now, fi) }
+		if known { // two numbers take less memory than a FileInfo, until the file is read
+			dev, ino := e.Dev, e.Ino
+			same = func(now fs.FileInfo) bool {
+				st, ok := statOf(now)
+				return ok && st.Dev == dev && st.Ino == ino
+			}
+		}
+		e.Open = func() (io.ReadCloser, error) { return s.open(name, same) }
 	case kindSymlink:
 		e.Target, err = os.Readlink(s.path(name))
 	}
@@ -52,13 +61,13 @@ func (s dirSource) entry(name string, fi fs.FileInfo) (*Entry, error) {
 }
 
 // open opens the file that was listed and no other.
-func (s dirSource) open(name string, was fs.FileInfo) (io.ReadCloser, error) {
+func (s dirSource) open(name string, same func(fs.FileInfo) bool) (io.ReadCloser, error) {
 	f, err := os.OpenFile(s.path(name), os.O_RDONLY|syscall.O_NONBLOCK|noFollow, 0)
 	if err != nil {
 		return nil, err
 	}
 	fi, err := f.Stat()
-	if err == nil && !os.SameFile(fi, was) {
+	if err == nil && !same(fi) {
 		err = fmt.Errorf("another file stands here than when the tree was listed; build from a tree at rest")
 	}
 	if err != nil {

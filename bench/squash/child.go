@@ -33,7 +33,7 @@ func child(args []string) {
 		do   func([]string) error
 	}{
 		"build": {6, buildTree}, "container": {4, buildContainer}, "archive": {2, archive}, "names": {1, names},
-		"read": {1, readEverything}, "tar": {1, writeTar}, "random": {1, random}, "lookup": {1, lookup}, "cold": {3, cold},
+		"read": {1, readEverything}, "tar": {1, writeTar}, "random": {1, random}, "lookup": {1, lookup}, "cold": {3, cold}, "generated": {2, generated},
 	}
 	if len(args) == 0 || work[args[0]].do == nil || len(args)-1 < work[args[0]].args {
 		fmt.Fprintln(os.Stderr, "bench: wrong arguments:", args)
@@ -146,6 +146,58 @@ func archive(a []string) error {
 	}
 	return w.Close()
 }
+
+// generated builds an image of so many files with so many GB in all, which are on
+// no disk, as the image is not.
+func generated(a []string) error {
+	files, err := strconv.Atoi(a[0])
+	if err != nil {
+		return err
+	}
+	gb, err := strconv.Atoi(a[1])
+	if err != nil {
+		return err
+	}
+	pool := make([]byte, 4<<20)
+	_, _ = rand.NewChaCha8([32]byte{7}).Read(pool)
+	src := squash.SourceFunc(func(context.Context) iter.Seq2[*squash.Entry, error] {
+		return func(yield func(*squash.Entry, error) bool) {
+			for i := range files {
+				// Sizes from none to twice the mean.
+				size := int64(float64(gb) * 1e9 / float64(files) * 2 * float64(i) / float64(files))
+				e := &squash.Entry{Path: fmt.Sprintf("d%04d/name-%06d", i/100, i), Mode: 0o644, Size: size}
+				e.Open = func() (io.ReadCloser, error) { return &part{pool: pool, at: i * 4099 % len(pool), left: size}, nil }
+				if !yield(e, nil) {
+					return
+				}
+			}
+		}
+	})
+	return squash.Build(context.Background(), nowhere{}, src, &squash.Options{Compressor: squash.LZ4{}})
+}
+
+// part is content out of a pool of random bytes, again and again.
+type part struct {
+	pool []byte
+	at   int
+	left int64
+}
+
+func (p *part) Read(b []byte) (n int, err error) {
+	if p.left == 0 {
+		return 0, io.EOF
+	}
+	n = copy(b[:min(int64(len(b)), p.left)], p.pool[p.at:])
+	p.at = (p.at + n) % len(p.pool)
+	p.left -= int64(n)
+	return n, nil
+}
+
+func (*part) Close() error { return nil }
+
+type nowhere struct{}
+
+func (nowhere) WriteAt(p []byte, _ int64) (int, error) { return len(p), nil }
 
 func names(a []string) error {
 	src := squash.SourceFunc(func(context.Context) iter.Seq2[*squash.Entry, error] {
