@@ -182,7 +182,12 @@ func (p *Pool) place(owner string) (start, step uint64) {
 	for i := range len(owner) {
 		h = (h ^ uint64(owner[i])) * 1099511628211
 	}
-	return h % p.size, (h>>32)%p.size | 1
+	start = h % p.size
+	// Addresses of one maker's machines differ in their last bits only, which
+	// FNV leaves close together: mixed, their leaps differ.
+	h = (h ^ h>>30) * 0xbf58476d1ce4e5b9
+	h = (h ^ h>>27) * 0x94d049bb133111eb
+	return start, (h^h>>31)%p.size | 1
 }
 
 // findFree searches the ranges, first at places that depend on the owner, since
@@ -208,6 +213,9 @@ func (p *Pool) findFree(ctx context.Context, c client) (netip.Addr, error) {
 		n := (start + i*step) % p.size
 		if i >= probes {
 			n = (cursor + i - probes) % p.size
+			if i%1024 == 0 && !c.dry() {
+				p.search.cursor.Store(n) // for those that search at the same time
+			}
 		}
 		a := p.nth(n)
 		if !p.givable(a) {
