@@ -132,15 +132,18 @@ func exchanges(mode string, args ...string) func(*server) ([]float64, error) {
 }
 
 func latency(s *server) ([]float64, error) {
+	flush, err := flushTime(s.b.dir) // at about the same time
+	if err != nil {
+		return nil, err
+	}
 	got, err := s.numbered("rate", 10_000, "rate=1000")
 	if err != nil {
 		return nil, err
 	}
-	flush := 0.0
-	if s.kind == ours {
-		flush = s.b.flush[1]
+	if s.kind != ours {
+		flush[1] = 0
 	}
-	return []float64{got["offer_p50"] / 1e3, got["offer_p99"] / 1e3, got["ack_p50"] / 1e3, got["ack_p99"] / 1e3, got["ack_p99"]/1e3 - flush,
+	return []float64{got["offer_p50"] / 1e3, got["offer_p99"] / 1e3, got["ack_p50"] / 1e3, got["ack_p99"] / 1e3, got["ack_p99"]/1e3 - flush[1],
 		100 * (1 - got["done"]/got["started"])}, nil
 }
 

@@ -98,8 +98,9 @@ func (b *bench) start(kind, leases string) (*server, error) {
 	first, last := poolFirst, poolLast
 	if leases != "" {
 		first, last = largeFirst, largeLast
-		if err := exec.Command("cp", leases, filepath.Join(s.dir, "leases")).Run(); err != nil {
-			return nil, err
+		copied := filepath.Join(s.dir, "leases")
+		if out, err := exec.Command("sh", "-c", `cp "$0" "$1" && sync "$1"`, leases, copied).CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("cp: %w: %s", err, out)
 		}
 	}
 	args, err := b.args(kind, s.dir, first, last)
