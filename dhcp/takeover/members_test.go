@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"reflect"
 	"testing"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -206,4 +207,38 @@ subnet 198.51.100.0 netmask 255.255.255.0 {
 	network := config.Networks[0]
 	fmt.Println(network.Pools[0].Ranges, network.Members[0].Name, network.Members[0].Pools[0].Ranges, config.Notes)
 	// Output: [{198.51.100.100 198.51.100.199}] members of thin [{198.51.100.50 198.51.100.59}] []
+}
+
+// What a pool has, its copy for some clients has too, whatever fields there
+// will be.
+func TestMembersHaveAllFields(t *testing.T) {
+	p := &dhcp.Pool{}
+	for i := range reflect.TypeFor[dhcp.Pool]().NumField() {
+		if v := reflect.ValueOf(p).Elem().Field(i); v.CanSet() {
+			switch v.Kind() {
+			case reflect.Bool:
+				v.SetBool(true)
+			case reflect.Int, reflect.Int64:
+				v.SetInt(7)
+			case reflect.String:
+				v.SetString("x")
+			case reflect.Slice:
+				v.Set(reflect.MakeSlice(v.Type(), 1, 1))
+			case reflect.Map:
+				v.Set(reflect.MakeMap(v.Type()))
+			case reflect.Func:
+				v.Set(reflect.MakeFunc(v.Type(), nil))
+			}
+		}
+	}
+	p.Prefix, p.ServerID, p.Router = netip.MustParsePrefix("10.0.0.0/8"), ip("10.0.0.1"), ip("10.0.0.2")
+	p.Store, p.Logger = &dhcp.MemoryStore{}, slog.Default()
+	n := &Network{Pools: []*dhcp.Pool{p}}
+	n.restrict("x", 0, nil, false, nil)
+	own := reflect.ValueOf(n.Members[0].Pools[0]).Elem()
+	for i := range own.NumField() {
+		if f := own.Type().Field(i); f.IsExported() && f.Name != "Ranges" {
+			require.False(t, own.Field(i).IsZero(), f.Name)
+		}
+	}
 }
