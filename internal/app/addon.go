@@ -86,28 +86,39 @@ func (d *addons) files(e config.Entry, m *config.Machine) []string {
 		names = append(names, modules)
 	}
 	if m == nil {
-		return append(names, addonAnybody+d.tag("any")+".img")
+		return append(names, addonAnybody+d.tag(anybody)+".img")
 	}
 	return append(names, addonMachine+m.Name+"-"+d.tag(m.Name)+".img")
 }
 
-// owner returns the machine that a name speaks of. ok says that the name is
+// anybody's tag is that of no machine's name.
+const anybody = ""
+
+// owner returns the machine that an archive is for. ok says that the name is
 // one that was given out; a nil machine is any that nobody configured.
 func (d *addons) owner(name string) (m *config.Machine, ok bool) {
-	if tag, isAny := strings.CutPrefix(name, strings.TrimPrefix(addonAnybody, addonDir)); isAny {
-		return nil, hmac.Equal([]byte(tag), []byte(d.tag("any")))
+	if tag, found := strings.CutPrefix(name, addonAnybody); found {
+		return nil, hmac.Equal([]byte(tag), []byte(d.tag(anybody)))
 	}
-	name = strings.TrimPrefix(name, strings.TrimPrefix(addonMachine, addonDir))
-	i := strings.LastIndexByte(name, '-')
-	if i < 0 || !hmac.Equal([]byte(name[i+1:]), []byte(d.tag(name[:i]))) {
+	if name, ok = strings.CutPrefix(name, addonMachine); !ok {
 		return nil, false
+	}
+	m = d.named(name)
+	return m, m != nil
+}
+
+// named returns the machine of NAME-TAG, or nil.
+func (d *addons) named(name string) *config.Machine {
+	i := strings.LastIndexByte(name, '-')
+	if i <= 0 || !hmac.Equal([]byte(name[i+1:]), []byte(d.tag(name[:i]))) {
+		return nil
 	}
 	for j := range d.app.cfg.Machines {
 		if m := &d.app.cfg.Machines[j]; m.Name == name[:i] {
-			return m, true
+			return m
 		}
 	}
-	return nil, false
+	return nil
 }
 
 // allowed returns who asks, if that may be the machine.
@@ -153,7 +164,7 @@ func (d *addons) read(ctx context.Context, peer netip.Addr, name string) ([]byte
 		}
 		return nil, fs.ErrNotExist
 	}
-	base, ok := strings.CutSuffix(strings.TrimPrefix(name, addonDir), ".img")
+	base, ok := strings.CutSuffix(name, ".img")
 	if !ok {
 		return nil, fs.ErrNotExist
 	}
@@ -233,8 +244,8 @@ const maxFailed = 32 // names of settings in a report
 
 // up takes a machine's word that it is up.
 func (d *addons) up(w http.ResponseWriter, r *http.Request, peer netip.Addr, name string) {
-	m, ok := d.owner(name)
-	if !ok || m == nil {
+	m := d.named(name)
+	if m == nil {
 		http.NotFound(w, r)
 		return
 	}

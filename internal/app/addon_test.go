@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"net"
 	"net/http"
 	"net/netip"
 	"os"
@@ -113,6 +114,36 @@ func TestAddonBelongsToItsMachine(t *testing.T) {
 	require.Len(t, booted, 1)
 	require.Equal(t, []string{"one", "up 20.2s after its kernel, root ready in 0.5s, 2 settings failed"}, []string{booted[0].Name, booted[0].What})
 	require.Contains(t, w.log.String(), "PREINIT_1 RCFILE_2")
+}
+
+// A machine may be called as others' archives begin.
+func TestAddonNames(t *testing.T) {
+	names := []string{"any", "any-1", "machine-1", "up", "a-b-c"}
+	w := newWorld(t, func(c *config.Config) {
+		for i, name := range names {
+			c.Machines = append(c.Machines, config.Machine{Name: name, MAC: config.HardwareAddr{HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 1, byte(i)}}, Entry: "live"})
+		}
+	})
+	defer w.close()
+	tags := map[string]bool{}
+	for i, name := range names {
+		m := &w.cfg.Machines[2+i]
+		e, err := w.entry(t.Context(), "live", m)
+		require.NoError(t, err)
+		owner, ok := w.addons.owner(strings.TrimSuffix(e.Initrd[len(e.Initrd)-1], ".img"))
+		require.True(t, ok, name)
+		require.Same(t, m, owner)
+		require.Same(t, m, w.addons.named(name+"-"+w.addons.tag(name)))
+		tags[w.addons.tag(name)] = true
+	}
+	e, err := w.entry(t.Context(), "live", nil)
+	require.NoError(t, err)
+	owner, ok := w.addons.owner(strings.TrimSuffix(e.Initrd[1], ".img"))
+	require.True(t, ok)
+	require.Nil(t, owner)
+	tags[w.addons.tag(anybody)] = true
+	require.Len(t, tags, len(names)+1)
+	require.Nil(t, w.addons.named("-"+w.addons.tag(anybody)))
 }
 
 // A machine keeps its identity, and its names, over restarts of the server.
