@@ -10,6 +10,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -41,13 +42,13 @@ func baseTree() fstest.MapFS {
 }
 
 // opened counts what is opened of a source.
-func opened(src squash.Source, n *int) squash.Source {
+func opened(src squash.Source, n *atomic.Int64) squash.Source {
 	return squash.SourceFunc(func(ctx context.Context) iter.Seq2[*squash.Entry, error] {
 		return func(yield func(*squash.Entry, error) bool) {
 			for e, err := range src.Entries(ctx) {
 				if e != nil && e.Open != nil {
 					open := e.Open
-					e.Open = func() (io.ReadCloser, error) { *n++; return open() }
+					e.Open = func() (io.ReadCloser, error) { n.Add(1); return open() }
 				}
 				if !yield(e, err) {
 					return
@@ -96,23 +97,23 @@ func TestBase(t *testing.T) {
 					o.Base, o.Unchanged, o.Workers = open(t, was), rule, workers
 					o.Progress = func(p squash.Progress) { last = p }
 					var m memory
-					n := 0
+					var n atomic.Int64
 					require.NoError(t, squash.Build(t.Context(), &m, opened(src(), &n), &o))
 					require.True(t, bytes.Equal(full.b, m.b), "the image differs")
 					if o.BlockSize != 0 { // else most is in one fragment block
 						require.Greater(t, last.Reused, last.Read/2, "%+v", last)
 					}
 					if name == "file system" && rule == squash.BySizeAndTime {
-						require.Equal(t, 7, n, "what is changed, new or moved is read")
+						require.EqualValues(t, 7, n.Load(), "what is changed, new or moved is read")
 					}
 				}
 				// Nothing has changed at all.
 				o.Base, o.Unchanged, o.Progress = open(t, was), squash.BySizeAndTime, nil
-				n := 0
+				var n atomic.Int64
 				var m memory
 				require.NoError(t, squash.Build(t.Context(), &m, opened(squash.FromFS(before), &n), &o))
 				require.True(t, bytes.Equal(was, m.b))
-				require.Zero(t, n)
+				require.Zero(t, n.Load())
 			})
 		}
 	}
