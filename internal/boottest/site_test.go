@@ -32,6 +32,7 @@ func TestMain(m *testing.M) {
 	if file := os.Getenv(serveEnv); file != "" {
 		os.Exit(serveFile(file))
 	}
+	vmtest.PrepareDebian()
 	vmtest.Main(m, guest.InitramfsTools, guest.Dracut, guest.LiveBoot)
 }
 

@@ -1,0 +1,240 @@
+package boottest
+
+import (
+	"context"
+	"io"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-3ec230fa/diskless/internal/guest"
+	"github.com/seed-3ec230fa/diskless/internal/vm"
+	"github.com/seed-3ec230fa/diskless/internal/vm/vmtest"
+)
+
+// patient has systemd wait for devices that come late on a busy host.
+const patient = "systemd.default_timeout_start_sec=900"
+
+// node is an lts.conf as a cluster has it, with a mistake or two.
+const node = `[Default]
+LATER="expanded on $(uname -s)"
+KEEP_SYSTEM_SERVICES="dpkg-db-backup.timer"
+PREINIT_01_LOGIN="passwd -d root"
+PREINIT_02_ORDER="echo preinit $LATER $HOSTNAME >>/order"
+INIT_COMMAND_01="echo init-command >>/order"
+ODD="it's 100% \"odd\", \$HOME; \\ Grüße"
+PREINIT_03_ODD="printf %s \"\$ODD\" >/odd"
+HOSTS_01_API="10.9.8.7 api.cluster"
+FSTAB_01_SCRATCH="tmpfs /srv/scratch tmpfs size=1M,mode=0700 0 0"
+CRONTAB_01="* * * * * root true"
+MODULE_01="dummy numdummies=2"
+DNS_SERVER="10.9.8.1"
+SEARCH_DOMAIN="cluster.example"
+TIMEZONE="Europe/Berlin"
+LANG="C.UTF-8"
+CONSOLE_KEYMAP="de"
+RCFILE_01_MODULES="modprobe -a br_netfilter overlay"
+RCFILE_02_FORWARD="sysctl -w net.ipv4.ip_forward=1"
+
+[node01]
+RCFILE_10_JOIN="echo joined with token-of-node01 >>/joined"
+
+[node02]
+PREINIT_90_BROKEN="echo nothing here; exit 3"
+FSTAB_90_BROKEN="none /srv/none nosuchfs defaults 0 0"
+RCFILE_90_BROKEN="kubeadm join"
+
+`
+
+// A stock Debian with nothing of ours installed boots to a login as a node of
+// a cluster: from an image with an overlay in memory, through iPXE and
+// initramfs-tools, and through GRUB and dracut. What its file of settings says
+// has happened; a mistake in it is told by name and stops nothing; a reboot
+// comes back clean, on a newer image; and it switches itself off.
+func TestAddonNode(t *testing.T) {
+	a, lineA := machine("node01", "entry: tools")
+	b, lineB := machine("node02", "entry: dracut")
+	s := newDebianSite(t, "lts.conf", node, `  - {name: tools, kernel: debian/vmlinuz, initrd: [debian/initrd], image: debian, args: [quiet, PATIENT, KERNELARGS]}
+  - {name: dracut, kernel: dracut/vmlinuz, initrd: [dracut/initrd], image: debian, initramfs: dracut, args: [quiet, PATIENT, KERNELARGS]}
+`, lineA+lineB)
+	vmtest.Slots(t, 2)
+	one, two := s.start(a), s.start(b)
+
+	sh := login(t, one)
+	id := s.requireNode(sh, "node01", "overlay")
+	require.Equal(t, "joined with token-of-node01\n", vmtest.Do(t, sh, "cat /joined"))
+	require.Equal(t, "running\n", vmtest.Do(t, sh, "systemctl is-system-running --wait"))
+	requireStages(t, s.stages("node01"), `dhcp .*`, `http debian/vmlinuz`, `http debian/initrd`, `http diskless/modules-.*`, `http diskless/machine-node01-.*`, `nbd debian~.*`, `booted up .*s after its kernel, root ready in [\d.]+s`)
+	t.Log("seconds since the kernel's start, before and behind the add-on:", vmtest.Do(t, sh, "cat /run/diskless/times"))
+	first := vmtest.Do(t, sh, "cat /proc/cmdline")
+
+	// The other one, with what is broken.
+	other := login(t, two)
+	require.NotEqual(t, id, s.requireNode(other, "node02", "overlay"))
+	_, err := other.Do(t.Context(), "cat /joined")
+	require.ErrorIs(t, err, guest.ErrCommand, "the token is another machine's")
+	out, err := other.Do(t.Context(), "systemctl is-system-running --wait")
+	require.ErrorIs(t, err, guest.ErrCommand)
+	require.Equal(t, "degraded\n", out)
+	require.Equal(t, []string{"srv-none.mount"}, strings.Fields(vmtest.Do(t, other, "systemctl list-units --failed --plain --no-legend | cut -d' ' -f1")))
+	for _, told := range []string{"PREINIT_90_BROKEN failed with status 3: nothing here", "FSTAB_90_BROKEN cannot be mounted: ", "RCFILE_90_BROKEN failed with status 127: "} {
+		require.Contains(t, two.Transcript(), "diskless: "+told)
+		require.Contains(t, vmtest.Do(t, other, "journalctl -b -t diskless -o cat --no-pager"), told)
+	}
+	requireStages(t, s.stages("node02"), `booted up .*, 3 settings failed`)
+	_ = other.Console.Send("#0 systemctl poweroff")
+	ends(t, two)
+
+	// A newer image; what was written is gone.
+	vmtest.Do(t, sh, "echo gone >/written")
+	newer(t, s.path("debian.squashfs"))
+	vmtest.Do(t, sh, "systemctl reboot")
+	sh = login(t, one)
+	require.Equal(t, id, s.requireNode(sh, "node01", "overlay"), "it is the same machine")
+	require.NotEqual(t, first, vmtest.Do(t, sh, "cat /proc/cmdline"), "another generation of the image")
+	_, err = sh.Do(t.Context(), "cat /written")
+	require.ErrorIs(t, err, guest.ErrCommand)
+	require.Equal(t, "joined with token-of-node01\n", vmtest.Do(t, sh, "cat /joined"), "once")
+	_ = sh.Console.Send("#0 systemctl poweroff")
+	ends(t, one)
+}
+
+// The same settings in an ltsp.conf make the same machine of a root that is the
+// machine's own, through PXELINUX, and of an image that was copied to memory,
+// through UEFI and GRUB: it runs without the server. A reboot finds what was
+// written, and nothing is added a second time.
+func TestAddonRoots(t *testing.T) {
+	a, lineA := machine("node03", "entry: own, loader: pxelinux")
+	b, lineB := machine("node04", "entry: memory, loader: grub")
+	b.Firmware, b.Memory = vm.UEFI, 1024
+	s := newDebianSite(t, "ltsp.conf", strings.Replace(node, "[Default]", "[clients]", 1)+"[node04]\nIMAGE_TO_RAM=1\n", `  - {name: own, kernel: debian/vmlinuz, initrd: [debian/initrd], image: debian-disk, root: kept, args: [quiet, PATIENT, KERNELARGS]}
+  - {name: memory, kernel: debian/vmlinuz, initrd: [debian/initrd], image: debian, args: [quiet, PATIENT, KERNELARGS]}
+`, lineA+lineB)
+	vmtest.Slots(t, 2)
+	one, two := s.start(a), s.start(b)
+
+	sh := login(t, one)
+	id := s.requireNode(sh, "node03", "ext4")
+	require.Equal(t, "running\n", vmtest.Do(t, sh, "systemctl is-system-running --wait"))
+	vmtest.Do(t, sh, "echo kept >/written; rm /order /odd")
+	hosts := vmtest.Do(t, sh, "cat /etc/hosts /etc/fstab")
+	vmtest.Do(t, sh, "systemctl reboot")
+
+	other := login(t, two)
+	require.NotEqual(t, id, s.requireNode(other, "node04", "overlay"))
+	require.Regexp(t, `^/dev/loop\d+\n$`, vmtest.Do(t, other, "findmnt -no SOURCE /run/diskless/ro"))
+	require.Equal(t, "0\n", vmtest.Do(t, other, "cat /sys/block/nbd0/size"), "the connection is closed")
+	require.Zero(t, established(t, vmtest.Do(t, other, `ip -4 -o addr show scope global | (read -r _ _ _ address _; printf %s "$address")`)))
+	_ = other.Console.Send("#0 systemctl poweroff")
+	ends(t, two)
+
+	sh = login(t, one)
+	require.Equal(t, id, s.requireNode(sh, "node03", "ext4"))
+	require.Equal(t, "kept\n", vmtest.Do(t, sh, "cat /written"))
+	require.Equal(t, hosts, vmtest.Do(t, sh, "cat /etc/hosts /etc/fstab"))
+	_ = sh.Console.Send("#0 systemctl poweroff")
+	ends(t, one)
+}
+
+// newDebianSite serves a minimal Debian as the images debian and disk, with a
+// file of settings.
+func newDebianSite(t *testing.T, file, settings, entries, machines string) *site {
+	debian, dracut := vmtest.Debian(t), vmtest.Stock(t, guest.Dracut)
+	s := makeSite(t)
+	for _, dir := range []string{"boot/debian", "boot/dracut"} {
+		require.NoError(t, os.Mkdir(s.path(dir), 0o755))
+	}
+	s.copy(debian.Image, "boot/debian/vmlinuz")
+	s.copy(debian.Initrd, "boot/debian/initrd")
+	s.copy(dracut.Image, "boot/dracut/vmlinuz")
+	s.copy(dracut.Initrd, "boot/dracut/initrd")
+	require.NoError(t, os.Symlink(debian.SquashFS, s.path("debian.squashfs")))
+	require.NoError(t, os.Symlink(debian.Ext4, s.path("debian.ext4")))
+	require.NoError(t, os.WriteFile(s.path(file), []byte(settings), 0o644))
+	s.serve(file + ": " + file + strings.Replace(common, "entries:\n", "  - {name: debian, file: debian.squashfs}\n  - {name: debian-disk, file: debian.ext4}\nentries:\n"+strings.ReplaceAll(entries, "PATIENT", patient), 1) + "machines:\n" + machines)
+	return s
+}
+
+// newer replaces an image by one of the same files and other bytes.
+func newer(t *testing.T, file string) {
+	t.Helper()
+	in, err := os.Open(file)
+	require.NoError(t, err)
+	defer in.Close()
+	out, err := os.Create(file + ".new")
+	require.NoError(t, err)
+	_, err = io.Copy(out, in)
+	require.NoError(t, err)
+	_, err = out.Write(make([]byte, 4096)) // behind the file system
+	require.NoError(t, err)
+	require.NoError(t, out.Close())
+	require.NoError(t, os.Rename(file+".new", file))
+}
+
+// login waits for the system's login prompt and logs in as root.
+func login(t *testing.T, r *vm.Running) *guest.Shell {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*vm.BootTimeout)
+	defer cancel()
+	_, err := r.Expect(ctx, `^Debian GNU/Linux \d+ `+r.Machine().Name+` ttyS0`)
+	require.NoError(t, err)
+	require.NoError(t, r.Send("root"))
+	_, err = r.Expect(ctx, `^permitted by applicable law`)
+	require.NoError(t, err)
+	// From here on it answers as the small guest does.
+	require.NoError(t, r.Send(`stty -echo; dmesg -n 1; while read -r id line; do case $id in \#*) out=$(eval "$line" 2>&1; echo "rc=$?"); `+
+		`echo "DISKLESS $id rc=${out##*rc=} $(printf %s "${out%rc=*}" | base64 -w 0)";; esac; done`))
+	return &guest.Shell{Console: r}
+}
+
+// ends waits until a machine has switched itself off.
+func ends(t *testing.T, r *vm.Running) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), vm.BootTimeout)
+	defer cancel()
+	select {
+	case <-r.Done():
+		require.NoError(t, r.Wait())
+	case <-ctx.Done():
+		t.Fatal("it hangs instead of switching itself off")
+	}
+	require.NotContains(t, r.Transcript(), "I/O error")
+}
+
+// requireNode asserts what the settings that all nodes have in common make of a
+// machine, and returns its machine-id.
+func (s *site) requireNode(sh *guest.Shell, name, root string) (id string) {
+	t := s.t
+	t.Helper()
+	for command, want := range map[string]string{
+		"hostname":                 `node0\d\n`,
+		"cat /order":               `init-command\npreinit expanded on Linux ` + name + `\n`,
+		"cat /odd":                 regexp.QuoteMeta(`it's 100% "odd", $HOME; \ Grüße`),
+		"getent hosts api.cluster": `10\.9\.8\.7 +api\.cluster\n`,
+		"findmnt -no FSTYPE,OPTIONS /srv/scratch":         `tmpfs +.*size=1024k.*\n`,
+		"cat /etc/cron.d/diskless":                        regexp.QuoteMeta("* * * * * root true\n"),
+		"ls /sys/class/net":                               `(.*\n)*dummy1\n(.*\n)*`,
+		"cat /etc/resolv.conf":                            "nameserver 10.9.8.1\nsearch cluster.example\n",
+		"date +%Z":                                        `CES?T\n`,
+		"cat /etc/default/locale":                         "LANG=\"C.UTF-8\"\n",
+		"cat /etc/vconsole.conf":                          "KEYMAP=\"de\"\n",
+		"cat /proc/sys/net/ipv4/ip_forward":               "1\n",
+		"ls -d /sys/module/br_netfilter":                  ".*\n",
+		"findmnt -no FSTYPE /":                            root + "\n",
+		"systemctl is-enabled nbd-client.service || true": "masked-runtime\n",
+		"systemctl is-enabled dpkg-db-backup.timer":       "enabled\n",
+		"systemctl show -P Result diskless.service":       "success\n",
+	} {
+		require.Regexp(t, "^"+want+"$", vmtest.Do(t, sh, command), command)
+	}
+	if root == "overlay" {
+		require.Equal(t, "masked-runtime\n", vmtest.Do(t, sh, "systemctl is-enabled apt-daily.timer || true"))
+		require.Equal(t, "squashfs\n", vmtest.Do(t, sh, "findmnt -no FSTYPE /run/diskless/ro"))
+	}
+	id = vmtest.Do(t, sh, "cat /etc/machine-id")
+	require.Regexp(t, `^[0-9a-f]{32}\n$`, id)
+	return id
+}
