@@ -33,11 +33,14 @@
 // exceeds 8 KiB, so that a name among 100,000 is found quickly; the export
 // table that NFS needs.
 //
-// [Zstd], [Gzip], [LZ4] and [XZ] compress; what does not get smaller is stored
-// as it is. Linux is stricter than other readers: it mounts an image whose
-// zstd window exceeds the block size, or whose xz streams have a CRC64, and
-// fails to read the files. What is written here is what it accepts. The image
-// is padded to a multiple of 4,096 bytes, which block devices want.
+// [Zstd], [Gzip], [LZ4] and [XZ] compress, and sub-package libzstd does with the
+// C library; what does not get smaller is stored as it is. [ForNetwork],
+// [ForMemory], [ForSpeed] and [ForOldKernels] are options for a purpose.
+//
+// Linux is stricter than other readers: it mounts an image whose zstd window
+// exceeds the block size, or whose xz streams have a CRC64, and fails to read
+// the files. What is written here is what it accepts. The image is padded to a
+// multiple of 4,096 bytes, which block devices want.
 //
 // The same source gives the same bytes, whatever the number of workers, the
 // machine or the time of day. No clock is read: the time in the superblock is
@@ -47,7 +50,8 @@
 // what has not changed; the bytes are the same as without it.
 //
 // A build holds the tree's names and attributes in memory (about 300 bytes an
-// entry) and a few blocks a worker, never a whole file.
+// entry, which the garbage collector may double) and a few blocks for each
+// worker and reader, never a whole file.
 //
 // # What is read
 //
