@@ -3,12 +3,15 @@ package main
 import (
 	"archive/tar"
 	"bytes"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/seed-3ec230fa/diskless/squash"
 )
 
 func TestSquash(t *testing.T) {
@@ -92,6 +95,17 @@ func TestSquash(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "kernel", string(b))
 
+	for purpose, want := range map[string]string{"network": "zstd 131072", "memory": "zstd 1048576", "speed": "lz4 131072", "old-kernels": "gzip 131072"} {
+		good("build", "--for", purpose, tree, two)
+		f, err := os.Open(two)
+		require.NoError(t, err)
+		image, err := squash.Open(f)
+		require.NoError(t, err)
+		require.Equal(t, want, fmt.Sprint(image.Info().Compressor, " ", image.Info().BlockSize))
+		require.NoError(t, f.Close())
+	}
+	good("build", "--for", "memory", "--compressor", "gzip", "--block-size", "4096", tree, two)
+	good("build", "--block-size", "4096", tree, two)
 	require.Regexp(t, `, \d+ bytes taken over\n$`, good("build", "--base", one, tree, two))
 	good("build", "--base", two, "--base-time", "2001-01-01T00:00:00Z", tree, two)
 
@@ -103,6 +117,7 @@ func TestSquash(t *testing.T) {
 		"not empty":                    {"extract", one, dest},
 		"no container image":           {"build", "--platform", "linux/amd64", archive, two},
 		"excludes:2:1":                 {"build", "--exclude-from", list, tree, two},
+		"choose network":               {"build", "--for", "fun", tree, two},
 		"choose nbd or nfs":            {"check", "--root", "iscsi", tree},
 		"no kernel":                    {"kernels", one},
 		"build without it":             {"build", "--base", one, "--compressor", "lz4", tree, two},

@@ -20,7 +20,7 @@ import (
 func squashBuildCommand() *cobra.Command {
 	var o squash.Options
 	var c container.Options
-	var compressor, rulesFile, prepare, base, baseTime string
+	var compressor, purpose, rulesFile, prepare, base, baseTime string
 	var excludeFiles []string
 	var excludeDefaults bool
 	cmd := &cobra.Command{
@@ -52,8 +52,13 @@ time it has and which were not changed since (their ctime).
 --exclude-from takes the lists of LTSP and of mksquashfs -wildcards -ef.`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
-			if o.Compressor, err = compressorOf(compressor); err != nil {
+			if err := applyPurpose(cmd, &o, purpose); err != nil {
 				return err
+			}
+			if o.Compressor == nil || cmd.Flags().Changed("compressor") {
+				if o.Compressor, err = compressorOf(compressor); err != nil {
+					return err
+				}
 			}
 			if epoch := os.Getenv("SOURCE_DATE_EPOCH"); epoch != "" {
 				sec, err := strconv.ParseInt(epoch, 10, 64)
@@ -118,9 +123,10 @@ time it has and which were not changed since (their ctime).
 		},
 	}
 	f := cmd.Flags()
+	f.StringVar(&purpose, "for", "network", "network (small reads are cheap), memory (sent whole, small), speed (built often), old-kernels (before 4.14);\nthe next three say otherwise")
 	f.StringVar(&compressor, "compressor", "zstd", "zstd, gzip, lz4 or xz")
-	f.IntVar(&o.BlockSize, "block-size", 0, "bytes, a power of two from 4096 to 1048576 (default 131072)")
-	f.IntVar(&o.FragmentSize, "fragment-size", 0, "bytes of small files that share a block; -1: none do (default the block size)")
+	f.IntVar(&o.BlockSize, "block-size", 0, "bytes, a power of two from 4096 to 1048576")
+	f.IntVar(&o.FragmentSize, "fragment-size", 0, "bytes of small files that share a block, up to the block size; -1: none do")
 	f.StringVar(&rulesFile, "rules", "", "a file of rules that change the tree")
 	f.StringArrayVar(&excludeFiles, "exclude-from", nil, "a file of patterns to leave out (repeatable)")
 	f.BoolVar(&excludeDefaults, "exclude-defaults", false, "leave out what LTSP does: homes, caches, logs, host keys ...")
@@ -161,6 +167,34 @@ func readRules(rulesFile string, excludeFiles []string) (*squash.Rules, error) {
 		rules.Exclude = append(rules.Exclude, list...)
 	}
 	return rules, nil
+}
+
+// applyPurpose takes what a purpose wants and no flag says otherwise.
+func applyPurpose(cmd *cobra.Command, o *squash.Options, purpose string) error {
+	var p *squash.Options
+	switch purpose {
+	case "network":
+		p = squash.ForNetwork()
+	case "memory":
+		p = squash.ForMemory()
+	case "speed":
+		p = squash.ForSpeed()
+	case "old-kernels":
+		p = squash.ForOldKernels()
+	default:
+		return fmt.Errorf("--for %q: %w: choose network, memory, speed or old-kernels", purpose, fs.ErrInvalid)
+	}
+	o.Compressor = p.Compressor
+	if !cmd.Flags().Changed("block-size") {
+		o.BlockSize = p.BlockSize
+	}
+	if !cmd.Flags().Changed("fragment-size") {
+		o.FragmentSize = p.FragmentSize
+		if o.BlockSize > 0 {
+			o.FragmentSize = min(o.FragmentSize, o.BlockSize)
+		}
+	}
+	return nil
 }
 
 func compressorOf(name string) (squash.Compressor, error) {
