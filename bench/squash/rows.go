@@ -50,6 +50,16 @@ func written(what string, wall, cpu, size []measure.Goal) []measure.Line {
 	}
 }
 
+// ofLibzstd is for rows that pure Go has no part in.
+func ofLibzstd(lines []measure.Line) []measure.Line {
+	for i := range lines {
+		for k := range lines[i].Goals {
+			lines[i].Goals[k].Mine = libzstd
+		}
+	}
+	return lines
+}
+
 func read(what string, wall, cpu []measure.Goal) []measure.Line {
 	return []measure.Line{
 		{What: what, Unit: "s", Value: 0, Goals: wall}, {Unit: "CPU s", Value: 1, Goals: cpu},
@@ -71,9 +81,9 @@ const readAll = "$SELF ours read $DIR/"
 
 var rows = []row{
 	{id: "zstd3", run: runs{libzstd: build("libzstd 3 128K 0"), mksquashfs: mk("-comp zstd -Xcompression-level 3"), gensquashfs: gen("-c zstd -X level=3")},
-		lines: written("zstd 3, 128 KiB", faster(0.71), faster(0.85), faster(1))},
+		lines: ofLibzstd(written("zstd 3, 128 KiB", faster(0.71), faster(0.85), faster(1)))},
 	{id: "zstd9-1M", run: runs{libzstd: build("libzstd 9 1024K 0"), mksquashfs: mk("-comp zstd -Xcompression-level 9 -b 1M")},
-		lines: written("zstd 9, 1 MiB", faster(0.71), faster(0.85), faster(1))},
+		lines: ofLibzstd(written("zstd 9, 1 MiB", faster(0.71), faster(0.85), faster(1)))},
 	{id: "default", run: runs{ours: build("zstd 0 128K 0"), mksquashfs: mk("-comp zstd -Xcompression-level 3"), gensquashfs: gen("-c zstd -X level=3")},
 		lines: written("our default, theirs at zstd 3, 128 KiB", than(1, mksquashfs), nil, than(1.02, mksquashfs))},
 	{id: "gzip", run: runs{ours: build("gzip 0 128K 0"), mksquashfs: mk("-comp gzip")},
