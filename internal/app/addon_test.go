@@ -50,13 +50,14 @@ var addonName = regexp.MustCompile(`diskless/(machine-[a-z]+|any|modules)-[0-9a-
 func TestAddonBelongsToItsMachine(t *testing.T) {
 	w := newWorld(t, func(c *config.Config) {
 		c.Addon = &config.Addon{OverlaySize: "50%", AuthorizedKeys: []string{"ssh-ed25519 AAAA admin"}}
-	}).run()
-	var booted []timeline.Event
+	})
+	booted := make(chan timeline.Event, 8)
 	w.Timeline.OnEvent = func(e timeline.Event) {
 		if e.Stage == "booted" {
-			booted = append(booted, e)
+			booted <- e
 		}
 	}
+	w.run()
 	one, two := w.lease(macs[0], dhcp.BIOSFirmware()).Addr.Addr(), w.lease(macs[1], dhcp.BIOSFirmware()).Addr.Addr()
 	stranger := netip.MustParseAddr("127.9.9.9")
 
@@ -111,8 +112,9 @@ func TestAddonBelongsToItsMachine(t *testing.T) {
 	require.Empty(t, booted)
 	code, _ = w.http(report[1]+query, one)
 	require.Equal(t, http.StatusNoContent, code)
-	require.Len(t, booted, 1)
-	require.Equal(t, []string{"one", "up 20.2s after its kernel, root ready in 0.5s, 2 settings failed"}, []string{booted[0].Name, booted[0].What})
+	require.Len(t, booted, 1, "before the answer")
+	e := <-booted
+	require.Equal(t, []string{"one", "up 20.2s after its kernel, root ready in 0.5s, 2 settings failed"}, []string{e.Name, e.What})
 	require.Contains(t, w.log.String(), "PREINIT_1 RCFILE_2")
 }
 
