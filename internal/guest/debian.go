@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 )
 
 // Debian is a minimal Debian with systemd, as mmdebstrap makes it.
@@ -36,7 +37,7 @@ func MinimalDebian(ctx context.Context, cacheDir string) (*Debian, error) {
 			return err
 		}
 		tar := filepath.Join(dir, "root.tar")
-		_, err = run(ctx, dir, "mmdebstrap", "--variant=minbase",
+		err = mmdebstrap(ctx, dir, "--variant=minbase",
 			"--aptopt=APT::Install-Recommends \"false\"", "--include="+debianPackages,
 			// What nobody reads here is half of the files.
 			"--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/locale/*", "--dpkgopt=path-exclude=/usr/share/man/*",
@@ -71,4 +72,20 @@ func MinimalDebian(ctx context.Context, cacheDir string) (*Debian, error) {
 	}
 	file := func(name string) string { return filepath.Join(dir, name) }
 	return &Debian{Image: file("vmlinuz"), Initrd: file("initrd"), SquashFS: file("root.squashfs"), Ext4: file("root.ext4")}, nil
+}
+
+// mmdebstrap runs the program of that name up to three times: mirrors fail now
+// and then in the middle of a few hundred downloads.
+func mmdebstrap(ctx context.Context, dir string, args ...string) error {
+	for try := 1; ; try++ {
+		_, err := run(ctx, dir, "mmdebstrap", args...)
+		if err == nil || try == 3 || ctx.Err() != nil {
+			return err
+		}
+		select {
+		case <-time.After(5 * time.Second):
+		case <-ctx.Done():
+			return err
+		}
+	}
 }

@@ -47,7 +47,7 @@ func StockInitrd(ctx context.Context, cacheDir string, g Generator) (*Stock, err
 		if err := os.Mkdir(out, 0o755); err != nil {
 			return err
 		}
-		_, err = run(ctx, dir, "mmdebstrap", "--quiet", "--variant=minbase", "--format=null",
+		err = mmdebstrap(ctx, dir, "--quiet", "--variant=minbase", "--format=null",
 			"--aptopt=APT::Install-Recommends \"false\"", "--include="+recipe.packages,
 			"--essential-hook="+recipe.before,
 			// The names in /boot have the version; download wants them exact.
