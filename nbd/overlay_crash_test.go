@@ -505,7 +505,7 @@ func TestOverlayNeedsEverySync(t *testing.T) {
 		maps.Copy(sites, d.sites)
 	}
 	require.ElementsMatch(t, syncSites(t, "overlay_[flm]*.go", "sync"), slices.Collect(maps.Keys(sites)))
-	require.Len(t, labels, 11, "made, written, flushed, reset, closed and settled: a line may do for two of them")
+	require.Len(t, labels, 12, "made, written, flushed, reset, closed and settled: a line may do for two of them")
 	for _, label := range slices.Sorted(maps.Keys(labels)) {
 		t.Run(label, func(t *testing.T) {
 			_, bad := crashes(t, label, true)

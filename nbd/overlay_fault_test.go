@@ -1,6 +1,7 @@
 package nbd
 
 import (
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -135,4 +136,45 @@ func TestOverlayFaults(t *testing.T) {
 		require.NoError(t, o.Reset())
 		require.NotEqualValues(t, 255, byteAt(o, 100))
 	})
+}
+
+// fullDir is a directory in which no file can be made.
+type fullDir struct{ overlayDir }
+
+func (d fullDir) open(name string, create bool) (overlayFile, error) {
+	if create {
+		return nil, syscall.ENOSPC
+	}
+	return d.overlayDir.open(name, create)
+}
+
+// TestFullDiskTakesWhatIsStored: an overlay that was written to and closed can be
+// written over, and trimmed, when it is opened again on a full disk.
+func TestFullDiskTakesWhatIsStored(t *testing.T) {
+	base := bytesBase(make([]byte, 1<<20))
+	dir := filepath.Join(t.TempDir(), "o")
+	o, err := OpenOverlay(base, dir, "id")
+	require.NoError(t, err)
+	_, err = o.WriteAt(randomBytes(1, 64<<10), 0)
+	require.NoError(t, err)
+	require.NoError(t, o.Close())
+	full := disk{wrap: func(_ string, d overlayDir) overlayDir { return fullDir{d} }}
+	for i := range int64(3) {
+		o, err = full.openOverlay(base, dir, "id")
+		require.NoError(t, err)
+		require.False(t, o.Lost())
+		want := randomBytes(uint64(2+i), 8192)
+		_, err = o.WriteAt(want, 4096)
+		require.NoError(t, err)
+		require.NoError(t, o.Trim(16<<10*(1+i), 8192))
+		require.NoError(t, o.Close())
+		got := make([]byte, 8192)
+		o, err = OpenOverlay(base, dir, "id")
+		require.NoError(t, err)
+		_, err = o.ReadAt(got, 4096)
+		require.NoError(t, err)
+		require.Equal(t, want, got)
+		require.EqualValues(t, 64<<10-8192*(1+i), o.Usage())
+		require.NoError(t, o.Close())
+	}
 }

@@ -16,9 +16,12 @@ import (
 // nothing.
 //
 //   - live is made, under another name, before the first change since the
-//     overlay was opened, and its name is made durable. It is removed, durably,
-//     when the overlay is closed with all in it flushed. So it is there exactly
-//     when there may be writes that no Sync protects.
+//     overlay was opened, and its name is made durable. It gets another name,
+//     durably, when the overlay is closed with all in it flushed. So it is there
+//     exactly when there may be writes that no Sync protects.
+//   - The file that was live is kept, one page of it, and used again: the next
+//     opening must be able to write over what is stored, and to trim, on a disk
+//     that is full.
 //   - A block's bytes go to data before its state goes to live: whatever kill
 //     comes between, no block counts as stored that is not.
 //   - Its header has the host's boot ID and the generation of the map, which
@@ -31,6 +34,7 @@ import (
 const (
 	overlayLiveName = "live"
 	overlayLiveTemp = "live.new"
+	overlayLiveOld  = "live.old"
 	liveMagic       = "diskless unsaved"
 	liveVersion     = 1
 	liveMaxBoot     = 64
@@ -69,16 +73,27 @@ func (s *fileStore) touch() error {
 }
 
 func (s *fileStore) newLive() (overlayFile, error) {
-	f, err := s.dir.open(overlayLiveTemp, true)
+	name := overlayLiveOld
+	f, err := s.dir.open(name, false)
+	if errors.Is(err, fs.ErrNotExist) {
+		name = overlayLiveTemp
+		f, err = s.dir.open(name, true)
+	}
 	if err != nil {
 		return nil, err
 	}
-	_, err = f.WriteAt(s.liveHeader(), 0)
+	err = f.truncate(mapPageBytes) // what it had belongs to another opening
+	if err == nil {
+		_, err = f.WriteAt(s.liveHeader(), 0)
+	}
 	if err == nil {
 		err = f.truncate(s.mapSize())
 	}
+	if err == nil && name == overlayLiveOld {
+		err = f.sync() // the former header may be of a former generation, as if nothing were lost
+	}
 	if err == nil {
-		err = s.dir.rename(overlayLiveTemp, overlayLiveName)
+		err = s.dir.rename(name, overlayLiveName)
 	}
 	if err == nil {
 		err = s.dir.sync()
@@ -190,7 +205,7 @@ func (s *fileStore) settle() error {
 	if !s.lost {
 		return nil
 	}
-	err := s.dir.remove(overlayLiveName)
+	err := s.dir.rename(overlayLiveName, overlayLiveOld)
 	if err == nil {
 		err = s.dir.sync()
 	}
@@ -200,15 +215,17 @@ func (s *fileStore) settle() error {
 	return err
 }
 
-// closeLive removes live when everything is flushed.
+// closeLive takes live its name when everything is flushed.
 func (s *fileStore) closeLive() error {
 	f := s.live.Swap(nil)
 	if f == nil {
 		return nil
 	}
-	err := (*f).close()
+	var err error
 	if s.failed.Load() == nil {
-		err = errors.Join(err, s.dir.remove(overlayLiveName), s.dir.sync())
+		if err = s.dir.rename(overlayLiveName, overlayLiveOld); err == nil {
+			err = errors.Join((*f).truncate(mapPageBytes), s.dir.sync())
+		}
 	}
-	return err
+	return errors.Join(err, (*f).close())
 }

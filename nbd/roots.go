@@ -104,7 +104,7 @@ var ErrFenced = errors.New("a newer boot or a reset has taken this root")
 //	images/GENERATION.img  hard links that keep generations in use
 //	roots/ROOT/root.json   image, generation, kind, newest token opened
 //	roots/ROOT/TOKEN/      the overlay that began with that boot: data, map, and,
-//	                       while it is written to, live
+//	                       while it is written to, live, and then live.old
 //	layers/ID/             overlays that Clone froze: several roots are over them
 //
 // For the hard links the images must be in the same file system as Dir, and be
