@@ -317,7 +317,9 @@ func (p *Pool) mayHave(ctx context.Context, c client, addr netip.Addr, renewing 
 		// another one only if that was not free.
 		return false, nil
 	}
-	return p.inRanges(addr) && p.offers.heldUntil(addr, c.owner, now).IsZero(), nil
+	// An offer of this server's does not count against a lease: the machine
+	// has it from another one, which did not know of the offer.
+	return p.inRanges(addr) && (own && l.Active(now) || p.offers.heldUntil(addr, c.owner, now).IsZero()), nil
 }
 
 // recheck is how long at most a pool is taken for exhausted without looking:

@@ -463,6 +463,27 @@ func TestPoolReservedAddressStillLeased(t *testing.T) {
 	})
 }
 
+// Another server gave the lease, of an address that this one had offered to
+// somebody else: the machine that has it is not refused when it starts again.
+func TestPoolOfferOfALeasedAddress(t *testing.T) {
+	store := new(MemoryStore)
+	one := testPool(func(p *Pool) { p.Store = store })
+	two := testPool(func(p *Pool) { p.Store = store })
+	kind, offer := serve(t, one, on(message(discover, macB, bareSystem)))
+	require.Equal(t, offered, kind)
+	a := toAddr(offer.YourIPAddr).String()
+	reboot := message(request, macA, bareSystem, requested(a))
+	kind, _ = serve(t, one, on(reboot))
+	require.Equal(t, naked, kind, "offered, and nobody's yet")
+	kind, _ = serve(t, two, on(reboot))
+	require.Equal(t, acked, kind)
+	kind, ack := serve(t, one, on(reboot))
+	require.Equal(t, acked, kind)
+	require.Equal(t, a, ack.YourIPAddr.String())
+	kind, _ = serve(t, one, on(message(request, macB, bareSystem, requested(a), serverID("10.0.0.1"))))
+	require.Equal(t, naked, kind)
+}
+
 func TestPoolHostileStrings(t *testing.T) {
 	p := testPool()
 	m := message(request, macA, bareSystem, requested("10.0.0.100"), serverID("10.0.0.1"),
