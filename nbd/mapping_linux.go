@@ -70,11 +70,10 @@ func (m *Mapping) fetch(s *Segment, several bool) bool {
 
 // willNeed reads without waiting, as far as the system lets it. The memory is held.
 func (m *Mapping) willNeed(r byteRange) {
-	// The system takes no more of one call than the disk takes of a request.
-	const most = 512 << 10
 	r.off -= r.off % int64(os.Getpagesize())
-	for r.end = min(r.end, int64(len(m.data))); r.off < r.end; r.off += most {
-		_ = unix.Madvise(m.data[r.off:min(r.off+most, r.end)], unix.MADV_WILLNEED) // advice
+	r.end = min(r.end, int64(len(m.data)))
+	for piece := range r.hints {
+		_ = unix.Madvise(m.data[piece.off:piece.end], unix.MADV_WILLNEED) // advice
 	}
 }
 

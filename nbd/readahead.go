@@ -22,6 +22,8 @@ const (
 	aheadBytes  = 4 << 20
 	// aheadLeast is how long a sequence has to be.
 	aheadLeast = 128 << 10
+	// hintBytes is the most of one call. It is the system's own default.
+	hintBytes = 128 << 10
 
 	pageShift   = 12 // of what is told of; the system's pages may be larger
 	aroundShift = 18
@@ -59,6 +61,18 @@ func (p *readSet) end(off int64) int64 { return (off + 1<<p.shift - 1) >> p.shif
 
 // byteRange is a part of a file; as the zero value, none.
 type byteRange struct{ off, end int64 }
+
+// hints yields the range in parts that the system may be told of. Of one call it
+// takes no more than the longer of the disk's read_ahead_kb and max_sectors_kb, and
+// leaves out the rest, which would then be read page by page. Both are often as
+// little as hintBytes, as on NFS and FUSE.
+func (r byteRange) hints(yield func(byteRange) bool) {
+	for ; r.off < r.end; r.off += hintBytes {
+		if !yield(byteRange{r.off, min(r.off+hintBytes, r.end)}) {
+			return
+		}
+	}
+}
 
 // want takes note of a read of the bytes from off to end. It returns what the
 // system had better be told of because of it, when some of that is fresh, and

@@ -92,3 +92,17 @@ func TestReadAhead(t *testing.T) {
 		}
 	}
 }
+
+// The system is told of all, and of no more at once than the least of disks takes.
+func TestHints(t *testing.T) {
+	for _, r := range []byteRange{{}, {4096, 8192}, {4096, 4096 + 128<<10}, {1 << 20, 5<<20 + 512}} {
+		at := r.off
+		for piece := range r.hints {
+			require.Equal(t, at, piece.off)
+			require.Greater(t, piece.end, piece.off)
+			require.LessOrEqual(t, piece.end-piece.off, int64(128<<10))
+			at = piece.end
+		}
+		require.Equal(t, r.end, at)
+	}
+}
