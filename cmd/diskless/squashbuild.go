@@ -177,6 +177,7 @@ func applyPurpose(cmd *cobra.Command, o *squash.Options, purpose string) error {
 		p = squash.ForNetwork()
 	case "memory":
 		p = squash.ForMemory()
+		p.Compressor = zstd.Small()
 	case "speed":
 		p = squash.ForSpeed()
 	case "old-kernels":

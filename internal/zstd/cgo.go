@@ -12,3 +12,6 @@ const Name = "libzstd " + libzstd.Version
 
 // Compressor is the default one.
 func Compressor() squash.Compressor { return libzstd.Zstd{} }
+
+// Small is the one for [squash.ForMemory].
+func Small() squash.Compressor { return libzstd.Zstd{Level: 9} }

@@ -9,3 +9,6 @@ const Name = "Go"
 
 // Compressor is the default one.
 func Compressor() squash.Compressor { return squash.Zstd{} }
+
+// Small is the one for [squash.ForMemory].
+func Small() squash.Compressor { return squash.ForMemory().Compressor }
