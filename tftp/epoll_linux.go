@@ -162,6 +162,9 @@ func (e *epoll) stop() {
 	}
 	close(e.down)
 	if !e.onePort {
+		// Closing is not enough where somebody else has the socket, too, such as
+		// the service manager: what arrives on it would go on waking us.
+		_ = unix.EpollCtl(p.ep, unix.EPOLL_CTL_DEL, e.fd, nil)
 		e.shut()
 	}
 }
