@@ -13,7 +13,7 @@ import (
 const (
 	batchSize = 32
 	// batchBytes holds a request, and a block of an upload that stays on the
-	// port of the requests.
+	// port of the requests; dial sees to it.
 	batchBytes = 2048
 )
 

@@ -77,7 +77,7 @@ func (x *exchange) begin() {
 		x.deny(err)
 		return
 	}
-	way, fits, on, err := x.l.dial(x.d)
+	way, fits, on, err := x.l.dial(x.d, u != nil)
 	switch {
 	case err == nil && u != nil:
 		x.take(u, way, fits, on)

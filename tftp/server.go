@@ -46,7 +46,8 @@ type Server struct {
 	// nobody can forge acknowledgements without guessing the port, the system
 	// tells when a client is gone, and several processors share the work. Where
 	// the system or the conn cannot do that (on Linux with a [*net.UDPConn] they
-	// can) all transfers stay on the one port.
+	// can) all transfers stay on the one port. Uploads to it come in blocks of
+	// 2044 bytes at most there.
 	OnePort bool
 
 	// Timeout is how long a datagram may stay unanswered before it is sent

@@ -30,9 +30,10 @@ type transport interface {
 	// close ends the transport after the last session.
 	close()
 
-	// dial returns the way back to a client, the size of what fits into one
-	// UDP datagram on it, and the loop that will drive it.
-	dial(d datagram) (l link, fits int, on *loop, err error)
+	// dial returns the way back to a client, the size of a block that fits into
+	// one datagram on it, and the loop that will drive it. upload: the blocks
+	// come from the client.
+	dial(d datagram, upload bool) (l link, fits int, on *loop, err error)
 	// attach makes the packets that arrive on a link those of a session. The
 	// loop's lock is held.
 	attach(l link, s session) error
@@ -179,7 +180,7 @@ func (p *packetConn) close() {
 
 func (p *packetConn) abort(err error) { p.loop.abort(err) }
 
-func (p *packetConn) dial(d datagram) (link, int, *loop, error) {
+func (p *packetConn) dial(d datagram, _ bool) (link, int, *loop, error) {
 	return &packetLink{p: p, d: d}, fitsInto(d), p.loop, nil
 }
 

@@ -34,10 +34,13 @@ type udpLink struct {
 	info    int        // length of the packet info, in bytes
 }
 
-func (e *epoll) dial(d datagram) (link, int, *loop, error) {
+func (e *epoll) dial(d datagram, upload bool) (link, int, *loop, error) {
 	u, fits, err := e.newLink(d)
 	if err != nil {
 		return nil, 0, nil, err
+	}
+	if upload && !u.own {
+		fits = min(fits, batchBytes-4)
 	}
 	return u, fits, &u.p.loop, nil
 }

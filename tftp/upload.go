@@ -7,8 +7,6 @@ import (
 	"io"
 	"runtime/debug"
 	"time"
-
-	"github.com/pin/tftp/v3/netascii"
 )
 
 // Uploader is a [Handler] that takes files, too. Without one the server refuses
@@ -150,6 +148,9 @@ func (u *upload) store() (err error) {
 	if err == nil && n < len(u.buf) {
 		err = io.ErrShortWrite
 	}
+	if a, ok := u.w.(*fromNetascii); ok && err == nil && u.final {
+		err = a.end()
+	}
 	if err == nil && u.final {
 		err = u.file.Commit()
 	}
@@ -256,7 +257,7 @@ func (x *exchange) take(file Upload, way link, fits int, on *loop) {
 		u.timeout = granted.timeout
 	}
 	if x.q.netascii {
-		u.w = netascii.FromWriter(file)
+		u.w = &fromNetascii{w: file}
 	}
 	x.res.Size, x.res.TSize, x.res.Timeout = max(0, x.r.UploadSize), granted.hasSize, granted.timeout
 	x.res.BlockSize, x.res.WindowSize = u.opts.blksize, u.opts.window

@@ -20,6 +20,9 @@ const (
 
 // Uploads takes files into a directory: crash dumps, logs. A file has its name
 // only when it is complete, and nothing outside the directory can be reached.
+// Until then it is called .upload- and more beside it; what a program that is
+// killed leaves so counts until somebody removes it. The file system must know
+// hard links, unless Overwrite is set.
 // It serves no file; combine it with a handler that does:
 //
 //	tftp.First(tftp.FileServerFS(files), &tftp.Uploads{Root: root})

@@ -104,6 +104,48 @@ func TestUpload(t *testing.T) {
 	})
 }
 
+// A block is only granted if it can be received: on loopback the path takes any.
+func TestUploadOfLargeBlocks(t *testing.T) {
+	modes(t, func(t *testing.T, one bool) {
+		u := &Uploads{}
+		dir := uploads(t, u)
+		addr := serve(t, &Server{Handler: u, OnePort: one})
+		w := dial(t)
+		w.send(addr, request(opWRQ, "dump", "octet", "blksize", "8192"))
+		op, _, oack := w.recv()
+		require.EqualValues(t, opOACK, op)
+		var o options
+		o.parse(string(oack))
+		if !one {
+			require.Equal(t, 8192, o.blksize)
+		}
+		file := content(o.blksize + 100)
+		w.send(w.tid, data(1, file[:o.blksize]))
+		w.acked(1)
+		w.send(w.tid, data(2, file[o.blksize:]))
+		w.acked(2)
+		got, err := os.ReadFile(filepath.Join(dir, "dump"))
+		require.NoError(t, err)
+		require.True(t, bytes.Equal(file, got))
+	})
+}
+
+func TestUploadInNetascii(t *testing.T) {
+	u := &Uploads{}
+	dir := uploads(t, u)
+	addr := serve(t, &Server{Handler: u})
+	w := dial(t)
+	w.send(addr, request(opWRQ, "log", "netascii", "blksize", "8"))
+	w.recv()
+	w.send(w.tid, data(1, []byte("one\r\ntwo")))
+	w.acked(1)
+	w.send(w.tid, data(2, []byte("\rthree\r")))
+	w.acked(2)
+	got, err := os.ReadFile(filepath.Join(dir, "log"))
+	require.NoError(t, err)
+	require.Equal(t, "one\ntwo\rthree\r", string(got))
+}
+
 func TestUploadLimits(t *testing.T) {
 	u := &Uploads{MaxSize: 1000, Overwrite: true}
 	dir := uploads(t, u)
