@@ -30,7 +30,7 @@ type ticket struct {
 	from *client
 	// t is set, under Server.mu, when the transfer starts.
 	t *task
-	// supersedes is the transfer that the client has forgotten.
+	// supersedes is the transfer that the client has perhaps forgotten.
 	supersedes *task
 }
 

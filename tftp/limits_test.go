@@ -146,6 +146,42 @@ func TestRepeatedRequest(t *testing.T) {
 		break
 	}
 	require.EqualValues(t, 2, opened.Load())
+	w.ack(1)
+	require.ErrorIs(t, res.next(t).Err, errGone, "the old transfer")
+}
+
+// The network delivers a request again when its transfer is on its way: the
+// client does not want another one, and keeps the first.
+func TestLateCopyOfARequest(t *testing.T) {
+	var res results
+	file := content(2000)
+	addr := serve(t, &Server{Trace: res.trace(), Handler: static(file)})
+	w := dial(t)
+	req := request(1, "x", "octet")
+	w.send(addr, req)
+	w.recv()
+	first := w.tid
+	w.ack(1)
+	w.recv()
+	w.send(addr, req)
+	for w.tid == first {
+		w.recv()
+	}
+	w.send(w.tid, (&Error{CodeUnknownTID, "not mine"}).encode())
+	require.Equal(t, &Error{CodeUnknownTID, "not mine"}, res.next(t).Err)
+
+	w.tid = first
+	for want := uint16(3); want <= 4; want++ {
+		w.ack(want - 1)
+		op, n, data := w.recv()
+		for n < want { // sent again meanwhile
+			op, n, data = w.recv()
+		}
+		require.EqualValues(t, opDATA, op)
+		require.Equal(t, file[512*int(want-1):min(512*int(want), len(file))], data)
+	}
+	w.ack(4)
+	require.NoError(t, res.next(t).Err)
 }
 
 // A request that failed may come again at once, from the same port.

@@ -54,6 +54,16 @@ type task struct {
 	index    int     // in the heap, -1 when it is not
 	queued   bool
 	over     bool
+	former   *task // of the same request; the client has forgotten it if it answers this one
+}
+
+// confirmed is called when the client has answered. Not before does a former
+// transfer end: the request may be a late copy of the first.
+func (t *task) confirmed() {
+	if t.former != nil {
+		go t.former.giveUp() // ends when that one's loop is free, which this one must not wait for
+		t.former = nil
+	}
 }
 
 // progressed says whether the client is known to be there. It is for those who

@@ -140,10 +140,7 @@ func (x *exchange) start(on *loop, way link, t *task, s interface {
 	session
 	start(now instant)
 }) {
-	if old := x.tk.supersedes; old != nil {
-		old.giveUp()
-	}
-	t.loop, t.session, t.index = on, s, -1
+	t.loop, t.session, t.index, t.former = on, s, -1, x.tk.supersedes
 	x.s.mu.Lock() // never while a loop's lock is held
 	x.tk.t = t
 	x.s.mu.Unlock()

@@ -236,6 +236,7 @@ func (t *transfer) ack(now instant, arg uint16) {
 			return
 		}
 		t.oack, t.seen = nil, true
+		t.confirmed()
 		if t.silent == 0 {
 			t.rtt.sample(now - t.sentAt)
 		}
@@ -257,6 +258,7 @@ func (t *transfer) ack(now instant, arg uint16) {
 		return
 	}
 	t.seen, t.same = true, 0
+	t.confirmed()
 	if t.clean && n == t.next-1 {
 		t.rtt.sample(now - t.sentAt)
 	}
