@@ -203,7 +203,7 @@ func (d *Device) Connections() int { return d.conns }
 func (d *Device) Done() <-chan struct{} { return d.done }
 
 // Err is nil until Done is closed, and after Detach and Leave. Else it wraps
-// [ErrDetached] or [ErrChanged].
+// [ErrDetached], [ErrChanged] or [ErrRefused].
 func (d *Device) Err() error {
 	select {
 	case <-d.done:

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"math"
 	"net"
 	"strconv"
 	"strings"
@@ -45,6 +46,12 @@ type Config struct {
 	// seconds, before they and all others fail; 0 is 7 days, -1 is without
 	// end.
 	ReconnectFor time.Duration
+	// RefusedFor is how long a server may go on refusing a device that has lost
+	// a connection (it does not know the export, or does not allow it) before
+	// the device is given up: it is detached, and all requests fail. 0 is an
+	// hour, in which an image that is missing can be published again; -1 is
+	// without end. A server that is not there refuses nothing.
+	RefusedFor time.Duration
 	// Logger is told of lost and new connections. nil is slog.Default().
 	Logger *slog.Logger
 }
@@ -52,6 +59,7 @@ type Config struct {
 const (
 	defaultTimeout   = 15 * time.Second
 	defaultReconnect = 7 * 24 * time.Hour
+	defaultRefused   = time.Hour
 	// noEnd is in place of no end, which the kernel does not have. It counts
 	// in ticks, in 32 bits on small machines.
 	noEnd = 20 * 24 * time.Hour
@@ -103,6 +111,14 @@ func (c *Config) settings() (*settings, error) {
 		if strconv.IntSize == 64 {
 			s.ReconnectFor = 10 * 365 * 24 * time.Hour
 		}
+	}
+	switch {
+	case s.RefusedFor == 0:
+		s.RefusedFor = defaultRefused
+	case s.RefusedFor == -1:
+		s.RefusedFor = math.MaxInt64
+	case s.RefusedFor < 0:
+		return wrong("RefusedFor %s: a duration, or -1 for no end", s.RefusedFor)
 	}
 	if s.Timeout < time.Second || s.ReconnectFor < time.Second {
 		return wrong("Timeout %s, ReconnectFor %s: at least a second each", s.Timeout, s.ReconnectFor)

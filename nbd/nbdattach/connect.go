@@ -34,6 +34,9 @@ func (s *settings) open(ctx context.Context) (*nbd.Negotiated, error) {
 		return nil, fmt.Errorf("nbdattach: %w", err)
 	}
 	n, err := new(nbd.Dialer).Negotiate(ctx, nc, s.Export)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+		return nil, fmt.Errorf("nbdattach: %w", &refusal{err})
+	}
 	if err != nil {
 		return nil, fmt.Errorf("nbdattach: %w", err)
 	}
@@ -43,6 +46,12 @@ func (s *settings) open(ctx context.Context) (*nbd.Negotiated, error) {
 	}
 	return n, nil
 }
+
+// refusal is a server's word that it does not serve the export, unlike such an
+// error in reaching it, where a socket's file is missing.
+type refusal struct{ error }
+
+func (r *refusal) Unwrap() error { return r.error }
 
 func (s *settings) blockSize(n *nbd.Negotiated) (uint64, error) {
 	b := s.BlockSize

@@ -30,6 +30,8 @@
 // The new connection must be the same export: the same size, read-only or not
 // as before, and with every ability that the kernel was told of. If it is not,
 // the device is detached, since the blocks of two images must not be mixed.
+// So it is when the server has refused the export for Config.RefusedFor.
+//
 // An image replaced by another one of the same size cannot be told: name its
 // exact generation where the server has such names.
 //

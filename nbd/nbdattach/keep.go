@@ -3,6 +3,7 @@ package nbdattach
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/seed-3ec230fa/diskless/nbd"
@@ -64,12 +65,13 @@ func (d *Device) keep(stop func()) {
 // is what ended the device.
 func (d *Device) replace() error {
 	pause := firstPause
+	var refused time.Time // since when, without anything else in between
 	for d.anyDead() {
 		err := d.replaceOne()
 		switch {
 		case err == nil:
 			d.replaced(1)
-			pause = firstPause
+			pause, refused = firstPause, time.Time{}
 			d.s.Logger.Info("nbdattach: a connection is replaced", "device", d.Path(), "export", d.s.Export)
 			continue
 		case d.ctx.Err() != nil:
@@ -82,6 +84,13 @@ func (d *Device) replace() error {
 		case errors.Is(err, ErrChanged):
 			// The blocks of two exports must not be mixed: what waits fails.
 			return errors.Join(err, d.kernel.disconnect(d.index()))
+		}
+		if !errors.As(err, new(*refusal)) {
+			refused = time.Time{}
+		} else if refused.IsZero() {
+			refused = time.Now()
+		} else if time.Since(refused) >= d.s.RefusedFor {
+			return errors.Join(fmt.Errorf("%w: %w", ErrRefused, err), d.kernel.disconnect(d.index()))
 		}
 		if pause == firstPause {
 			d.s.Logger.Warn("nbdattach: a connection died, and there is no new one yet; requests wait",

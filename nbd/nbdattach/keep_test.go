@@ -110,6 +110,54 @@ func TestChanged(t *testing.T) {
 	}
 }
 
+// TestRefused: a device is given up when the server goes on refusing it, and not
+// while there is none, whatever the error for that is.
+func TestRefused(t *testing.T) {
+	for name, want := range map[string]error{"unknown": fs.ErrNotExist, "not allowed": fs.ErrPermission} {
+		t.Run(name, func(t *testing.T) {
+			k, srv := &fakeKernel{reconfigured: make(chan int, 1)}, newServer(t, 1<<20, true)
+			s := srv.settings(t, Config{RefusedFor: 1})
+			d, err := attach(t.Context(), s, k)
+			require.NoError(t, err)
+			srv.refuseWith(1000, want)
+			k.dead(1)
+			<-d.Done()
+			require.ErrorIs(t, d.Err(), ErrRefused)
+			require.ErrorIs(t, d.Err(), want)
+			require.Equal(t, 998, srv.refusals(), "once is not for long")
+			require.True(t, k.disconnected)
+			require.Empty(t, k.reconfigured)
+		})
+	}
+	t.Run("no server", func(t *testing.T) {
+		k, srv := &fakeKernel{reconfigured: make(chan int, 1)}, newServer(t, 1<<20, true)
+		s := srv.settings(t, Config{RefusedFor: 1})
+		dials := 0
+		s.Dial = func(ctx context.Context) (net.Conn, error) {
+			switch dials++; dials {
+			case 2: // a refusal that stays the only one in a row
+				srv.refuseWith(1, fs.ErrNotExist)
+			case 3:
+				return nil, fs.ErrNotExist
+			case 4:
+				srv.refuseWith(1, fs.ErrPermission)
+			}
+			return new(net.Dialer).DialContext(ctx, "tcp", srv.addr)
+		}
+		d, err := attach(t.Context(), s, k)
+		require.NoError(t, err)
+		defer d.Leave()
+		k.dead(1)
+		select {
+		case <-k.reconfigured:
+		case <-d.Done():
+			require.NoError(t, d.Err())
+		}
+	})
+	_, err := (&Config{Addr: "192.0.2.1:10809", RefusedFor: -2}).settings()
+	require.ErrorIs(t, err, fs.ErrInvalid)
+}
+
 // TestDetachedByOthers: the device is gone when the kernel says so.
 func TestDetachedByOthers(t *testing.T) {
 	k, srv := &fakeKernel{}, newServer(t, 1<<20, true)
@@ -191,6 +239,7 @@ type server struct {
 	size     int64
 	features nbd.Features
 	refusing int
+	refusal  error
 }
 
 func newServer(t *testing.T, size int64, multi bool) *server {
@@ -221,10 +270,12 @@ func (s *server) settings(t *testing.T, c Config) *settings {
 	return out
 }
 
-func (s *server) refuse(n int) {
+func (s *server) refuse(n int) { s.refuseWith(n, fs.ErrPermission) }
+
+func (s *server) refuseWith(n int, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.refusing = n
+	s.refusing, s.refusal = n, err
 }
 
 func (s *server) refusals() int {
@@ -238,7 +289,7 @@ func (s *server) OpenNBD(context.Context, *nbd.Request) (nbd.Device, error) {
 	defer s.mu.Unlock()
 	if s.refusing > 0 {
 		s.refusing--
-		return nil, fs.ErrPermission
+		return nil, s.refusal
 	}
 	return disk{nbd.Pass{}, s.size, s.features}, nil
 }

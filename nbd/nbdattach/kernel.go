@@ -35,4 +35,7 @@ var (
 	// ErrChanged is that of a device which was detached because its export
 	// had become another one.
 	ErrChanged = errors.New("nbdattach: the export is not the same as before")
+	// ErrRefused is that of a device which was detached because the server
+	// had refused it for as long as Config.RefusedFor.
+	ErrRefused = errors.New("nbdattach: the server refuses the export, and no request is kept waiting for it any longer")
 )
