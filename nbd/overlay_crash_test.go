@@ -514,3 +514,38 @@ func TestOverlayNeedsEverySync(t *testing.T) {
 		})
 	}
 }
+
+// TestLiveForgetsWhatWasLost: what live said of writes that were lost with the
+// host does not count when its file is used again.
+func TestLiveForgetsWhatWasLost(t *testing.T) {
+	d := newCrashDir()
+	open := func() (*Overlay, *fileStore) {
+		s, err := openFileStore(d, int64(crashBase), "id")
+		require.NoError(t, err)
+		return &Overlay{base: crashBase, size: int64(crashBase), store: s}, s
+	}
+	write := func(o *Overlay, block int64) {
+		_, err := o.WriteAt(make([]byte, overlayBlock), block*overlayBlock)
+		require.NoError(t, err)
+	}
+	o, _ := open()
+	write(o, 1)
+	d.files[d.names[overlayDataName]].truncate(0) // of the page cache live alone got to the disk
+	d.host = "another boot"
+	_, s := open()
+	require.True(t, s.lost)
+	require.NoError(t, s.settle())
+
+	o, s = open()
+	require.False(t, s.lost)
+	write(o, chunkBlocks+5)
+	o, s = open() // after a kill
+	require.False(t, s.lost)
+	require.EqualValues(t, 1, s.count())
+	for block, want := range map[int64]byte{1: 1 + overlayBlock%251, chunkBlocks + 5: 0} {
+		got := make([]byte, 1)
+		_, err := o.ReadAt(got, block*overlayBlock)
+		require.NoError(t, err)
+		require.Equal(t, want, got[0], "block %d", block)
+	}
+}
