@@ -145,7 +145,7 @@ func (s *FileStore) Close() error {
 
 // Commit implements [LeaseStore].
 func (s *FileStore) Commit(_ context.Context, l Lease) error {
-	rec, err := newRecord(l)
+	rec, err := s.table.record(l)
 	if err != nil {
 		return err
 	}
@@ -239,7 +239,7 @@ func (s *FileStore) LeaseByAddr(_ context.Context, addr netip.Addr) (Lease, erro
 	case !ok:
 		return Lease{}, fs.ErrNotExist
 	}
-	return rec.lease()
+	return s.table.lease(rec)
 }
 
 // LeasesByOwner implements [LeaseStore].
@@ -262,7 +262,7 @@ func (s *FileStore) Leases(ctx context.Context) iter.Seq2[Lease, error] {
 			yield(Lease{}, err)
 			return
 		}
-		yieldRecords(ctx, all, yield)
+		s.table.yield(ctx, all, yield)
 	}
 }
 
@@ -274,5 +274,5 @@ func (s *FileStore) state(addr netip.Addr) (expires time.Time, known bool) {
 	if !ok {
 		return time.Time{}, false
 	}
-	return expiryTime(rec.expires()), true
+	return s.table.clock.out(expiryTime(rec.expires())), true
 }

@@ -219,7 +219,7 @@ type promise struct {
 	version int // minutes in Expires
 }
 
-var crashBase = time.Now().Add(1000 * time.Hour)
+var crashBase = time.Now().Round(0).Add(1000 * time.Hour)
 
 func promised(addr byte, version int) Lease {
 	return Lease{

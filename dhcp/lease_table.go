@@ -14,6 +14,7 @@ import (
 // of its own. Records of one owner, and of owners with the same hash, are
 // chained through their slots, so that no lease has a slice or a map of its own.
 type leaseTable struct {
+	clock storeClock
 	seed  maphash.Seed
 	slots []leaseSlot
 	free  []int32
@@ -36,6 +37,18 @@ func (t *leaseTable) byAddr(addr netip.Addr) (record, bool) {
 	return t.slots[i].rec, true
 }
 
+// record encodes a lease, and lease decodes it.
+func (t *leaseTable) record(l Lease) (record, error) {
+	l.Expires = t.clock.in(l.Expires)
+	return newRecord(l)
+}
+
+func (t *leaseTable) lease(rec record) (Lease, error) {
+	l, err := rec.lease()
+	l.Expires = t.clock.out(l.Expires)
+	return l, err
+}
+
 func (t *leaseTable) leasesOf(owner string) ([]Lease, error) {
 	if t.heads == nil || owner == "" {
 		return nil, nil
@@ -47,7 +60,7 @@ func (t *leaseTable) leasesOf(owner string) ([]Lease, error) {
 	var leases []Lease
 	for ; i >= 0; i = t.slots[i].next {
 		if rec := t.slots[i].rec; rec.owner() == owner {
-			l, err := rec.lease()
+			l, err := t.lease(rec)
 			if err != nil {
 				return nil, err
 			}
@@ -70,7 +83,7 @@ func (t *leaseTable) all() []record {
 // mayCommit is the check of [LeaseStore.Commit].
 func (t *leaseTable) mayCommit(rec record, now time.Time) error {
 	old, ok := t.byAddr(rec.addr())
-	if ok && old.holds(now.UnixNano()) && (old.declined() || old.owner() != rec.owner()) {
+	if ok && old.holds(t.clock.in(now).UnixNano()) && (old.declined() || old.owner() != rec.owner()) {
 		return errLeased(rec.addr())
 	}
 	return nil
@@ -79,24 +92,24 @@ func (t *leaseTable) mayCommit(rec record, now time.Time) error {
 // released makes the record that [LeaseStore.Release] leaves.
 func (t *leaseTable) released(addr netip.Addr, owner string, now time.Time) (record, error) {
 	rec, ok := t.byAddr(addr)
-	if !ok || rec.declined() || rec.owner() != owner || !rec.holds(now.UnixNano()) {
+	if !ok || rec.declined() || rec.owner() != owner || !rec.holds(t.clock.in(now).UnixNano()) {
 		return "", fmt.Errorf("dhcp: lease of %v: %w", addr, fs.ErrNotExist)
 	}
 	l, err := rec.lease()
 	if err != nil {
 		return "", err
 	}
-	l.Expires = now
+	l.Expires = t.clock.in(now)
 	return newRecord(l)
 }
 
 // declined makes the record that [LeaseStore.Decline] leaves.
 func (t *leaseTable) declined(addr netip.Addr, owner string, until, now time.Time) (record, error) {
 	old, ok := t.byAddr(addr)
-	if ok && !old.declined() && old.owner() != owner && old.holds(now.UnixNano()) {
+	if ok && !old.declined() && old.owner() != owner && old.holds(t.clock.in(now).UnixNano()) {
 		return "", errLeased(addr)
 	}
-	return newRecord(Lease{Addr: addr, Expires: until, Declined: true})
+	return newRecord(Lease{Addr: addr, Expires: t.clock.in(until), Declined: true})
 }
 
 // put replaces the record of an address, and returns those that had to be
@@ -184,7 +197,7 @@ func (t *leaseTable) makeRoom(limit int) ([]record, error) {
 		return nil, nil
 	}
 	var expired []record
-	now := time.Now().UnixNano()
+	now := t.clock.in(time.Now()).UnixNano()
 	for _, s := range t.slots {
 		if s.rec != "" && !s.rec.holds(now) {
 			expired = append(expired, s.rec)

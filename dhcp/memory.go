@@ -31,7 +31,7 @@ var _ LeaseStore = (*MemoryStore)(nil)
 
 // Commit implements [LeaseStore].
 func (m *MemoryStore) Commit(_ context.Context, l Lease) error {
-	rec, err := newRecord(l)
+	rec, err := m.table.record(l)
 	if err != nil {
 		return err
 	}
@@ -75,7 +75,7 @@ func (m *MemoryStore) LeaseByAddr(_ context.Context, addr netip.Addr) (Lease, er
 		// Bare: the allocator asks this for every free address it looks at.
 		return Lease{}, fs.ErrNotExist
 	}
-	return rec.lease()
+	return m.table.lease(rec)
 }
 
 // LeasesByOwner implements [LeaseStore].
@@ -91,7 +91,7 @@ func (m *MemoryStore) Leases(ctx context.Context) iter.Seq2[Lease, error] {
 		m.mu.RLock()
 		all := m.table.all()
 		m.mu.RUnlock()
-		yieldRecords(ctx, all, yield)
+		m.table.yield(ctx, all, yield)
 	}
 }
 
@@ -103,7 +103,7 @@ func (m *MemoryStore) state(addr netip.Addr) (expires time.Time, known bool) {
 	if !ok {
 		return time.Time{}, false
 	}
-	return expiryTime(rec.expires()), true
+	return m.table.clock.out(expiryTime(rec.expires())), true
 }
 
 // addrStates is what a search through many addresses asks of a store that has
@@ -112,9 +112,9 @@ type addrStates interface {
 	state(addr netip.Addr) (expires time.Time, known bool)
 }
 
-func yieldRecords(ctx context.Context, all []record, yield func(Lease, error) bool) {
+func (t *leaseTable) yield(ctx context.Context, all []record, yield func(Lease, error) bool) {
 	for _, rec := range all {
-		l, err := rec.lease()
+		l, err := t.lease(rec)
 		if cerr := ctx.Err(); cerr != nil {
 			err = cerr
 		}
