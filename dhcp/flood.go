@@ -56,10 +56,10 @@ func (p *Pool) admit(c client) bool {
 	now := time.Now()
 	ok := true
 	if n := orDefaultLimit(p.MaxNewPerPort, defaultNewPerPort); port != "" && n >= 0 {
-		ok = p.newcomers.allow("port "+port, n, now)
+		ok = p.newOnPort.allow(port, n, now)
 	}
 	if n := orDefaultLimit(p.MaxNewPerLink, defaultNewPerLink); ok && n >= 0 {
-		ok = p.newcomers.allow("link "+link, n, now)
+		ok = p.newOnLink.allow(link, n, now)
 	}
 	if !ok {
 		if log, missed := p.flooded.allow(time.Minute); log {

@@ -189,7 +189,8 @@ type Pool struct {
 	machines  keyLock
 	offers    offers
 	search    searchState
-	newcomers floodGuard
+	newOnPort floodGuard // apart from newOnLink: made-up ports do not empty that
+	newOnLink floodGuard
 	exhausted limiter
 	declined  limiter
 	flooded   limiter

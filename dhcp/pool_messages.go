@@ -38,11 +38,11 @@ func (p *Pool) discover(ctx context.Context, c client) (*dhcpv4.DHCPv4, error) {
 func (p *Pool) request(ctx context.Context, c client, onLink bool) (*dhcpv4.DHCPv4, error) {
 	if c.serverSet && c.server != c.self {
 		// The client chose another server's offer.
-		if p.offers.drop(c.owner) {
+		if !c.dry() && p.offers.drop(c.owner) {
 			p.search.freed()
 		}
 		c.notef("the client chose the server %v, this one is %v", c.server, c.self)
-		if onLink && c.server.IsValid() && !slices.Contains(p.Peers, c.server) && p.rogues.first(c.server.String()) {
+		if onLink && !c.dry() && c.server.IsValid() && !slices.Contains(p.Peers, c.server) && p.rogues.first(c.server.String()) {
 			p.logger().Warn("dhcp: another DHCP server gives addresses on this network: stop it, or name it in Peers",
 				"server", c.server, "subnet", p.Prefix, "mac", c.hw.String(), "addr", c.requested)
 		}

@@ -484,6 +484,31 @@ func TestPoolOfferOfALeasedAddress(t *testing.T) {
 	require.Equal(t, naked, kind)
 }
 
+// A link's limit holds also when each request names a port of its own, of which
+// there are more than are counted.
+func TestPoolFloodOfPorts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := testPool(func(p *Pool) { p.MaxNewPerLink = 3 })
+		allowed := 0
+		for i := range maxSources + 3 {
+			r := on(message(discover, macA, bareSystem, option(82, 1, 2, byte(i>>8), byte(i))))
+			if p.admit(client{Request: r, hw: macA}) {
+				allowed++
+			}
+		}
+		require.Equal(t, 3, allowed)
+	})
+}
+
+// To explain a request that names another server drops no offer.
+func TestExplainKeepsOffer(t *testing.T) {
+	p := testPool()
+	kind, offer := serve(t, p, on(message(discover, macA, bareSystem)))
+	require.Equal(t, offered, kind)
+	Explain(t.Context(), p, on(message(request, macA, bareSystem, requested("10.0.0.100"), serverID("10.0.0.9"))))
+	require.Equal(t, toAddr(offer.YourIPAddr), p.offers.addr(string(macA)))
+}
+
 func TestPoolHostileStrings(t *testing.T) {
 	p := testPool()
 	m := message(request, macA, bareSystem, requested("10.0.0.100"), serverID("10.0.0.1"),
