@@ -17,13 +17,15 @@ func (p *Pool) discover(ctx context.Context, c client) (*dhcpv4.DHCPv4, error) {
 	if err != nil || !addr.IsValid() {
 		return nil, err
 	}
-	if p.RapidCommit && c.Options.Has(dhcpv4.OptionRapidCommit) && !c.dry() {
-		expires := p.expires(c)
-		switch err := p.commit(ctx, c, addr, expires); {
-		case errors.Is(err, fs.ErrExist): // went to somebody else meanwhile: the client tries again
-			return nil, nil
-		case err != nil:
-			return nil, err
+	if p.RapidCommit && c.Options.Has(dhcpv4.OptionRapidCommit) {
+		if !c.dry() {
+			err := p.commit(ctx, c, addr, p.expires(c))
+			if errors.Is(err, fs.ErrExist) { // went to somebody else meanwhile: the client tries again
+				return nil, nil
+			}
+			if err != nil {
+				return nil, err
+			}
 		}
 		reply := p.reply(c, dhcpv4.MessageTypeAck)
 		setOption(reply, dhcpv4.OptionRapidCommit, nil)

@@ -509,6 +509,20 @@ func TestExplainKeepsOffer(t *testing.T) {
 	require.Equal(t, toAddr(offer.YourIPAddr), p.offers.addr(string(macA)))
 }
 
+// What is explained of a rapid commit is what is sent, and makes no lease.
+func TestExplainRapidCommit(t *testing.T) {
+	p := testPool(func(p *Pool) { p.RapidCommit = true })
+	r := on(message(discover, macA, bareSystem, option(80)))
+	told := Explain(t.Context(), p, r)
+	require.NotNil(t, told.Reply)
+	_, err := p.LeaseByHardwareAddr(t.Context(), macA)
+	require.ErrorIs(t, err, fs.ErrNotExist)
+	kind, reply := serve(t, p, r)
+	require.Equal(t, acked, kind)
+	require.Equal(t, kind, told.Reply.MessageType())
+	require.Equal(t, reply.YourIPAddr, told.Reply.YourIPAddr)
+}
+
 func TestPoolHostileStrings(t *testing.T) {
 	p := testPool()
 	m := message(request, macA, bareSystem, requested("10.0.0.100"), serverID("10.0.0.1"),
