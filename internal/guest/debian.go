@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"time"
 )
 
 // Debian is a minimal Debian with systemd, as mmdebstrap makes it.
@@ -74,18 +73,14 @@ func MinimalDebian(ctx context.Context, cacheDir string) (*Debian, error) {
 	return &Debian{Image: file("vmlinuz"), Initrd: file("initrd"), SquashFS: file("root.squashfs"), Ext4: file("root.ext4")}, nil
 }
 
-// mmdebstrap runs the program of that name up to three times: mirrors fail now
-// and then in the middle of a few hundred downloads.
+// mmdebstrap runs the program of that name without files that whoever started
+// us left open: it has dash name its pipes, and dash knows one digit only.
 func mmdebstrap(ctx context.Context, dir string, args ...string) error {
-	for try := 1; ; try++ {
-		_, err := run(ctx, dir, "mmdebstrap", args...)
-		if err == nil || try == 3 || ctx.Err() != nil {
-			return err
-		}
-		select {
-		case <-time.After(5 * time.Second):
-		case <-ctx.Done():
-			return err
-		}
+	path, err := lookTool("mmdebstrap")
+	if err != nil {
+		return err
 	}
+	script := `exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-; exec "$0" "$@"`
+	_, err = run(ctx, dir, "sh", append([]string{"-c", script, path}, args...)...)
+	return err
 }
