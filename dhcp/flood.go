@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// floodGuard counts newcomers per source in buckets that fill up within a
-// minute. The zero value is ready to use.
+// floodGuard counts what comes from each source, in buckets that fill up again.
+// The zero value is ready to use.
 type floodGuard struct {
 	mu      sync.Mutex
 	buckets map[string]*floodBucket
@@ -21,8 +21,9 @@ type floodBucket struct {
 // lets it pass. A table that is full is begun anew.
 const maxSources = 1 << 14
 
-// allow takes one from the source's bucket of the given size.
-func (g *floodGuard) allow(source string, size int, now time.Time) bool {
+// allow takes one from the source's bucket of the given size, which is filled
+// within that time.
+func (g *floodGuard) allow(source string, size int, within time.Duration, now time.Time) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	b := g.buckets[source]
@@ -33,7 +34,7 @@ func (g *floodGuard) allow(source string, size int, now time.Time) bool {
 		b = &floodBucket{left: float64(size), at: now}
 		g.buckets[source] = b
 	}
-	b.left = min(float64(size), b.left+float64(size)*now.Sub(b.at).Minutes())
+	b.left = min(float64(size), b.left+float64(size)*now.Sub(b.at).Seconds()/within.Seconds())
 	b.at = now
 	if b.left < 1 {
 		return false
@@ -56,10 +57,10 @@ func (p *Pool) admit(c client) bool {
 	now := time.Now()
 	ok := true
 	if n := orDefaultLimit(p.MaxNewPerPort, defaultNewPerPort); port != "" && n >= 0 {
-		ok = p.newOnPort.allow(port, n, now)
+		ok = p.newOnPort.allow(port, n, time.Minute, now)
 	}
 	if n := orDefaultLimit(p.MaxNewPerLink, defaultNewPerLink); ok && n >= 0 {
-		ok = p.newOnLink.allow(link, n, now)
+		ok = p.newOnLink.allow(link, n, time.Minute, now)
 	}
 	if !ok {
 		if log, missed := p.flooded.allow(time.Minute); log {

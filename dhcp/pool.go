@@ -149,7 +149,8 @@ type Pool struct {
 	OfferTime time.Duration
 
 	// DeclineTime is how long an address is left alone that a client, or
-	// InUse, found in use by a stranger; 0 is 10 minutes.
+	// InUse, found in use by a stranger; 0 is 10 minutes. Of one client that
+	// declines address after address eight are believed within that time.
 	DeclineTime time.Duration
 
 	// InUse, when it is set, is asked before an address is offered to a
@@ -186,17 +187,19 @@ type Pool struct {
 	ranges     []Range            // Ranges without Exclude
 	size       uint64             // addresses in ranges
 
-	machines  keyLock
-	offers    offers
-	search    searchState
-	newOnPort floodGuard // apart from newOnLink: made-up ports do not empty that
-	newOnLink floodGuard
-	exhausted limiter
-	declined  limiter
-	flooded   limiter
-	probing   limiter
-	taken     onceSet
-	rogues    onceSet
+	machines    keyLock
+	offers      offers
+	search      searchState
+	newOnPort   floodGuard // apart from newOnLink: made-up ports do not empty that
+	newOnLink   floodGuard
+	declines    floodGuard // of each machine
+	exhausted   limiter
+	declined    limiter
+	disbelieved limiter
+	flooded     limiter
+	probing     limiter
+	taken       onceSet
+	rogues      onceSet
 }
 
 var _ Handler = (*Pool)(nil)

@@ -164,6 +164,10 @@ func (p *Pool) release(ctx context.Context, c client) (*dhcpv4.DHCPv4, error) {
 	return nil, ErrDrop
 }
 
+// maxDeclines is how many addresses one machine can take out of use within
+// DeclineTime: where everything answers its ARP it would take them all.
+const maxDeclines = 8
+
 // decline takes an address out of use that the client, by ARP, found to be
 // somebody else's. Only the machine that was given it is believed.
 func (p *Pool) decline(ctx context.Context, c client) (*dhcpv4.DHCPv4, error) {
@@ -185,6 +189,13 @@ func (p *Pool) decline(ctx context.Context, c client) (*dhcpv4.DHCPv4, error) {
 	}
 	if reserved {
 		// Quarantine would leave the machine without any address.
+		return nil, ErrDrop
+	}
+	if !p.declines.allow(c.owner, maxDeclines, p.declineTime(), time.Now()) {
+		if ok, missed := p.disbelieved.allow(time.Minute); ok {
+			p.logger().Warn("dhcp: a machine declines each address that it gets, no more are taken out of use for it: something answers ARP for addresses that are not its own (proxy ARP on a router?), or the machine is broken",
+				"addr", c.requested, "mac", c.hw.String(), "unlogged", missed)
+		}
 		return nil, ErrDrop
 	}
 	if err := p.store.Decline(ctx, c.requested, c.owner, time.Now().Add(p.declineTime())); err != nil && !errors.Is(err, fs.ErrExist) {

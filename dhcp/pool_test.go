@@ -406,6 +406,28 @@ func TestPoolDecline(t *testing.T) {
 	})
 }
 
+// Something answers ARP for all addresses: one machine does not take them all
+// from the others.
+func TestPoolDeclinesEverything(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		logger, logged := logTo(slog.LevelWarn)
+		p := testPool(func(p *Pool) {
+			p.Logger = logger
+			p.Ranges = []Range{{ip("10.0.0.100"), ip("10.0.0.109")}}
+		})
+		lost := make(map[netip.Addr]bool)
+		for range 50 {
+			a := dora(t, p, macA, bareSystem)
+			lost[a] = true
+			kind, _ := serve(t, p, on(message(dhcpv4.MessageTypeDecline, macA, bareSystem, requested(a.String()), serverID("10.0.0.1"))))
+			require.Equal(t, silence, kind)
+		}
+		require.Len(t, lost, maxDeclines+1, "the last one it is offered again and again")
+		require.Equal(t, 1, strings.Count(logged.String(), "declines each address"), logged)
+		dora(t, p, macB, bareSystem)
+	})
+}
+
 func TestPoolExhausted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		logger, logged := logTo(slog.LevelWarn)
