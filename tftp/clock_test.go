@@ -193,6 +193,14 @@ func TestClockOfTheTimeoutOption(t *testing.T) {
 		require.Equal(t, 7*time.Second, r.Timeout)
 		require.Equal(t, 7*time.Second, r.Duration)
 	})
+	inBubble(t, &Server{Handler: static(content(100_000)), Retries: 3}, func(t *testing.T, l *lab) {
+		l.send(request(1, "x", "octet", "timeout", "60"))
+		l.send(ackPacket(0))
+		time.Sleep(time.Hour)
+		d := l.res.next(t).Duration
+		require.Greater(t, d, 4*60*time.Second, "three repetitions after 60 s each, and a last wait")
+		require.Less(t, d, 6*60*time.Second, "it does not grow beyond that")
+	})
 }
 
 func TestClockOfRates(t *testing.T) {

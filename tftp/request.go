@@ -117,6 +117,7 @@ func (x *exchange) send(f File, way link, fits int, on *loop) {
 	if granted.timeout != 0 {
 		t.timeout = granted.timeout
 	}
+	t.longest = x.s.longest(t.timeout)
 	if t.opts.blksize == 0 {
 		t.opts.blksize = defaultBlock
 	}

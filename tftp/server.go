@@ -52,8 +52,8 @@ type Server struct {
 
 	// Timeout is how long a datagram may stay unanswered before it is sent
 	// again, unless the client negotiates another time (RFC 2349); the wait
-	// doubles with each repetition, up to eight times Timeout. 0 means one
-	// second. A client whose round trip time is known does not wait that long:
+	// doubles with each repetition, up to eight times Timeout or what was
+	// negotiated. 0 means one second. A client whose round trip time is known does not wait that long:
 	// a few round trips, but at least 20 ms.
 	Timeout time.Duration
 
@@ -259,6 +259,12 @@ func (s *Server) timeout() time.Duration {
 		return s.Timeout
 	}
 	return defaultTimeout
+}
+
+// longest is the wait that doubling ends at: one that a client asked for does
+// not double beyond, or it would keep its place for hours after its death.
+func (s *Server) longest(timeout time.Duration) time.Duration {
+	return max(timeout, 8*s.timeout())
 }
 
 func (s *Server) retries() int {

@@ -55,6 +55,7 @@ type transfer struct {
 	opts    options
 	floor   time.Duration // of the time between repetitions
 	timeout time.Duration
+	longest time.Duration // wait
 	retries int
 	paces   []*pacer
 	rtt     rtt
@@ -353,7 +354,7 @@ func (t *transfer) expire(now instant) {
 			return
 		}
 	}
-	t.wait = min(2*t.wait, 8*t.timeout)
+	t.wait = min(2*t.wait, t.longest)
 	t.silent++
 	// Was it more than an echo, after all?
 	t.chatty, t.same, t.partial = false, 0, 0

@@ -47,6 +47,7 @@ type upload struct {
 	w       io.Writer // file, perhaps behind a conversion
 	opts    options
 	timeout time.Duration
+	longest time.Duration // wait
 	retries int
 	done    func(err error) // called once, with the loop's lock held
 
@@ -190,7 +191,7 @@ func (u *upload) expire(now instant) {
 		u.end(errGone)
 		return
 	}
-	u.wait = min(2*u.wait, 8*u.timeout)
+	u.wait = min(2*u.wait, u.longest)
 	if u.gap = false; u.count > 0 { // acknowledge what there is
 		u.write()
 		return
@@ -257,6 +258,7 @@ func (x *exchange) take(file Upload, way link, fits int, on *loop) {
 	if granted.timeout != 0 {
 		u.timeout = granted.timeout
 	}
+	u.longest = x.s.longest(u.timeout)
 	if x.q.netascii {
 		u.w = &fromNetascii{w: file}
 	}
