@@ -96,6 +96,9 @@ func (p *PXELINUX) apply(reply *dhcpv4.DHCPv4) {
 // server, and no option 60; Etherboot gets option 43 with its name; a Raspberry
 // Pi the menu that it looks for, from NextServer, where it takes its files by
 // names of its own. Nothing of that is sent when there is nothing to boot.
+//
+// A file that iPXE would load for ever, since by its name it is iPXE, is not
+// sent to it.
 type BootPolicy struct {
 	// Next makes the reply, typically a [Pool]. Required.
 	Next Handler
@@ -139,8 +142,7 @@ func (p *BootPolicy) ServeDHCP(ctx context.Context, r *Request) (*dhcpv4.DHCPv4,
 	if err != nil {
 		return nil, err
 	}
-	if platform == PlatformHTTP && boot.File != "" && !isURL(boot.File) {
-		warnNoURL(&p.warned, p.Logger, r, boot.File)
+	if !loadable(&p.warned, p.Logger, r, platform, boot.File) {
 		boot.File = ""
 	}
 	return reply, boot.apply(r, platform, reply)
@@ -150,9 +152,26 @@ func warnNoBoot(warned *onceSet, log *slog.Logger, r *Request, err error) {
 	warnOnce(warned, log, r, "dhcp: no boot file for this client: add a rule for its architecture or platform, or an empty one to keep it from booting here", "err", err)
 }
 
-func warnNoURL(warned *onceSet, log *slog.Logger, r *Request, file string) {
-	warnOnce(warned, log, r, "dhcp: no URL for a UEFI HTTP client: give it a boot file that begins with http:// or https://", "file", file)
+// loadable reports whether the platform boots by the file, and says what to do
+// where it does not: HTTP clients take URLs only, and iPXE that is given iPXE
+// loads it for ever.
+func loadable(warned *onceSet, log *slog.Logger, r *Request, platform Platform, file string) bool {
+	switch {
+	case platform == PlatformHTTP && file != "" && !isURL(file):
+		warnOnce(warned, log, r, "dhcp: "+noURL+" for a UEFI HTTP client: give it a boot file that begins with http:// or https://", "file", file)
+	case platform == PlatformIPXE && isIPXE(file):
+		warnOnce(warned, log, r, "dhcp: iPXE would "+loadItself+": put a rule with its script before the one that loads iPXE", "file", file)
+	default:
+		return true
+	}
+	return false
 }
+
+// What [BootPolicy.Check] looks for in the notes.
+const (
+	noURL      = "no URL"
+	loadItself = "load iPXE again and again"
+)
 
 func warnOnce(warned *onceSet, log *slog.Logger, r *Request, msg string, args ...any) {
 	r.notef("%s", msg)

@@ -129,6 +129,16 @@ func TestBootPolicyWarnings(t *testing.T) {
 	require.Empty(t, reply.BootFileName)
 	require.Empty(t, reply.ClassIdentifier())
 
+	// By a rule of this machine's, which Check does not know of, iPXE would load itself for ever.
+	logger, logged = logTo(slog.LevelWarn)
+	p = &BootPolicy{Next: testPool(), Logger: logger, Boot: func(context.Context, *Request) (Boot, error) { return Boot{File: "http://10.0.0.1/ipxe.efi"}, nil }}
+	_, reply = serve(t, p, on(message(discover, macA, IPXEFirmware(iana.EFI_X86_64))))
+	require.Contains(t, logged.String(), "load iPXE again and again")
+	require.Empty(t, reply.BootFileName)
+	require.Empty(t, reply.BootFileNameOption())
+	_, reply = serve(t, p, on(message(discover, macA, UEFIFirmware(iana.EFI_X86_64))))
+	require.Equal(t, "http://10.0.0.1/ipxe.efi", reply.BootFileName)
+
 	logger, logged = logTo(slog.LevelWarn)
 	p = &BootPolicy{Next: testPool(), Logger: logger, Boot: func(context.Context, *Request) (Boot, error) { return Boot{}, fs.ErrNotExist }}
 	serve(t, p, on(message(discover, macA, InitramfsFirmware())))

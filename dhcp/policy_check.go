@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -87,6 +88,15 @@ func checkPolicy(ctx context.Context, h Handler, self netip.Addr, proxy, port401
 			add(f, "%v", err)
 			continue
 		}
+		withheld := func(why string) bool {
+			return slices.ContainsFunc(r.trail.steps, func(step string) bool { return strings.Contains(step, why) })
+		}
+		if withheld(loadItself) {
+			add(f, "it is told to load iPXE, which it is, again and again: put a rule with the script for platform %q before the one that loads iPXE", PlatformIPXE)
+		}
+		if withheld(noURL) {
+			add(f, "its boot file is no URL that begins with http:// or https://")
+		}
 		if reply == nil {
 			continue
 		}
@@ -97,19 +107,7 @@ func checkPolicy(ctx context.Context, h Handler, self netip.Addr, proxy, port401
 			add(f, "the reply is too long, options %v do not fit", left)
 		}
 		file := offeredFile(reply)
-		switch platform := r.Platform(); platform {
-		case PlatformIPXE:
-			if isIPXE(file) { // gPXE may load iPXE in its place
-				add(f, "it is told to load %s, which is iPXE, again and again: put a rule with the script for platform %q before the one that loads iPXE", file, platform)
-			}
-		case PlatformHTTP:
-			// The policy drops a file that is no URL, with a line in the log.
-			for _, step := range r.trail.steps {
-				if strings.Contains(step, "no URL") {
-					add(f, "its boot file is no URL that begins with http:// or https://")
-				}
-			}
-		case PlatformPXE:
+		if r.Platform() == PlatformPXE {
 			offers := []*dhcpv4.DHCPv4{reply}
 			if proxy {
 				offers = append(offers, addressOffer(r, netip.AddrFrom4([4]byte{192, 0, 2, 9})))

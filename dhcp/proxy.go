@@ -72,8 +72,7 @@ func (p *Proxy) ServeDHCP(ctx context.Context, r *Request) (*dhcpv4.DHCPv4, erro
 	case err != nil:
 		return nil, err
 	}
-	if platform == PlatformHTTP && boot.File != "" && !isURL(boot.File) {
-		warnNoURL(&p.warned, p.Logger, r, boot.File)
+	if !loadable(&p.warned, p.Logger, r, platform, boot.File) {
 		return nil, nil
 	}
 	if !boot.bootable(platform) {

@@ -90,8 +90,8 @@ func TestPolicyCheck(t *testing.T) {
 		name, want string
 		rule       BootRule
 	}{
-		{"a loop", "iPXE on BIOS: it is told to load undionly.kpxe", BootRule{Match: Match{Archs: []iana.Arch{0}}, Boot: Boot{File: "undionly.kpxe"}}},
-		{"a loop on UEFI", "iPXE on UEFI, architecture 7", BootRule{Boot: Boot{File: "boot/ipxe.efi"}}},
+		{"a loop", "iPXE on BIOS: it is told to load iPXE, which it is", BootRule{Match: Match{Archs: []iana.Arch{0}}, Boot: Boot{File: "undionly.kpxe"}}},
+		{"a loop on UEFI", "iPXE on UEFI, architecture 7: it is told to load iPXE", BootRule{Boot: Boot{File: "boot/ipxe.efi"}}},
 		{"no URL", "UEFI HTTP Boot, architecture 16", BootRule{Boot: Boot{File: "grub.efi"}}},
 		{"boot servers that nobody is", "looks for a boot server", BootRule{Match: Match{Archs: []iana.Arch{7}}, Boot: Boot{File: "x", PXE: &PXE{Menu: []PXEItem{{1, "a"}}}}}},
 		{"this server as boot server", "looks for a boot server", BootRule{Match: Match{Archs: []iana.Arch{7}}, Boot: Boot{File: "x", PXE: &PXE{Servers: []PXEServer{{1, []netip.Addr{ip("192.0.2.1")}}}}}}},
