@@ -291,10 +291,8 @@ func (p *Pool) mayHave(ctx context.Context, c client, addr netip.Addr, renewing 
 	if !p.Prefix.Contains(addr) || p.excluded(addr) {
 		return false, nil
 	}
-	if _, ok := p.reserved[addr]; ok {
-		if c.res.Addr != addr {
-			return false, nil
-		}
+	_, reserved := p.reserved[addr]
+	if reserved && c.res.Addr == addr {
 		return p.available(ctx, addr, c.owner)
 	}
 	l, err := p.store.LeaseByAddr(ctx, addr)
@@ -303,6 +301,10 @@ func (p *Pool) mayHave(ctx context.Context, c client, addr netip.Addr, renewing 
 	}
 	own := err == nil && l.heldBy(c.owner)
 	now := time.Now()
+	if reserved {
+		// For another machine, which waits until this one does not run any more.
+		return own && l.Active(now) && renewing, nil
+	}
 	if err == nil && !own && l.holds(now) {
 		return false, nil
 	}
