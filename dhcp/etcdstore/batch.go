@@ -142,7 +142,6 @@ func (s *Store) send(batch []*change) {
 	var gone []netip.Addr
 	results := make(map[*change]error)
 	s.mu.Lock()
-	adding, added := s.adding, 0
 	for _, c := range batch {
 		if err := failed[c.seconds]; err != nil {
 			results[c] = err
@@ -155,12 +154,12 @@ func (s *Store) send(batch []*change) {
 			sent, plans = append(sent, c), append(plans, p)
 			if p.forget.IsValid() {
 				s.busy[p.forget] = true
+				s.adding[p.forget] = false
 				gone = append(gone, p.forget)
 			}
 			if e.leaseMod == 0 && p.lease != nil {
-				added++
+				s.adding[c.addr] = true
 			}
-			s.adding = adding + added - len(gone)
 		} else {
 			s.cache.tidy(c.addr, e)
 			results[c] = err
@@ -213,12 +212,13 @@ func (s *Store) send(batch []*change) {
 	}
 
 	s.mu.Lock()
-	s.adding -= added - len(gone)
 	for _, c := range batch {
 		delete(s.busy, c.addr)
+		delete(s.adding, c.addr)
 	}
 	for _, addr := range gone {
 		delete(s.busy, addr)
+		delete(s.adding, addr)
 	}
 	s.queue = append(again, s.queue...)
 	s.mu.Unlock()

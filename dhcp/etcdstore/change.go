@@ -109,10 +109,10 @@ func (c *cache) believed(e *entry, seconds int64) []grant {
 // room returns a lease that is to be forgotten for a new one, the zero Addr if
 // there is room without. full is true if there is neither. It has the lock.
 func (s *Store) room() (forget netip.Addr, full bool) {
-	if s.maxLeases < 0 || s.cache.leases+s.adding < s.maxLeases {
+	if s.maxLeases < 0 || s.cache.leases+len(s.adding) < s.maxLeases || s.cache.leases+s.underway() < s.maxLeases {
 		return netip.Addr{}, false
 	}
-	for {
+	for looked := false; ; looked = true {
 		for len(s.oldest) > 0 {
 			addr := s.oldest[0]
 			s.oldest = s.oldest[1:]
@@ -120,11 +120,28 @@ func (s *Store) room() (forget netip.Addr, full bool) {
 				return addr, false
 			}
 		}
-		if time.Since(s.looked) < time.Second { // it takes a look at all of them
+		if looked || time.Since(s.looked) < time.Second { // it takes a look at all of them
 			return netip.Addr{}, true
 		}
-		s.oldest, s.looked = s.cache.oldest(oldestAtOnce), time.Now()
+		if s.oldest = s.cache.oldest(oldestAtOnce); len(s.oldest) == 0 {
+			s.looked = time.Now()
+		}
 	}
+}
+
+// underway is how many leases there will be more when what is under way is
+// done, not counting what is in the cache already.
+func (s *Store) underway() (n int) {
+	for addr, add := range s.adding {
+		e := s.cache.entries[addr]
+		switch has := e != nil && e.leaseMod != 0; {
+		case add && !has:
+			n++
+		case !add && has:
+			n--
+		}
+	}
+	return n
 }
 
 // Release implements [dhcp.LeaseStore], for leases that no other server has

@@ -87,7 +87,7 @@ type Store struct {
 	closed   bool
 	queue    []*change
 	busy     map[netip.Addr]bool // in a transaction
-	adding   int                 // leases that will be more after those
+	adding   map[netip.Addr]bool // leases that are under way, false to be forgotten
 	oldest   []netip.Addr        // that may be forgotten, as of looked
 	looked   time.Time
 	beatSent map[int64]time.Time
@@ -113,7 +113,7 @@ func Open(client *clientv3.Client, o *Options) (*Store, error) {
 		maxLeases: o.MaxLeases, maxAge: o.MaxAge, timeout: o.Timeout, logger: o.Logger,
 		instance: rand.Text(),
 		terms:    terms{current: make(map[int64]*term)}, work: make(chan struct{}, writers), beatNow: make(chan struct{}, 1),
-		cache: newCache(), busy: make(map[netip.Addr]bool), beatSent: make(map[int64]time.Time), seen: make(chan struct{}),
+		cache: newCache(), busy: make(map[netip.Addr]bool), adding: make(map[netip.Addr]bool), beatSent: make(map[int64]time.Time), seen: make(chan struct{}),
 	}
 	if o.Prefix == "" {
 		s.prefix = DefaultPrefix
