@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"github.com/seed-3ec230fa/diskless/dhcp/internal/limit"
 )
 
 // Boot is what a client is told about booting.
@@ -112,7 +114,7 @@ type BootPolicy struct {
 	// Logger is for what an operator must see; nil is [slog.Default].
 	Logger *slog.Logger
 
-	warned onceSet
+	warned limit.Once
 }
 
 var _ Handler = (*BootPolicy)(nil)
@@ -148,14 +150,14 @@ func (p *BootPolicy) ServeDHCP(ctx context.Context, r *Request) (*dhcpv4.DHCPv4,
 	return reply, boot.apply(r, platform, reply)
 }
 
-func warnNoBoot(warned *onceSet, log *slog.Logger, r *Request, err error) {
+func warnNoBoot(warned *limit.Once, log *slog.Logger, r *Request, err error) {
 	warnOnce(warned, log, r, "dhcp: no boot file for this client: add a rule for its architecture or platform, or an empty one to keep it from booting here", "err", err)
 }
 
 // loadable reports whether the platform boots by the file, and says what to do
 // where it does not: HTTP clients take URLs only, and iPXE that is given iPXE
 // loads it for ever.
-func loadable(warned *onceSet, log *slog.Logger, r *Request, platform Platform, file string) bool {
+func loadable(warned *limit.Once, log *slog.Logger, r *Request, platform Platform, file string) bool {
 	switch {
 	case platform == PlatformHTTP && file != "" && !isURL(file):
 		warnOnce(warned, log, r, "dhcp: "+noURL+" for a UEFI HTTP client: give it a boot file that begins with http:// or https://", "file", file)
@@ -173,9 +175,9 @@ const (
 	loadItself = "load iPXE again and again"
 )
 
-func warnOnce(warned *onceSet, log *slog.Logger, r *Request, msg string, args ...any) {
+func warnOnce(warned *limit.Once, log *slog.Logger, r *Request, msg string, args ...any) {
 	r.notef("%s", msg)
-	if r.dry() || !warned.first(r.ClientHWAddr.String()) {
+	if r.dry() || !warned.First(r.ClientHWAddr.String()) {
 		return
 	}
 	args = append(args, "mac", r.ClientHWAddr.String(), "platform", r.Platform(), "class", r.ClassIdentifier())

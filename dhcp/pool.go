@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"github.com/seed-3ec230fa/diskless/dhcp/internal/limit"
 )
 
 const (
@@ -190,16 +192,16 @@ type Pool struct {
 	machines    keyLock
 	offers      offers
 	search      searchState
-	newOnPort   floodGuard // apart from newOnLink: made-up ports do not empty that
-	newOnLink   floodGuard
-	declines    floodGuard // of each machine
-	exhausted   limiter
-	declined    limiter
-	disbelieved limiter
-	flooded     limiter
-	probing     limiter
-	taken       onceSet
-	rogues      onceSet
+	newOnPort   limit.Sources // apart from newOnLink: made-up ports do not empty that
+	newOnLink   limit.Sources
+	declines    limit.Sources // of each machine
+	exhausted   limit.Seldom
+	declined    limit.Seldom
+	disbelieved limit.Seldom
+	flooded     limit.Seldom
+	probing     limit.Seldom
+	taken       limit.Once
+	rogues      limit.Once
 }
 
 var _ Handler = (*Pool)(nil)

@@ -24,14 +24,14 @@ func (p *Pool) chooseHere(ctx context.Context, c client) (netip.Addr, error) {
 		}
 		used, err := p.InUse(ctx, c.Request, addr)
 		if err != nil && ctx.Err() == nil {
-			if ok, missed := p.probing.allow(time.Minute); ok {
+			if ok, missed := p.probing.Due(time.Minute); ok {
 				p.logger().Warn("dhcp: cannot find out whether an address is in use, it is offered all the same", "addr", addr, "err", err, "unlogged", missed)
 			}
 		}
 		if !used || err != nil {
 			return addr, nil
 		}
-		if ok, missed := p.declined.allow(time.Second); ok {
+		if ok, missed := p.declined.Due(time.Second); ok {
 			p.logger().Warn("dhcp: an address of the range is in use by a machine that did not get it here: find that one (arping), or exclude the address",
 				"addr", addr, "unlogged", missed)
 		}
@@ -56,7 +56,7 @@ func (p *Pool) allocate(ctx context.Context, c client) (addr netip.Addr, fresh b
 			return c.res.Addr, false, nil // nobody else is offered it: no hold needed
 		}
 		c.notef("%v is reserved for %v, but in use by another machine or in quarantine", c.res.Addr, c.res.String())
-		if p.taken.first(c.hw.String()) {
+		if p.taken.First(c.hw.String()) {
 			p.logger().Warn("dhcp: the reserved address is still leased to another machine or in quarantine, the pool gives one meanwhile",
 				"mac", c.hw.String(), "addr", c.res.Addr)
 		}
@@ -273,7 +273,7 @@ func (p *Pool) findFree(ctx context.Context, c client) (netip.Addr, error) {
 
 func (p *Pool) warnExhausted(c client) {
 	c.notef("no address is left in %v", p.Prefix)
-	if ok, missed := p.exhausted.allow(time.Minute); ok {
+	if ok, missed := p.exhausted.Due(time.Minute); ok {
 		p.logger().Warn("dhcp: no address left for a client: widen Ranges or shorten LeaseTime",
 			"subnet", p.Prefix, "mac", c.hw.String(), "addresses", p.size, "unlogged", missed)
 	}

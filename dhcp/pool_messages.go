@@ -44,7 +44,7 @@ func (p *Pool) request(ctx context.Context, c client, onLink bool) (*dhcpv4.DHCP
 			p.search.freed()
 		}
 		c.notef("the client chose the server %v, this one is %v", c.server, c.self)
-		if onLink && !c.dry() && c.server.IsValid() && !slices.Contains(p.Peers, c.server) && p.rogues.first(c.server.String()) {
+		if onLink && !c.dry() && c.server.IsValid() && !slices.Contains(p.Peers, c.server) && p.rogues.First(c.server.String()) {
 			p.logger().Warn("dhcp: another DHCP server gives addresses on this network: stop it, or name it in Peers",
 				"server", c.server, "subnet", p.Prefix, "mac", c.hw.String(), "addr", c.requested)
 		}
@@ -183,7 +183,7 @@ func (p *Pool) decline(ctx context.Context, c client) (*dhcpv4.DHCPv4, error) {
 	}
 	p.offers.drop(c.owner)
 	_, reserved := p.reserved[c.requested]
-	if ok, missed := p.declined.allow(time.Second); ok {
+	if ok, missed := p.declined.Due(time.Second); ok {
 		p.logger().Warn("dhcp: a client found its address in use by a machine that did not get it here: find that one (arping) and move it, or change the range or the reservation",
 			"addr", c.requested, "mac", c.hw.String(), "reserved", reserved, "unlogged", missed)
 	}
@@ -191,8 +191,8 @@ func (p *Pool) decline(ctx context.Context, c client) (*dhcpv4.DHCPv4, error) {
 		// Quarantine would leave the machine without any address.
 		return nil, ErrDrop
 	}
-	if !p.declines.allow(c.owner, maxDeclines, p.declineTime(), time.Now()) {
-		if ok, missed := p.disbelieved.allow(time.Minute); ok {
+	if !p.declines.Allow(c.owner, maxDeclines, p.declineTime()) {
+		if ok, missed := p.disbelieved.Due(time.Minute); ok {
 			p.logger().Warn("dhcp: a machine declines each address that it gets, no more are taken out of use for it: something answers ARP for addresses that are not its own (proxy ARP on a router?), or the machine is broken",
 				"addr", c.requested, "mac", c.hw.String(), "unlogged", missed)
 		}

@@ -19,6 +19,8 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/insomniacslk/dhcp/iana"
 	"github.com/stretchr/testify/require"
+
+	"github.com/seed-3ec230fa/diskless/dhcp/internal/limit"
 )
 
 const (
@@ -516,7 +518,7 @@ func TestPoolFloodOfPorts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := testPool(func(p *Pool) { p.MaxNewPerLink = 3 })
 		allowed := 0
-		for i := range maxSources + 3 {
+		for i := range limit.MaxSources + 3 {
 			r := on(message(discover, macA, bareSystem, option(82, 1, 2, byte(i>>8), byte(i))))
 			if p.admit(client{Request: r, hw: macA}) {
 				allowed++

@@ -12,6 +12,8 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/insomniacslk/dhcp/iana"
+
+	"github.com/seed-3ec230fa/diskless/dhcp/internal/limit"
 )
 
 // Proxy is a [Handler] that tells booting machines what to boot, beside
@@ -37,7 +39,7 @@ type Proxy struct {
 	// Logger is for what an operator must see; nil is [slog.Default].
 	Logger *slog.Logger
 
-	warned onceSet
+	warned limit.Once
 }
 
 var _ Handler = (*Proxy)(nil)

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"github.com/seed-3ec230fa/diskless/dhcp/internal/limit"
 )
 
 const (
@@ -68,8 +70,8 @@ type Server struct {
 	ctx     context.Context // handlers'; cancelled by Close
 	cancel  context.CancelFunc
 
-	failures  limiter
-	shortened limiter
+	failures  limit.Seldom
+	shortened limit.Seldom
 }
 
 // ListenAndServe listens on Addr and serves requests until the server is shut
@@ -240,7 +242,7 @@ func (s *Server) handle(ctx context.Context, out replier, data []byte, from sour
 		return
 	}
 	if len(left) > 0 {
-		if ok, missed := s.shortened.allow(time.Second); ok {
+		if ok, missed := s.shortened.Due(time.Second); ok {
 			s.logger().Warn("dhcp: reply is longer than the client takes, options were left out: send fewer or shorter ones",
 				"mac", r.ClientHWAddr.String(), "options", fmt.Sprint(left), "bytes", len(packet), "unlogged", missed)
 		}
@@ -280,7 +282,7 @@ func (s *Server) noReply(r *Request, err error) {
 	}
 	s.Trace.noReply(r, err)
 	if err != nil && !errors.Is(err, ErrDrop) {
-		if ok, missed := s.failures.allow(time.Second); ok {
+		if ok, missed := s.failures.Due(time.Second); ok {
 			s.logger().Warn("dhcp: request not answered", "type", r.MessageType().String(), "mac", r.ClientHWAddr.String(),
 				"peer", r.Peer, "err", err, "unlogged", missed)
 			return

@@ -79,13 +79,3 @@ func TestAddresses(t *testing.T) {
 	require.Equal(t, netip.AddrPort{}, addrPort(&net.UnixAddr{}))
 	require.Equal(t, "10.0.0.1:67", addrPort(&net.UDPAddr{IP: net.IPv4(10, 0, 0, 1), Port: 67}).String())
 }
-
-func TestOnceSetIsBounded(t *testing.T) {
-	var o onceSet
-	require.True(t, o.first("a"))
-	require.False(t, o.first("a"))
-	for i := range 3 * maxOnce {
-		o.first(string(rune('b' + i)))
-		require.LessOrEqual(t, len(o.seen), maxOnce)
-	}
-}

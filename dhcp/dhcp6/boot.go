@@ -12,6 +12,7 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv6"
 
 	"github.com/seed-3ec230fa/diskless/dhcp"
+	"github.com/seed-3ec230fa/diskless/dhcp/internal/limit"
 )
 
 // Boot is what a client is told about booting.
@@ -73,7 +74,7 @@ type BootPolicy struct {
 	// Logger is for what an operator must see; nil is [slog.Default].
 	Logger *slog.Logger
 
-	warned onceEach
+	warned limit.Once
 }
 
 var _ Handler = (*BootPolicy)(nil)
@@ -118,7 +119,7 @@ func (p *BootPolicy) ServeDHCP(ctx context.Context, r *Request) (*dhcpv6.Message
 
 func (p *BootPolicy) warn(r *Request, msg string, args ...any) {
 	r.Note("%s", msg)
-	if r.dry() || !p.warned.first(r.who()) {
+	if r.dry() || !p.warned.First(r.who()) {
 		return
 	}
 	args = append(args, "client", r.who(), "platform", r.Platform())

@@ -15,6 +15,7 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv6"
 
 	"github.com/seed-3ec230fa/diskless/dhcp"
+	"github.com/seed-3ec230fa/diskless/dhcp/internal/limit"
 )
 
 const (
@@ -133,12 +134,12 @@ type Pool struct {
 	options  dhcpv6.Options
 	size     uint64 // addresses in Ranges, at most 2^64-1
 
-	newcomers perMinute
-	exhausted seldom // the next search through all ranges
-	full      seldom // log lines
-	flooded   seldom
-	declined  seldom
-	taken     onceEach
+	newcomers limit.Sources
+	exhausted limit.Seldom // the next search through all ranges
+	full      limit.Seldom // log lines
+	flooded   limit.Seldom
+	declined  limit.Seldom
+	taken     limit.Once
 }
 
 var _ Handler = (*Pool)(nil)

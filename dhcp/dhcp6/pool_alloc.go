@@ -38,7 +38,7 @@ func (p *Pool) assign(ctx context.Context, c *client, want netip.Addr, commit bo
 	if a := c.res.Addr; a.IsValid() {
 		ok, err := try(a, "reserved for it")
 		if !ok && err == nil {
-			if !c.dry() && p.taken.first(a.String()) {
+			if !c.dry() && p.taken.First(a.String()) {
 				p.logger().Warn("dhcp6: a reserved address is leased to another machine or was found in use: release it there", "addr", a, "client", c.who())
 			}
 			err = errNoAddress
@@ -89,8 +89,10 @@ func (p *Pool) search(c *client, try func(netip.Addr, string) (bool, error), ctx
 	var expired []netip.Addr
 	now := time.Now()
 	for i := range min(p.size, maxSearch) {
-		if i == 256 && !p.exhausted.due(searchPause) {
-			break // it was searched through just now
+		if i == 256 {
+			if due, _ := p.exhausted.Due(searchPause); !due {
+				break // it was searched through just now
+			}
 		}
 		addr := p.nth((start + i) % p.size)
 		if !p.givable(addr) {
@@ -113,8 +115,11 @@ func (p *Pool) search(c *client, try func(netip.Addr, string) (bool, error), ctx
 			return addr, err
 		}
 	}
-	if !c.dry() && p.full.due(time.Minute) {
-		p.logger().Warn("dhcp6: no address is free: give the pool more or longer ranges, or shorter leases", "prefix", p.Prefix, "client", c.who())
+	if !c.dry() {
+		if ok, missed := p.full.Due(time.Minute); ok {
+			p.logger().Warn("dhcp6: no address is free: give the pool more or longer ranges, or shorter leases",
+				"prefix", p.Prefix, "client", c.who(), "unlogged", missed)
+		}
 	}
 	return netip.Addr{}, errNoAddress
 }
@@ -148,8 +153,8 @@ func (p *Pool) take(ctx context.Context, c *client, addr netip.Addr, commit bool
 	case errors.Is(err, fs.ErrExist):
 		return false, nil
 	case errors.Is(err, syscall.ENOSPC):
-		if p.full.due(time.Minute) {
-			p.logger().Warn("dhcp6: the lease store is full", "err", err)
+		if ok, missed := p.full.Due(time.Minute); ok {
+			p.logger().Warn("dhcp6: the lease store is full", "err", err, "unlogged", missed)
 		}
 		return false, errNoAddress
 	}
@@ -169,12 +174,12 @@ func (p *Pool) admit(c *client, commit bool) bool {
 	if len(c.Relays) == 0 && c.Interface != nil {
 		link = c.Interface.Name
 	}
-	if p.newcomers.allow(link, n) {
+	if p.newcomers.Allow(link, n, time.Minute) {
 		return true
 	}
-	if p.flooded.due(time.Minute) {
+	if ok, missed := p.flooded.Due(time.Minute); ok {
 		p.logger().Warn("dhcp6: more new machines than one link may have in a minute, some get no address: find who makes up identities, or raise MaxNewPerLink",
-			"link", link, "client", c.who())
+			"link", link, "client", c.who(), "unlogged", missed)
 	}
 	return false
 }

@@ -211,9 +211,9 @@ func (p *Pool) drop(ctx context.Context, c *client, addr netip.Addr) error {
 	if hold == 0 {
 		hold = defaultDeclineTime
 	}
-	if p.declined.due(time.Second) {
+	if ok, missed := p.declined.Due(time.Second); ok {
 		p.logger().Warn("dhcp6: a client found its address in use by another machine: find that one and give it another",
-			"addr", addr, "client", c.who(), "left alone for", hold)
+			"addr", addr, "client", c.who(), "left alone for", hold, "unlogged", missed)
 	}
 	err = p.store.Decline(ctx, addr, c.owner, time.Now().Add(hold))
 	if errors.Is(err, fs.ErrExist) {

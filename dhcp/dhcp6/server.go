@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/seed-3ec230fa/diskless/dhcp"
+	"github.com/seed-3ec230fa/diskless/dhcp/internal/limit"
 )
 
 const (
@@ -59,7 +60,7 @@ type Server struct {
 	ctx     context.Context // handlers'; cancelled by Close
 	cancel  context.CancelFunc
 
-	failures seldom
+	failures limit.Seldom
 }
 
 // ListenAndServe listens on Addr and serves requests until the server is shut
@@ -196,9 +197,11 @@ func (s *Server) noReply(r *Request, err error) {
 		err = nil
 	}
 	s.Trace.noReply(r, err)
-	if err != nil && !errors.Is(err, dhcp.ErrDrop) && s.failures.due(time.Second) {
-		s.logger().Warn("dhcp6: request not answered", "type", r.MessageType.String(), "client", r.who(), "peer", r.Peer, "err", err)
-		return
+	if err != nil && !errors.Is(err, dhcp.ErrDrop) {
+		if ok, missed := s.failures.Due(time.Second); ok {
+			s.logger().Warn("dhcp6: request not answered", "type", r.MessageType.String(), "client", r.who(), "peer", r.Peer, "err", err, "unlogged", missed)
+			return
+		}
 	}
 	if log := s.logger(); log.Enabled(context.Background(), slog.LevelDebug) {
 		log.Debug("dhcp6: no reply", "type", r.MessageType.String(), "client", r.who(), "peer", r.Peer, "err", err)
@@ -261,3 +264,10 @@ func (s *Server) context() context.Context {
 }
 
 func (s *Server) logger() *slog.Logger { return orDefault(s.Logger) }
+
+func orDefault(l *slog.Logger) *slog.Logger {
+	if l == nil {
+		return slog.Default()
+	}
+	return l
+}
