@@ -1,11 +1,13 @@
 package netroot
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
 	"io/fs"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/seed-3ec230fa/diskless/squash"
@@ -57,17 +59,19 @@ type Finding struct {
 	// Remedy says what to do about it.
 	Remedy string
 	// Rules do it; nil when a program of the tree must run, or somebody must
-	// decide.
+	// decide. Findings that one change of a file remedies have the same pointer.
 	Rules *squash.Rules
 }
 
 // Remedies puts the rules of findings together, for [squash.Rules.Apply].
 func Remedies(findings []Finding) *squash.Rules {
 	all := &squash.Rules{}
+	seen := make(map[*squash.Rules]bool)
 	for _, f := range findings {
-		if f.Rules == nil {
+		if f.Rules == nil || seen[f.Rules] {
 			continue
 		}
+		seen[f.Rules] = true
 		all.Exclude = append(all.Exclude, f.Rules.Exclude...)
 		all.Keep = append(all.Keep, f.Rules.Keep...)
 		all.Modify = append(all.Modify, f.Rules.Modify...)
@@ -101,15 +105,8 @@ func Check(ctx context.Context, src squash.Source, opts *Options) ([]Finding, er
 	} {
 		check()
 	}
-	var sorted []Finding
-	for s := Missing; s >= Advice; s-- {
-		for _, f := range c.findings {
-			if f.Severity == s {
-				sorted = append(sorted, f)
-			}
-		}
-	}
-	return sorted, nil
+	slices.SortStableFunc(c.findings, func(a, b Finding) int { return cmp.Compare(b.Severity, a.Severity) })
+	return c.findings, nil
 }
 
 type checker struct {

@@ -59,14 +59,16 @@ func (c *checker) fstab() {
 	if f != nil {
 		rules = rewritten(f, text)
 	}
-	// One file, one rule: it belongs to the first of the findings.
+	// One file, one rule for all of the findings.
+	shared := false
 	for i := range c.findings {
 		if f := &c.findings[i]; f.Name == "fstab" || f.Name == "shared" {
-			f.Rules = rules
-			return
+			f.Rules, shared = rules, true
 		}
 	}
-	c.found("fstab", "etc/fstab", Harmful, rules, "take the lines out of etc/fstab", "there are lines for what is on no disk")
+	if !shared {
+		c.found("fstab", "etc/fstab", Harmful, rules, "take the lines out of etc/fstab", "there are lines for what is on no disk")
+	}
 }
 
 // local says whether a line of fstab is of a disk.

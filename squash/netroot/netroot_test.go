@@ -137,6 +137,7 @@ func TestCheck(t *testing.T) {
 		for i, f := range list {
 			require.Equal(t, tt.name, f.Name, "%+v", f)
 			require.NotEmpty(t, f.Remedy)
+			require.Equal(t, tt.words, f.Rules == nil, "%+v", f)
 			require.True(t, i == 0 || f.Severity <= list[i-1].Severity)
 			fmt.Fprintln(&all, f.Message)
 		}
@@ -156,6 +157,9 @@ func TestCheckSharedRoot(t *testing.T) {
 	tree := healthy()
 	list := check(t, tree, netroot.NFS)
 	require.Len(t, list, 4)
+	for _, f := range list {
+		require.NotNil(t, f.Rules, "%+v", f)
+	}
 	image := &memory{}
 	require.NoError(t, squash.Build(t.Context(), image, netroot.Remedies(list).Apply(squash.FromFS(tree)), nil))
 	f, err := squash.Open(bytes.NewReader(image.b))
