@@ -191,7 +191,7 @@ func (f *aheadFile) WriteTo(w io.Writer) (total int64, err error) {
 // swap gives memory of the size of a chunk for the next n bytes of the file,
 // when they begin one.
 func (f *aheadFile) swap(raw []byte, n int) ([]byte, bool) {
-	if f.chunk() != nil || len(f.left) < n || len(f.left) != len(f.cur.buf) || cap(raw) != cap(f.cur.buf) || n != len(f.left) {
+	if f.chunk() != nil || len(f.left) != n || len(f.cur.buf) != n || cap(f.cur.buf) != cap(raw) {
 		return raw, false
 	}
 	got := f.cur.buf
@@ -226,7 +226,7 @@ func entriesAhead(ctx context.Context, src Source) iter.Seq2[*Entry, error] {
 				it := item{e: e, err: err}
 				switch {
 				case err != nil:
-				case e.Open != nil && e.Size > 0 && e.Nlink <= 1:
+				case e.Open != nil && e.Size > 0 && e.Nlink <= 1 && kindOf(e.Mode) == kindFile:
 					if it.file, err = a.add(e.Open); err != nil {
 						return
 					}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 )
@@ -110,8 +111,8 @@ func (x *base) find(name string) *node {
 func (x *base) open(dir string) {
 	x.path, x.dir, x.list = dir, x.f.root, make(map[string]dirent)
 	if dir != "." {
-		for elem := range bytes.SplitSeq([]byte(dir), []byte("/")) {
-			e, err := x.f.find(x.dir, string(elem))
+		for elem := range strings.SplitSeq(dir, "/") {
+			e, err := x.f.find(x.dir, elem)
 			if err != nil || e.kind != kindDir {
 				return
 			}

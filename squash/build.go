@@ -138,7 +138,7 @@ func (b *builder) read(src Source) error {
 			later = append(later, ino)
 		case ino.size == 0:
 		case e.Content == nil:
-			return entryError(e.Path, errors.New("the source gives no content for this file"))
+			return entryError(e.Path, errNoContent)
 		default:
 			if err := begin(); err != nil {
 				return err

@@ -2,9 +2,11 @@ package squash
 
 import (
 	"context"
+	"errors"
 	"io"
 	"io/fs"
 	"iter"
+	"strings"
 	"time"
 )
 
@@ -37,6 +39,21 @@ type Entry struct {
 	// before. A regular file that is new needs one of them unless it is empty.
 	Content io.Reader
 }
+
+// content opens what a regular file holds.
+func (e *Entry) content() (io.ReadCloser, error) {
+	switch {
+	case e.Open != nil:
+		return e.Open()
+	case e.Content != nil:
+		return io.NopCloser(e.Content), nil
+	case e.Size == 0:
+		return io.NopCloser(strings.NewReader("")), nil
+	}
+	return nil, errNoContent
+}
+
+var errNoContent = errors.New("the source gives no content for this file")
 
 // Source is a tree to build an image from. [Dir], [FromFS], [Tar], [Layers]
 // and an [*FS] are sources.

@@ -357,21 +357,11 @@ func (x *extractor) content(f *os.File, e *Entry) error {
 	if x.o.MaxSize >= 0 && (e.Size > x.o.MaxSize || x.done.Bytes > x.o.MaxSize) {
 		return fmt.Errorf("the files have more bytes than ExtractOptions.MaxSize allows (%d)", x.o.MaxSize)
 	}
-	r := e.Content
-	if e.Open != nil {
-		c, err := e.Open()
-		if err != nil {
-			return err
-		}
-		defer c.Close()
-		r = c
+	r, err := e.content()
+	if err != nil {
+		return err
 	}
-	if r == nil {
-		if e.Size == 0 {
-			return nil
-		}
-		return errors.New("the source gives no content for this file")
-	}
+	defer r.Close()
 	w := &sparseWriter{ctx: x.ctx, f: f, size: e.Size}
 	if _, err := io.CopyBuffer(w, r, x.buf); err != nil {
 		return err

@@ -28,7 +28,7 @@ func (p Pattern) Check() error {
 	_, elems := p.parts()
 	for _, elem := range elems {
 		if elem == "" || elem == "." || elem == ".." {
-			return fmt.Errorf("%w: %w", errPattern, fs.ErrInvalid)
+			return fmt.Errorf("a pattern must be a path from the root of the tree, without \".\" and \"..\": %w", fs.ErrInvalid)
 		}
 		for _, alt := range alternatives(elem) {
 			if _, err := path.Match(alt, ""); err != nil {

@@ -3,7 +3,6 @@ package squash
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"hash/fnv"
 	"io"
@@ -288,5 +287,3 @@ func NewFile(path string, mode fs.FileMode, content []byte) *Entry {
 	return &Entry{Path: path, Mode: mode &^ fs.ModeType, Size: int64(len(content)),
 		Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(content)), nil }}
 }
-
-var errPattern = errors.New("a pattern must be a path from the root of the tree, without \".\" and \"..\"")

@@ -100,18 +100,11 @@ func tarHeader(e *Entry, kind uint16) (*tar.Header, error) {
 
 // tarContent copies a file, which archive/tar holds to the size announced.
 func tarContent(tw *tar.Writer, e *Entry, buf []byte) error {
-	r := e.Content
-	if e.Open != nil {
-		f, err := e.Open()
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		r = f
+	r, err := e.content()
+	if err != nil {
+		return err
 	}
-	if r == nil {
-		return fmt.Errorf("the source gives no content for this file")
-	}
+	defer r.Close()
 	// Hidden, for the writer's own way asks for what is behind the reader.
 	n, err := io.CopyBuffer(struct{ io.Writer }{tw}, r, buf)
 	if err == nil && n < e.Size {

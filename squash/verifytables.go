@@ -17,10 +17,12 @@ func (v *verifier) tables() bool {
 		size    int64
 		exact   bool // Linux wants no gap after it
 	}
-	list := []table{{"fragment", sb.FragStart, 0, int64(sb.Fragments), fragmentEntry, false}}
-	list = append(list, table{"export", sb.ExportStart, 0, int64(sb.Inodes), 8, true},
-		table{"id", sb.IDStart, 0, int64(sb.IDs), 4, true},
-		table{"xattr", sb.XattrStart, xattrHeader, int64(v.f.xattrN), xattrEntry, true})
+	list := []table{
+		{"fragment", sb.FragStart, 0, int64(sb.Fragments), fragmentEntry, false},
+		{"export", sb.ExportStart, 0, int64(sb.Inodes), 8, true},
+		{"id", sb.IDStart, 0, int64(sb.IDs), 4, true},
+		{"xattr", sb.XattrStart, xattrHeader, int64(v.f.xattrN), xattrEntry, true},
+	}
 	// From the last to the first, each ends where the next begins.
 	end := int64(sb.Used)
 	for i := len(list) - 1; i >= 0; i-- {
