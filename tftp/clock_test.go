@@ -243,6 +243,53 @@ func TestClockOfAnotherRequestFromThePort(t *testing.T) {
 	})
 }
 
+// A request that the network delivers again changes nothing while its client gets
+// on, whether with the first packet or later. A machine that was reset is silent
+// for a while, and begins again.
+func TestClockOfALateCopy(t *testing.T) {
+	for _, opts := range [][]string{nil, {"windowsize", "4"}} {
+		inBubble(t, &Server{Handler: static(content(100_000))}, func(t *testing.T, l *lab) {
+			req := request(1, "x", "octet", opts...)
+			l.send(req)
+			first := l.sent()
+			last := 1
+			if opts != nil {
+				l.send(ackPacket(0))
+				last = len(l.sent())
+			}
+			for range 20 {
+				time.Sleep(400 * time.Millisecond)
+				l.send(ackPacket(uint16(last)))
+				sent := l.sent()
+				require.NotEmpty(t, sent)
+				last = sent[len(sent)-1]
+				l.send(req)
+				require.Empty(t, l.sent())
+				require.ErrorIs(t, receive(t, l.res.refused), ErrDuplicate)
+			}
+			l.after(2 * defaultTimeout)
+			l.send(req)
+			require.Equal(t, first, l.sent())
+			require.ErrorIs(t, l.res.next(t).Err, errGone)
+		})
+	}
+}
+
+// A copy of a request to write does not throw away what has come.
+func TestClockOfALateCopyOfAnUpload(t *testing.T) {
+	inBubble(t, &Server{Handler: &memUploads{}}, func(t *testing.T, l *lab) {
+		req := request(2, "x", "octet")
+		l.send(req)
+		l.send(data(1, content(512)))
+		l.send(req)
+		require.ErrorIs(t, receive(t, l.res.refused), ErrDuplicate)
+		l.send(data(2, nil))
+		r := l.res.next(t)
+		require.NoError(t, r.Err)
+		require.EqualValues(t, 512, r.Bytes)
+	})
+}
+
 // More than 65535 windows of blocks: the numbers begin again.
 func TestClockOfRollover(t *testing.T) {
 	const size = 70_000*8 + 3

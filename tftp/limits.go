@@ -63,10 +63,11 @@ func (s *Server) admit(l *listener, peer netip.AddrPort, raw []byte) (*ticket, e
 		return nil, ErrServerClosed
 	}
 	k := requestKey{peer, string(raw)}
-	// A client that has got past its first block and asks again from the same
-	// port was reset meanwhile: some firmware always begins with one port.
+	// A client that has got past its first block, was silent and asks again from
+	// the same port was reset meanwhile: some firmware always begins with one
+	// port. While it goes on with its transfer, this is a late copy.
 	old := a.running[k]
-	if old != nil && (old.t == nil || !old.t.progressed()) {
+	if old != nil && (old.t == nil || !old.t.stalled(s.timeout())) {
 		return nil, ErrDuplicate
 	}
 	from := a.perPeer[peer.Addr()]

@@ -134,8 +134,8 @@ func TestRepeatedRequest(t *testing.T) {
 
 	// The machine is reset and begins again from the same port: this is no
 	// repetition.
-	w.send(addr, req)
 	for {
+		w.send(addr, req)
 		op, block, data := w.recv()
 		require.EqualValues(t, 3, op)
 		if w.tid == first {
@@ -150,8 +150,8 @@ func TestRepeatedRequest(t *testing.T) {
 	require.ErrorIs(t, res.next(t).Err, errGone, "the old transfer")
 }
 
-// The network delivers a request again when its transfer is on its way: the
-// client does not want another one, and keeps the first.
+// The network delivers a request again when its transfer is on its way, and
+// stalled for a while: the client does not want another one, and keeps the first.
 func TestLateCopyOfARequest(t *testing.T) {
 	var res results
 	file := content(2000)
@@ -163,8 +163,8 @@ func TestLateCopyOfARequest(t *testing.T) {
 	first := w.tid
 	w.ack(1)
 	w.recv()
-	w.send(addr, req)
 	for w.tid == first {
+		w.send(addr, req)
 		w.recv()
 	}
 	w.send(w.tid, (&Error{CodeUnknownTID, "not mine"}).encode())

@@ -54,24 +54,27 @@ type task struct {
 	index    int     // in the heap, -1 when it is not
 	queued   bool
 	over     bool
-	former   *task // of the same request; the client has forgotten it if it answers this one
+	heard    instant // when confirmed was called last
+	former   *task   // of the same request; the client has forgotten it if it answers this one
 }
 
-// confirmed is called when the client has answered. Not before does a former
-// transfer end: the request may be a late copy of the first.
-func (t *task) confirmed() {
+// confirmed is called when the client has answered, and each time that it gets
+// on. Not before does a former transfer end: the request may be a late copy of
+// the first.
+func (t *task) confirmed(now instant) {
+	t.heard = now
 	if t.former != nil {
 		go t.former.giveUp() // ends when that one's loop is free, which this one must not wait for
 		t.former = nil
 	}
 }
 
-// progressed says whether the client is known to be there. It is for those who
-// do not hold the loop's lock, as are giveUp and giveUpUnseen.
-func (t *task) progressed() bool {
+// stalled says whether the client was there, and has not got on for so long. It is
+// for those who do not hold the loop's lock, as are giveUp and giveUpUnseen.
+func (t *task) stalled(d time.Duration) bool {
 	t.loop.mu.Lock()
 	defer t.loop.mu.Unlock()
-	return t.session.answered()
+	return t.session.answered() && t.loop.now()-t.heard >= d
 }
 
 // giveUp ends a session without a word.

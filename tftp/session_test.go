@@ -61,7 +61,7 @@ func (memUploads) Close() error                                           { retu
 func TestRestartingClients(t *testing.T) {
 	modes(t, func(t *testing.T, one bool) {
 		file := content(3000)
-		addr := serve(t, &Server{Handler: static(file), OnePort: one, MaxTransfersPerPeer: -1, MaxTransfers: -1})
+		addr := serve(t, &Server{Handler: static(file), OnePort: one, MaxTransfersPerPeer: -1, MaxTransfers: -1, Timeout: time.Millisecond})
 		var clients sync.WaitGroup
 		for range 16 {
 			conn := dial(t).conn

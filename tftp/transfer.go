@@ -237,7 +237,7 @@ func (t *transfer) ack(now instant, arg uint16) {
 			return
 		}
 		t.oack, t.seen = nil, true
-		t.confirmed()
+		t.confirmed(now)
 		if t.silent == 0 {
 			t.rtt.sample(now - t.sentAt)
 		}
@@ -259,7 +259,7 @@ func (t *transfer) ack(now instant, arg uint16) {
 		return
 	}
 	t.seen, t.same = true, 0
-	t.confirmed()
+	t.confirmed(now)
 	if t.clean && n == t.next-1 {
 		t.rtt.sample(now - t.sentAt)
 	}

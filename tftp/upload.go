@@ -119,7 +119,7 @@ func (u *upload) data(now instant, arg uint16, b []byte) {
 		return
 	}
 	u.seen, u.gap, u.tries, u.wait = true, false, 0, u.timeout
-	u.confirmed()
+	u.confirmed(now)
 	u.buf = append(u.buf, b...)
 	u.want++
 	u.count++
