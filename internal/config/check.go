@@ -109,15 +109,7 @@ func (c *checker) dhcp(d *DHCP) {
 	if d.Lease.Duration < time.Minute {
 		c.errorf(&d.Lease, "a lease of %s is too short to boot with; write at least 1m", d.Lease)
 	}
-	for i := range d.Ranges {
-		for j := range i {
-			if r, o := d.Ranges[i], d.Ranges[j]; !r.To.Less(o.From) && !o.To.Less(r.From) {
-				c.errorf(&d.Ranges[i], "range %s-%s overlaps with %s-%s", r.From, r.To, o.From, o.To)
-			}
-		}
-		in(&d.Ranges[i], "range start", d.Ranges[i].From)
-		in(&d.Ranges[i], "range end", d.Ranges[i].To)
-	}
+	ranges(c, d.Ranges, in)
 	for i := range c.Machines {
 		m := &c.Machines[i]
 		in(&m.Address, "machine "+m.Name+": address", m.Address.Addr)
@@ -125,6 +117,20 @@ func (c *checker) dhcp(d *DHCP) {
 	oneOf(c, &d.OtherServer, "refuse", "ignore")
 	if d.Etcd != nil {
 		c.etcd(d.Etcd)
+	}
+}
+
+// ranges checks that the ranges of a subnet, of either version, are in it and apart.
+func ranges[R Range | Range6](c *checker, list []R, in func(field any, what string, a netip.Addr)) {
+	for i := range list {
+		r := Range(list[i])
+		for j := range i {
+			if o := Range(list[j]); !r.To.Less(o.From) && !o.To.Less(r.From) {
+				c.errorf(&list[i], "range %s-%s overlaps with %s-%s", r.From, r.To, o.From, o.To)
+			}
+		}
+		in(&list[i], "range start", r.From)
+		in(&list[i], "range end", r.To)
 	}
 }
 

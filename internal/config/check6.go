@@ -78,15 +78,7 @@ func (c *checker) addresses6(d *DHCPv6) {
 	if d.Lease.Duration < time.Minute {
 		c.errorf(&d.Lease, "a lease of %s is too short to boot with; write at least 1m", d.Lease)
 	}
-	for i := range d.Ranges {
-		for j := range i {
-			if r, o := d.Ranges[i], d.Ranges[j]; !r.To.Less(o.From) && !o.To.Less(r.From) {
-				c.errorf(&d.Ranges[i], "range %s-%s overlaps with %s-%s", r.From, r.To, o.From, o.To)
-			}
-		}
-		in(&d.Ranges[i], "range start", d.Ranges[i].From)
-		in(&d.Ranges[i], "range end", d.Ranges[i].To)
-	}
+	ranges(c, d.Ranges, in)
 }
 
 func (c *checker) tftpListen() *string {

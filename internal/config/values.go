@@ -2,6 +2,7 @@ package config
 
 import (
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -42,49 +43,70 @@ type Addr struct{ netip.Addr }
 
 // UnmarshalText reads `192.168.67.1`.
 func (a *Addr) UnmarshalText(text []byte) error {
-	addr, err := netip.ParseAddr(string(text))
-	if err != nil || !addr.Is4() {
+	addr, err := parse4(string(text))
+	if err != nil {
 		return fmt.Errorf("%q is not an IPv4 address; write it as 192.168.67.1", text)
 	}
 	a.Addr = addr
 	return nil
 }
 
+func parse4(s string) (netip.Addr, error) {
+	addr, err := netip.ParseAddr(strings.TrimSpace(s))
+	if err == nil && !addr.Is4() {
+		err = errors.New("not IPv4")
+	}
+	return addr, err
+}
+
 // Prefix is an IPv4 subnet.
 type Prefix struct{ netip.Prefix }
 
 // UnmarshalText reads `192.168.67.0/24`.
-func (p *Prefix) UnmarshalText(text []byte) error {
+func (p *Prefix) UnmarshalText(text []byte) (err error) {
+	p.Prefix, err = parsePrefix(text, "a subnet; write it as 192.168.67.0/24", parse4)
+	return err
+}
+
+// parsePrefix reads a subnet whose address is of the version that parse reads.
+func parsePrefix(text []byte, want string, parse func(string) (netip.Addr, error)) (netip.Prefix, error) {
 	prefix, err := netip.ParsePrefix(string(text))
-	if err != nil || !prefix.Addr().Is4() {
-		return fmt.Errorf("%q is not a subnet; write it as 192.168.67.0/24", text)
+	if err == nil {
+		_, err = parse(prefix.Addr().String())
+	}
+	if err != nil {
+		return netip.Prefix{}, fmt.Errorf("%q is not %s", text, want)
 	}
 	if prefix != prefix.Masked() {
-		return fmt.Errorf("%q has address bits after its mask; did you mean %s?", text, prefix.Masked())
+		return netip.Prefix{}, fmt.Errorf("%q has address bits after its mask; did you mean %s?", text, prefix.Masked())
 	}
-	p.Prefix = prefix
-	return nil
+	return prefix, nil
 }
 
 // Range is an inclusive range of IPv4 addresses.
 type Range struct{ From, To netip.Addr }
 
 // UnmarshalText reads `192.168.67.100-192.168.67.199` or a single address.
-func (r *Range) UnmarshalText(text []byte) error {
+func (r *Range) UnmarshalText(text []byte) (err error) {
+	*r, err = parseRange(text, "a range of addresses; write it as 192.168.67.100-192.168.67.199", parse4)
+	return err
+}
+
+// parseRange reads a range of addresses of the version that parse reads.
+func parseRange(text []byte, want string, parse func(string) (netip.Addr, error)) (Range, error) {
 	from, to, found := strings.Cut(string(text), "-")
 	if !found {
 		to = from
 	}
-	var err1, err2 error
-	r.From, err1 = netip.ParseAddr(strings.TrimSpace(from))
-	r.To, err2 = netip.ParseAddr(strings.TrimSpace(to))
-	if err1 != nil || err2 != nil || !r.From.Is4() || !r.To.Is4() {
-		return fmt.Errorf("%q is not a range of addresses; write it as 192.168.67.100-192.168.67.199", text)
+	first, err1 := parse(from)
+	last, err2 := parse(to)
+	if err1 != nil || err2 != nil {
+		return Range{}, fmt.Errorf("%q is not %s", text, want)
 	}
-	if r.To.Less(r.From) {
-		return fmt.Errorf("range %q ends before it begins", text)
+	if last.Less(first) {
+		return Range{}, fmt.Errorf("range %q ends before it begins", text)
 	}
-	return nil
+	return Range{first, last}, nil
 }
 
 // Duration is a time span such as `12h` or `90s`.
