@@ -11,11 +11,11 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strconv"
-	"sync"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
+	"github.com/seed-3ec230fa/diskless/dhcp/internal/life"
 	"github.com/seed-3ec230fa/diskless/dhcp/internal/limit"
 )
 
@@ -61,15 +61,7 @@ type Server struct {
 	// more than eight are dropped.
 	MaxInFlight int
 
-	mu      sync.Mutex
-	conns   map[net.PacketConn]struct{}
-	closing bool
-	wg      sync.WaitGroup // one for each Serve
-
-	ctxOnce sync.Once
-	ctx     context.Context // handlers'; cancelled by Close
-	cancel  context.CancelFunc
-
+	life      life.Life
 	failures  limit.Seldom
 	shortened limit.Seldom
 }
@@ -79,7 +71,7 @@ type Server struct {
 // CAP_NET_BIND_SERVICE, Interface may need CAP_NET_RAW. The socket is not
 // shared: a port that another server of this machine uses is an error.
 func (s *Server) ListenAndServe() error {
-	if s.isClosing() {
+	if s.life.Closing() {
 		return ErrServerClosed
 	}
 	var addrs []string
@@ -150,37 +142,17 @@ func (s *Server) Serve(conn net.PacketConn) error {
 	if s.Handler == nil {
 		return errors.Join(fmt.Errorf("dhcp: Server.Handler is nil: %w", fs.ErrInvalid), conn.Close())
 	}
-	s.mu.Lock()
-	if s.closing {
-		s.mu.Unlock()
-		return errors.Join(ErrServerClosed, conn.Close())
-	}
-	if s.conns == nil {
-		s.conns = make(map[net.PacketConn]struct{})
-	}
-	s.conns[conn] = struct{}{}
-	s.wg.Add(1)
-	s.mu.Unlock()
-
-	sock := newSocket(conn, s.Interfaces)
-	err := s.serve(sock)
-	sock.close()
-
-	conn.Close()
-	s.mu.Lock()
-	delete(s.conns, conn)
-	if s.closing {
-		err = ErrServerClosed
-	}
-	s.mu.Unlock()
-	s.wg.Done()
-	return err
+	return s.life.Serve(conn, ErrServerClosed, func() error {
+		sock := newSocket(conn, s.Interfaces)
+		defer sock.close()
+		return s.serve(sock)
+	})
 }
 
 // serve reads until the socket fails or the server ends, and returns when
 // every request it read has been dealt with.
 func (s *Server) serve(sock *socket) error {
-	ctx := s.context()
+	ctx := s.life.Context()
 	w := newWorkers(ctx, s, sock)
 	defer w.close()
 	var pause time.Duration
@@ -193,7 +165,7 @@ func (s *Server) serve(sock *socket) error {
 		}
 		n, err := sock.receive(batch)
 		if err != nil {
-			if s.isClosing() || !temporary(err) {
+			if s.life.Closing() || !temporary(err) {
 				return err
 			}
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
@@ -300,59 +272,12 @@ var errNotRequest = errors.New("dhcp: not a BOOTREQUEST")
 // Shutdown stops reading, waits until every request that was read has been
 // answered and all sockets are closed, and returns nil; or, when ctx ends
 // first, its error. Afterwards the server cannot be started again.
-func (s *Server) Shutdown(ctx context.Context) error {
-	s.mu.Lock()
-	s.closing = true
-	for conn := range s.conns {
-		// Wakes the reader; replies are still sent. A conn without
-		// deadlines can only be woken by closing it.
-		if conn.SetReadDeadline(time.Unix(1, 0)) != nil {
-			conn.Close()
-		}
-	}
-	s.mu.Unlock()
-
-	done := make(chan struct{})
-	go func() { // ends with the last Serve
-		s.wg.Wait()
-		close(done)
-	}()
-	select {
-	case <-done:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
+func (s *Server) Shutdown(ctx context.Context) error { return s.life.Shutdown(ctx) }
 
 // Close closes all sockets and cancels the contexts of the handlers at work.
 // It does not wait for them; the Serve calls do. Afterwards the server cannot
 // be started again.
-func (s *Server) Close() error {
-	s.context()
-	s.cancel()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.closing = true
-	var errs []error
-	for conn := range s.conns {
-		if err := conn.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
-			errs = append(errs, err)
-		}
-	}
-	return errors.Join(errs...)
-}
-
-func (s *Server) isClosing() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.closing
-}
-
-func (s *Server) context() context.Context {
-	s.ctxOnce.Do(func() { s.ctx, s.cancel = context.WithCancel(context.Background()) })
-	return s.ctx
-}
+func (s *Server) Close() error { return s.life.Close() }
 
 func (s *Server) logger() *slog.Logger { return orDefault(s.Logger) }
 
