@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"sync/atomic"
+
+	"github.com/seed-3ec230fa/diskless/dhcp/internal/inorder"
 )
 
 // datagram is one that was read. It has room for one byte more than is ever
@@ -13,8 +15,7 @@ type datagram struct {
 	n    int
 	from source
 
-	machine [16]byte  // its hardware address, zero without one
-	next    *datagram // of the same machine, and waits for this one
+	machine [16]byte // its hardware address, zero without one
 }
 
 // maxIdle is how many workers stay when there is nothing to do: each has a
@@ -23,9 +24,7 @@ const maxIdle = 256
 
 // workers handle the datagrams of one socket, each in a goroutine of its own
 // for the time it takes, since handlers wait for disks and probes. Those of
-// one machine are handled in the order in which they came, one after another:
-// a RELEASE must not end the lease that a REQUEST behind it made, which is
-// what happens when a server that was stopped finds both.
+// one machine are handled in the order in which they came, one after another.
 type workers struct {
 	s    *Server
 	ctx  context.Context
@@ -37,22 +36,11 @@ type workers struct {
 	idle  atomic.Int32
 	wg    sync.WaitGroup
 
-	mu    sync.Mutex
-	lines map[[16]byte]line // of each machine that one is at work for
+	lines inorder.Lines[[16]byte, *datagram] // of each machine
 }
-
-// line is the datagrams of one machine.
-type line struct {
-	last    *datagram
-	waiting int
-}
-
-// maxWaiting bounds them: a client repeats itself, but does not wait for so
-// many answers, and one machine must not take the places of all others.
-const maxWaiting = 8
 
 func newWorkers(ctx context.Context, s *Server, sock *socket) *workers {
-	w := &workers{s: s, ctx: ctx, sock: sock, work: make(chan *datagram), free: sync.Pool{New: func() any { return new(datagram) }}, lines: make(map[[16]byte]line)}
+	w := &workers{s: s, ctx: ctx, sock: sock, work: make(chan *datagram), free: sync.Pool{New: func() any { return new(datagram) }}}
 	if n := s.MaxInFlight; n >= 0 {
 		if n == 0 {
 			n = defaultInFlight
@@ -67,7 +55,11 @@ func (w *workers) give(d *datagram) {
 	if w.slots != nil {
 		w.slots <- struct{}{}
 	}
-	now, ok := w.enter(d)
+	d.machine = [16]byte{}
+	if d.n >= 44 {
+		copy(d.machine[:], d.buf[28:44])
+	}
+	now, ok := w.lines.Enter(d.machine, d)
 	if !ok {
 		w.s.logger().Debug("dhcp: too many requests of one machine at a time, one is dropped", "peer", d.from.peer)
 		w.done(d)
@@ -82,42 +74,6 @@ func (w *workers) give(d *datagram) {
 	}
 }
 
-// enter reports whether it is the machine's turn. If not, whoever is at work
-// for it goes on with this one, unless there are too many.
-func (w *workers) enter(d *datagram) (now, ok bool) {
-	d.machine = [16]byte{}
-	if d.n >= 44 {
-		copy(d.machine[:], d.buf[28:44])
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	l, busy := w.lines[d.machine]
-	if !busy {
-		w.lines[d.machine] = line{last: d}
-		return true, true
-	}
-	if l.waiting >= maxWaiting {
-		return false, false
-	}
-	l.last.next = d
-	w.lines[d.machine] = line{last: d, waiting: l.waiting + 1}
-	return false, true
-}
-
-// leave returns the machine's next datagram.
-func (w *workers) leave(d *datagram) (next *datagram) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if next, d.next = d.next, nil; next == nil {
-		delete(w.lines, d.machine)
-		return nil
-	}
-	l := w.lines[d.machine]
-	l.waiting--
-	w.lines[d.machine] = l
-	return next
-}
-
 // done gives back what the datagram took.
 func (w *workers) done(d *datagram) {
 	d.from = source{}
@@ -130,9 +86,9 @@ func (w *workers) done(d *datagram) {
 func (w *workers) run(d *datagram) {
 	for d != nil {
 		w.s.handle(w.ctx, w.sock, d.buf[:d.n+1], d.from)
-		next := w.leave(d)
+		next, more := w.lines.Leave(d.machine)
 		w.done(d)
-		if next != nil {
+		if more {
 			d = next
 			continue
 		}

@@ -15,13 +15,9 @@ import (
 	"github.com/seed-3ec230fa/diskless/dhcp/internal/limit"
 )
 
-const (
-	defaultInFlight = 1024
-
-	// maxDatagram bounds what is read of a datagram; a longer one is cut,
-	// which makes it malformed.
-	maxDatagram = 4096
-)
+// maxDatagram bounds what is read of a datagram; a longer one is cut, which
+// makes it malformed.
+const maxDatagram = 4096
 
 // Server answers DHCPv6 requests. Its exported fields are set before it is
 // started and not changed afterwards; the server never writes to them.
@@ -48,7 +44,9 @@ type Server struct {
 
 	// MaxInFlight is how many requests are worked on at the same time; 0 is
 	// 1024, -1 no limit. When all are busy the server stops reading, and the
-	// kernel's socket buffer holds or drops what comes; clients retry.
+	// kernel's socket buffer holds or drops what comes; clients retry. Of one
+	// client they are worked on in their order, and eight wait for that at
+	// most: what it sends besides is dropped.
 	MaxInFlight int
 
 	mu      sync.Mutex
@@ -117,15 +115,8 @@ func (s *Server) Serve(conn net.PacketConn) error {
 // serve reads until the socket fails or the server ends, and returns when
 // every request it read has been dealt with.
 func (s *Server) serve(sock *socket) error {
-	var inFlight sync.WaitGroup
-	defer inFlight.Wait()
-	var slots chan struct{}
-	if n := s.MaxInFlight; n >= 0 {
-		if n == 0 {
-			n = defaultInFlight
-		}
-		slots = make(chan struct{}, n)
-	}
+	w := newWorkers(s, sock)
+	defer w.wg.Wait()
 	ctx := s.context()
 	buf := make([]byte, maxDatagram)
 	var pause time.Duration
@@ -144,36 +135,37 @@ func (s *Server) serve(sock *socket) error {
 			continue
 		}
 		pause = 0
-		data := append([]byte(nil), buf[:n]...) // a request may be kept
-		if slots != nil {
-			slots <- struct{}{}
+		if from.foreign {
+			continue
 		}
-		inFlight.Go(func() {
-			s.handle(ctx, sock, data, from)
-			if slots != nil {
-				<-slots
-			}
-		})
+		if r := s.request(append([]byte(nil), buf[:n]...), from); r != nil { // it may be kept
+			w.give(received{r, from})
+		}
 	}
 }
 
-// handle deals with one datagram; a panic costs this one only.
-func (s *Server) handle(ctx context.Context, sock *socket, data []byte, from source) {
-	if from.foreign {
-		return
-	}
-	defer func() {
-		if p := recover(); p != nil {
-			s.logger().Error("dhcp6: panic", "peer", from.peer, "panic", p, "stack", string(debug.Stack()))
-		}
-	}()
+// request reads a datagram; nil for one that is none.
+func (s *Server) request(data []byte, from source) *Request {
+	defer s.survive(from)
 	msg, relays, err := decode(data)
 	if err != nil {
 		s.Trace.malformed(from.peer, err)
 		s.logger().Debug("dhcp6: malformed request", "peer", from.peer, "err", err)
-		return
+		return nil
 	}
-	r := &Request{Message: msg, Relays: relays, Peer: from.peer, Local: from.local, Interface: from.iface, addrs: from.addrs}
+	return &Request{Message: msg, Relays: relays, Peer: from.peer, Local: from.local, Interface: from.iface, addrs: from.addrs}
+}
+
+// survive is deferred: a panic costs one datagram only.
+func (s *Server) survive(from source) {
+	if p := recover(); p != nil {
+		s.logger().Error("dhcp6: panic", "peer", from.peer, "panic", p, "stack", string(debug.Stack()))
+	}
+}
+
+// handle answers one request.
+func (s *Server) handle(ctx context.Context, sock *socket, r *Request, from source) {
+	defer s.survive(from)
 	s.Trace.request(r)
 	reply, err := s.Handler.ServeDHCP(ctx, r)
 	if reply == nil || err != nil {

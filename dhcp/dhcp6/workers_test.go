@@ -1,0 +1,79 @@
+package dhcp6
+
+import (
+	"context"
+	"log/slog"
+	"testing"
+
+	"github.com/insomniacslk/dhcp/dhcpv6"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-3ec230fa/diskless/dhcp/internal/inorder"
+)
+
+// What a client sends is handled in its order, also when a handler takes its
+// time; other clients do not wait for that.
+func TestOrderOfOneClient(t *testing.T) {
+	type seen struct {
+		client string
+		t      dhcpv6.MessageType
+	}
+	began := make(chan seen, 8)
+	goOn := make(chan struct{})
+	s := &Server{Handler: HandlerFunc(func(ctx context.Context, r *Request) (*dhcpv6.Message, error) {
+		began <- seen{r.line(), r.MessageType}
+		if r.MessageType == release {
+			<-goOn
+		}
+		return nil, nil
+	})}
+	w := newWorkers(s, nil)
+	a := message(release, macA, system)
+	b := message(request, macB, system)
+	// Without an identifier it is where it is, behind its relay or none.
+	bare := message(information, macA, system)
+	bare.Options.Del(dhcpv6.OptionClientID)
+	far := relayed(bare, "fd00:1::1")
+
+	w.give(received{Request: a})
+	require.Equal(t, seen{a.line(), release}, <-began)
+	w.give(received{Request: message(solicit, macA, system)})
+	w.give(received{Request: message(request, macA, system)})
+	for _, r := range []*Request{b, bare, far} {
+		w.give(received{Request: r})
+		require.Equal(t, seen{r.line(), r.MessageType}, <-began)
+	}
+	require.NotEqual(t, bare.line(), far.line())
+	close(goOn)
+	require.Equal(t, seen{a.line(), solicit}, <-began)
+	require.Equal(t, seen{a.line(), request}, <-began)
+	w.wg.Wait()
+	now, _ := w.lines.Enter(a.line(), received{})
+	require.True(t, now)
+}
+
+// A client that floods the server while a handler takes its time for it keeps
+// nobody else waiting.
+func TestFloodOfOneClient(t *testing.T) {
+	goOn, other := make(chan struct{}), make(chan struct{})
+	asked := 0
+	s := &Server{Logger: slog.New(slog.DiscardHandler), Handler: HandlerFunc(func(_ context.Context, r *Request) (*dhcpv6.Message, error) {
+		if r.line() == message(solicit, macB, system).line() {
+			close(other)
+			return nil, nil
+		}
+		<-goOn
+		asked++
+		panic("which ends no line")
+	})}
+	w := newWorkers(s, nil)
+	for range 2 * defaultInFlight {
+		w.give(received{Request: message(solicit, macA, system)})
+	}
+	w.give(received{Request: message(solicit, macB, system)})
+	<-other
+	close(goOn)
+	w.wg.Wait()
+	require.Equal(t, 1+inorder.MaxWaiting, asked)
+	require.Empty(t, w.slots)
+}
