@@ -104,8 +104,8 @@ func TestAddonBelongsToItsMachine(t *testing.T) {
 	require.NotEqual(t, id.FindString(got["diskless/settings"]), id.FindString(other["diskless/settings"]))
 
 	// What it says when it is up.
-	report := regexp.MustCompile(`report '127.0.0.1' '\d+' '(/diskless/up/one-[0-9a-z]+)'`).FindStringSubmatch(got["diskless/rcfiles"])
-	require.Len(t, report, 2, got["diskless/rcfiles"])
+	report := regexp.MustCompile(`report '127.0.0.1' '\d+' '(/diskless/up/one-[0-9a-z]+)'`).FindStringSubmatch(got["diskless/report"])
+	require.Len(t, report, 2, got["diskless/report"])
 	const query = "?began=10.50&ended=11.00&up=20.25&failed=PREINIT_1&failed=RCFILE_2"
 	code, _ = w.http(report[1]+query, two)
 	require.Equal(t, http.StatusForbidden, code)
@@ -295,7 +295,7 @@ RCFILE_1="join --token abc"
 		archive, err := w.addons.build(pxecfgClient(0), &w.cfg.Machines[0])
 		require.NoError(t, err)
 		got := files(t, string(archive))
-		text := regexp.MustCompile(`(?m)^(machine_id|host_key)(.|\n)*?^resolver|^report.*\n`).ReplaceAllString(got["diskless/settings"]+got["diskless/rcfiles"], "")
+		text := regexp.MustCompile(`(?m)^(machine_id|host_key)(.|\n)*?^resolver`).ReplaceAllString(got["diskless/settings"]+got["diskless/preinit"]+got["diskless/rcfiles"], "")
 		settings = append(settings, text)
 		require.Regexp(t, `(?s)/a tmpfs.*/b tmpfs.*/c tmpfs.*PREINIT_1' 'echo it'\\''s \$HOME'.*RCFILE_1' 'join --token abc'`, text)
 		w.close()

@@ -70,6 +70,9 @@ var hook []byte
 //go:embed files/machine
 var machine []byte
 
+//go:embed files/commands
+var commandsScript []byte
+
 //go:embed files/initramfs-tools
 var initramfsTools []byte
 
@@ -98,6 +101,11 @@ var dracutRoot []byte
 //	PREINIT_*, POST_INIT_*        shell commands, right before init
 //	RCFILE_*                      shell commands, at the end of the boot
 //	LTSP_NBD_TO_RAM, IMAGE_TO_RAM the image is copied to memory
+//	DEBUG_SHELL                   as [BreakOnError]
+//
+// The commands before init share one shell, and so do those at the end: what
+// one of them sets, those behind it see. One that ends the shell, such as an
+// exit, ends no other command; they run in a new shell.
 //
 // A setting that cannot be carried out, such as one whose name is none of a
 // shell's, is no error here: the machine tells of it. An error is an
@@ -113,9 +121,12 @@ func Build(settings []Setting, modules Modules, o *Options) ([]byte, error) {
 	a.dir("diskless", 0o700)
 	a.file("diskless/hook", 0o644, hook)
 	a.file("diskless/machine", 0o644, machine)
+	a.file("diskless/commands", 0o644, commandsScript)
 	a.file("diskless/env", 0o600, environment(settings, o))
 	a.file("diskless/settings", 0o600, before(settings, o))
-	a.file("diskless/rcfiles", 0o600, after(settings, o))
+	a.file("diskless/preinit", 0o600, commandsOf(settings, preinit[:]...))
+	a.file("diskless/rcfiles", 0o600, commandsOf(settings, "RCFILE_"))
+	a.file("diskless/report", 0o600, report(o))
 	a.file("diskless/options", 0o600, options(settings, o))
 	modules.add(&a)
 	// The kernel makes no directory for a file. A generator has made those of

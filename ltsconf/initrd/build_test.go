@@ -77,7 +77,7 @@ func TestGolden(t *testing.T) {
 	require.Zero(t, len(data)%4, "the next archive begins where the kernel looks for it")
 
 	got, files := unpack(t, data)
-	for _, name := range []string{"env", "settings", "rcfiles", "options"} {
+	for _, name := range []string{"env", "settings", "preinit", "rcfiles", "report", "options"} {
 		got += "== " + name + "\n" + files["diskless/"+name]
 	}
 	const golden = "testdata/node.golden"
@@ -143,7 +143,7 @@ func FuzzBuild(f *testing.F) {
 		require.NoError(t, err)
 		_, files := unpack(t, data)
 		require.Equal(t, string(hook), files["diskless/hook"])
-		for _, n := range []string{"env", "settings", "rcfiles"} {
+		for _, n := range []string{"env", "settings", "preinit", "rcfiles"} {
 			require.NotContains(t, files["diskless/"+n], "\x00")
 			text := strings.ReplaceAll(files["diskless/"+n], `'\''`, "")
 			require.Zero(t, strings.Count(text, "'")%2, text)

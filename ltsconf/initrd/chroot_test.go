@@ -135,7 +135,7 @@ func (r *root) machine(kind string, settings []Setting, o *Options) {
 	data, err := Build(settings, nil, o)
 	require.NoError(r.t, err)
 	_, files := unpack(r.t, data)
-	for _, name := range []string{"machine", "settings", "rcfiles", "env", "options"} {
+	for _, name := range []string{"machine", "commands", "settings", "preinit", "rcfiles", "report", "env", "options"} {
 		r.write("run/diskless/"+name, files["diskless/"+name], 0o600)
 	}
 	r.write("run/diskless/times", "5.00 5.50\n", 0o644)

@@ -53,8 +53,7 @@ RCFILE_01_JOIN = "kubeadm join api.cluster --token abcdef"
 		}
 	}
 	// Output:
-	// run 'RCFILE_01_JOIN' 'kubeadm join api.cluster --token abcdef'
-	// report '192.0.2.1' '80' '/up/node-01'
+	// diskless_run 'RCFILE_01_JOIN' 'kubeadm join api.cluster --token abcdef'
 }
 
 // The modules of the image's own kernel, in an archive for all machines that

@@ -161,7 +161,7 @@ func TestShellcheck(t *testing.T) {
 	if err != nil {
 		skip(t, "install the package shellcheck")
 	}
-	for _, name := range []string{"hook", "machine", "initramfs-tools", "dracut-early", "dracut-root"} {
+	for _, name := range []string{"hook", "machine", "commands", "initramfs-tools", "dracut-early", "dracut-root"} {
 		// 1090, 1091: files of the machine's are sourced. 2015: A && B || C is meant so.
 		out, err := exec.Command(path, "-s", "sh", "-e", "SC1090,SC1091,SC2015", "files/"+name).CombinedOutput()
 		require.NoError(t, err, "%s", out)

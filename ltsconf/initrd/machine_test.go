@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -171,6 +172,44 @@ func TestExpand(t *testing.T) {
 	})
 }
 
+// One shell runs all commands, so that they see what those before have set, and
+// no command keeps another from running.
+func TestCommandsShareAShell(t *testing.T) {
+	each(t, func(t *testing.T, r *root) {
+		r.write("run/net-ens3.conf", "IPV4ADDR=10.0.0.7\n", 0o644)
+		r.write("run/net-ens4.conf", "if (", 0o644)
+		settings := []Setting{
+			{Name: "LATE", Value: "$(echo x >>/counted; echo late)", Expand: true},
+			{Name: "INIT_COMMAND_1", Value: "SET=one; cd /etc; greet() { echo \"hello $1 from $PWD\" >>/log; }; set -- a b; umask 077"},
+			{Name: "PREINIT_01", Value: "greet $SET; echo $IPV4ADDR >>/log"},
+			{Name: "PREINIT_02", Value: "echo \"$LATE\"' here' >>/log", Expand: true},
+			{Name: "PREINIT_03", Value: "if"},
+			{Name: "PREINIT_04", Value: "greet again; return 5; echo no >>/log"},
+			{Name: "PREINIT_05", Value: "set -eu; IFS=abc; false; echo on >>/log"},
+			{Name: "PREINIT_06", Value: "echo said; sed() { :; }; exec 3>/tmp/x >/tmp/y; exit 6"},
+			{Name: "PREINIT_07", Value: "echo \"[${SET-gone}] $PWD\" >>/log; exit"},
+			{Name: "PREINIT_08", Value: "exec true"},
+			{Name: "PREINIT_09", Value: "kill -9 $$"},
+			{Name: "PREINIT_10", Value: "${SET?is not set}"},
+			{Name: "PREINIT_11", Value: "diskless_count=100 diskless_done=100; trap 'echo trapped >>/log; exit 9' EXIT"},
+			{Name: "PREINIT_12", Value: "echo end >>/log"},
+			{Name: "RCFILE_1", Value: "echo \"[${SET-gone}]\" >>/log; SET=two"},
+			{Name: "RCFILE_2", Value: "echo \"[${SET-gone}]\" >>/log; exit 3"},
+		}
+		r.machine("memory", settings, nil)
+		require.Equal(t, "hello one from /etc\n10.0.0.7\nlate here\nhello again from /etc\non\n[gone] /\nend\ntrapped\n", r.read("log"))
+		require.Equal(t, "x\n", r.read("counted"))
+		told := "<3>diskless: PREINIT_03 failed with status 2: SYNTAX\n<3>diskless: PREINIT_04 failed with status 5\n<3>diskless: PREINIT_06 failed with status 6: said\n" +
+			"<3>diskless: PREINIT_09 failed with status 137\n<3>diskless: PREINIT_10 failed with status 2: SYNTAX\n"
+		require.Equal(t, told, regexp.MustCompile(`2: .*`).ReplaceAllString(r.told(), "2: SYNTAX"))
+		require.Contains(t, r.read("run/diskless/log"), "said\n")
+		require.NoError(t, os.Remove(r.path("log")))
+		r.run("/bin/sh", "/run/diskless/machine", "after")
+		require.Equal(t, "[gone]\n[two]\n", r.read("log"))
+		require.Contains(t, r.told(), "RCFILE_2 failed with status 3\n")
+	})
+}
+
 // Whatever is broken is told with its name, and what comes after it happens.
 func TestBrokenSettings(t *testing.T) {
 	each(t, func(t *testing.T, r *root) {
@@ -178,7 +217,7 @@ func TestBrokenSettings(t *testing.T) {
 		r.write("usr/local/sbin/mount", "#!/bin/sh\necho wrong fs type >&2; exit 32\n", 0o755)
 		r.write("etc/cron.d", "a file", 0o644)
 		r.machine("memory", []Setting{
-			{Name: "A B", Value: "x"}, {Name: "NUL", Value: "a\x00b"},
+			{Name: "A B", Value: "x"}, {Name: "NUL", Value: "a\x00b"}, {Name: "OPTIND", Value: "x"},
 			{Name: "SYNTAX", Value: "$(if)", Expand: true}, {Name: "OPEN", Value: "${", Expand: true},
 			{Name: "QUOTE", Value: `"`, Expand: true}, {Name: "UNSET", Value: "${X?must be set}", Expand: true},
 			{Name: "HOSTS_1", Value: "$(exit 3)x$SYNTAX", Expand: true},
@@ -193,14 +232,14 @@ func TestBrokenSettings(t *testing.T) {
 		r.requireFiles(map[string]string{"reached": "", "etc/hosts": "# diskless begin\nx\n# diskless end\n"})
 		told := r.told()
 		for _, want := range []string{
-			"A B is left out", "NUL is left out", "SYNTAX cannot be expanded", "OPEN cannot be expanded", "QUOTE cannot be expanded", "UNSET cannot be expanded",
+			"A B is left out", "NUL is left out", "OPTIND is left out: shells keep", "SYNTAX cannot be expanded", "OPEN cannot be expanded", "QUOTE cannot be expanded", "UNSET cannot be expanded",
 			"FSTAB_1 is no line", "FSTAB_2 is no line", "FSTAB_3 cannot be mounted: wrong fs type", "/etc/cron.d/diskless cannot be written",
 			"TIMEZONE there is no", "MODULE_1 modprobe nope: ", "INIT_COMMAND_1 failed with status 2",
 			"PREINIT_1 failed with status 7: broken", "PREINIT_2 failed with status 127", "PREINIT_3 failed with status 137", "nobody-here has no keys",
 		} {
 			require.Contains(t, told, "<3>diskless: "+want)
 		}
-		require.Equal(t, 17, strings.Count(told, "\n"), told)
+		require.Equal(t, 18, strings.Count(told, "\n"), told)
 	})
 }
 

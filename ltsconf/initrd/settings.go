@@ -49,11 +49,17 @@ func isName(s string) bool {
 	return s != "" && len(s) <= 255
 }
 
+// shellsOwn are names that end a shell which is to assign them: dash over an
+// OPTIND that is no number, and bash over the others.
+var shellsOwn = [...]string{"OPTIND", "UID", "EUID", "PPID", "SHELLOPTS", "BASHOPTS", "BASH_VERSINFO"}
+
 // refusal says why a setting cannot be carried out, or "".
 func (s Setting) refusal() string {
 	switch {
 	case !isName(s.Name):
 		return "a shell has no variables of that name"
+	case slices.Contains(shellsOwn[:], s.Name):
+		return "shells keep that name for themselves"
 	case strings.IndexByte(s.Value, 0) >= 0:
 		return "no shell can hold its value"
 	}
@@ -89,19 +95,23 @@ var lines = [...]struct{ prefix, function string }{
 	{"HOSTS_", "host"}, {"FSTAB_", "fstab"}, {"CRONTAB_", "crontab"},
 }
 
-// commands are the families that run, in this order.
-var commands = [...]struct{ prefix, function string }{
-	{"MODULE_", "module"}, {"INIT_COMMAND_", "run"}, {"PRE_INIT_", "run"}, {"POST_INIT_", "run"}, {"PREINIT_", "run"},
-}
+// preinit are the families that run before init, in this order.
+var preinit = [...]string{"INIT_COMMAND_", "PRE_INIT_", "POST_INIT_", "PREINIT_"}
 
-// rcfile is the family that runs at the end.
-const rcfile = "RCFILE_"
-
-func (s *script) family(settings []Setting, prefix, function string) {
+// members are the settings of a family that can be carried out.
+func members(settings []Setting, prefix string) []Setting {
+	var out []Setting
 	for _, set := range settings {
 		if len(set.Name) > len(prefix) && strings.HasPrefix(set.Name, prefix) && set.refusal() == "" {
-			s.set(function, set)
+			out = append(out, set)
 		}
+	}
+	return out
+}
+
+func (s *script) family(settings []Setting, prefix, function string) {
+	for _, set := range members(settings, prefix) {
+		s.set(function, set)
 	}
 }
 
@@ -143,9 +153,7 @@ func before(settings []Setting, o *Options) []byte {
 	}
 	s.call("lines")
 	s.call("at_end")
-	for _, f := range commands {
-		s.family(settings, f.prefix, f.function)
-	}
+	s.family(settings, "MODULE_", "module")
 	return s.Bytes()
 }
 
@@ -198,10 +206,24 @@ func (s *script) keyboard(settings []Setting) {
 	}
 }
 
-// after is what happens at the end of the boot.
-func after(settings []Setting, o *Options) []byte {
+// commandsOf are the commands of families, for files/commands.
+func commandsOf(settings []Setting, prefixes ...string) []byte {
 	var s script
-	s.family(settings, rcfile, "run")
+	for _, prefix := range prefixes {
+		for _, set := range members(settings, prefix) {
+			code := quote(set.Value)
+			if set.Expand {
+				code = `"${` + set.Name + `-}"` // of the environment
+			}
+			s.WriteString("diskless_run " + quote(set.Name) + " " + code + "\n")
+		}
+	}
+	return s.Bytes()
+}
+
+// report is the word to the server.
+func report(o *Options) []byte {
+	var s script
 	if u, err := url.Parse(o.Report); err == nil && u.Host != "" {
 		port := u.Port()
 		if port == "" {
@@ -226,12 +248,23 @@ func options(settings []Setting, o *Options) []byte {
 		assign("own_nfs", "1")
 	}
 	for _, name := range []string{"LTSP_NBD_TO_RAM", "IMAGE_TO_RAM"} {
-		set, _ := last(settings, name)
-		switch strings.ToLower(set.Value) {
-		case "1", "true", "yes", "y":
+		if set, _ := last(settings, name); isTrue(set.Value) {
 			assign("to_memory", "1")
 		}
 	}
-	assign("break", string(o.Break))
+	stop := o.Break
+	if set, _ := last(settings, "DEBUG_SHELL"); stop == NoBreak && isTrue(set.Value) {
+		stop = BreakOnError
+	}
+	assign("break", string(stop))
 	return b.Bytes()
+}
+
+// isTrue reads a value as both LTSPs do.
+func isTrue(value string) bool {
+	switch strings.ToLower(value) {
+	case "1", "true", "yes", "y":
+		return true
+	}
+	return false
 }
