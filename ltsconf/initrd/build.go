@@ -4,6 +4,7 @@ import (
 	_ "embed"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"net/url"
 	"strings"
 )
@@ -45,6 +46,9 @@ type Options struct {
 	OverlayLabel string
 	// OwnNFS says that a root on NFS is this machine's alone.
 	OwnNFS bool
+	// Swap is an area for memory that does not fit, with an NBD server. The
+	// settings can say otherwise. The zero value is none.
+	Swap Swap
 	// Break stops before the switch to the new root, with a shell.
 	Break Break
 	// Report is the http URL, without a query, that the machine asks for when
@@ -52,6 +56,15 @@ type Options struct {
 	// since the kernel started: when the root was there, when it was ready
 	// and when this was sent; and failed for each setting that failed.
 	Report string
+}
+
+// Swap is a device of an NBD server that is this machine's alone. What it holds
+// before does not matter. A server that lost it must refuse the connection then,
+// not offer an empty one: the kernel would take that for its memory.
+type Swap struct {
+	Server netip.Addr
+	Port   uint16 // 0 is 10809
+	Export string
 }
 
 // Break says when there is a shell before the switch to the new root.
@@ -101,6 +114,10 @@ var dracutRoot []byte
 //	PREINIT_*, POST_INIT_*        shell commands, right before init
 //	RCFILE_*                      shell commands, at the end of the boot
 //	LTSP_NBD_TO_RAM, IMAGE_TO_RAM the image is copied to memory
+//	NBD_SWAP                      whether there is swap over NBD; without it, where
+//	                              there are less than NBD_SWAP_THRESHOLD MiB
+//	                              of memory, 2100 if that is not set
+//	NBD_SWAP_HOST, NBD_SWAP_PORT  another server, with an export swap
 //	DEBUG_SHELL                   as [BreakOnError]
 //
 // The commands before init share one shell, and so do those at the end: what
@@ -165,6 +182,9 @@ func (o *Options) check() error {
 		if err != nil || u.Scheme != "http" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
 			return invalid("report %q: it must be an http URL without a query", o.Report)
 		}
+	}
+	if swap := o.Swap; swap != (Swap{}) && (!swap.Server.IsValid() || swap.Export == "" || strings.ContainsAny(swap.Export, "\n\x00")) {
+		return invalid("swap on export %q of server %s: both must be there", swap.Export, swap.Server)
 	}
 	switch o.Break {
 	case NoBreak, BreakOnError, BreakAlways:

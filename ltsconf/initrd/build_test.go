@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -65,7 +66,7 @@ var nodeOptions = Options{
 	Hostname: "not-used", MachineID: "0123456789abcdef0123456789abcdef",
 	HostKeys:       map[string][]byte{"ssh_host_ed25519_key": []byte("SECRET\n")},
 	AuthorizedKeys: map[string][]string{"root": {"ssh-ed25519 AAAA admin"}},
-	OverlaySize:    "50%", OverlayLabel: "scratch", Break: BreakOnError, Report: "http://10.0.0.1:8080/up/x",
+	OverlaySize:    "50%", OverlayLabel: "scratch", Break: BreakOnError, Swap: Swap{Server: netip.MustParseAddr("10.0.0.1"), Export: "swap@swap-pc.t"}, Report: "http://10.0.0.1:8080/up/x",
 }
 
 func TestGolden(t *testing.T) {
@@ -109,6 +110,8 @@ func TestOptionsRefused(t *testing.T) {
 		{Report: "http://10.0.0.1/?x=y"},
 		{Report: "up"},
 		{Break: "sometimes"},
+		{Swap: Swap{Export: "swap"}},
+		{Swap: Swap{Server: netip.MustParseAddr("10.0.0.1"), Export: "a\nb"}},
 	} {
 		_, err := Build(nil, nil, &o)
 		require.ErrorIs(t, err, fs.ErrInvalid, "%+v", o)

@@ -1,10 +1,12 @@
 package initrd
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"os/exec"
 	"regexp"
@@ -208,6 +210,79 @@ func TestCommandsShareAShell(t *testing.T) {
 		require.Equal(t, "[gone]\n[two]\n", r.read("log"))
 		require.Contains(t, r.told(), "RCFILE_2 failed with status 3\n")
 	})
+}
+
+// Swap over NBD: where the settings want it or memory is short, on a device that
+// nobody has, and with whoever the settings name.
+func TestSwap(t *testing.T) {
+	ours := Swap{Server: netip.MustParseAddr("10.0.0.1"), Port: 10810, Export: "swap~1@swap-pc.t"}
+	set := func(pairs ...string) (out []Setting) {
+		for i := 0; i < len(pairs); i += 2 {
+			out = append(out, Setting{Name: pairs[i], Value: pairs[i+1]})
+		}
+		return out
+	}
+	on := func(args string) string {
+		return "nbd-client " + args + " /dev/nbd2 -swap -persist -systemd-mark\nmkswap /dev/nbd2\nswapon /dev/nbd2\n"
+	}
+	const mine = "10.0.0.1 10810 -N swap~1@swap-pc.t"
+	for name, test := range map[string]struct {
+		swap     Swap
+		settings []Setting
+		memory   string // KiB
+		calls    string
+		told     string
+	}{
+		"little memory":    {swap: ours, calls: on(mine)},
+		"enough memory":    {swap: ours, memory: "2150400", calls: "none"},
+		"more than wanted": {swap: ours, settings: set("NBD_SWAP_THRESHOLD", "100"), calls: "none"},
+		"always":           {swap: ours, settings: set("NBD_SWAP", "True"), memory: "99999999", calls: on(mine)},
+		"never":            {swap: ours, settings: set("NBD_SWAP", "false"), calls: "none"},
+		"said later": {swap: ours, settings: []Setting{{Name: "NBD_SWAP", Value: "$(echo y)", Expand: true}}, memory: "99999999",
+			calls: on(mine)},
+		"another server":    {swap: ours, settings: set("NBD_SWAP", "y", "NBD_SWAP_HOST", "swapper", "NBD_SWAP_PORT", "99"), calls: on("swapper 99 -N swap")},
+		"this server":       {swap: ours, settings: set("NBD_SWAP_HOST", "10.0.0.1", "NBD_SWAP_PORT", "99"), calls: on(mine)},
+		"its usual port":    {settings: set("NBD_SWAP", "1", "NBD_SWAP_HOST", "swapper; reboot"), calls: on("swapper; reboot 10809 -N swap")},
+		"no server":         {settings: set("NBD_SWAP", "1"), calls: "none", told: "NBD_SWAP has no server"},
+		"not offered":       {calls: "none"},
+		"no number":         {swap: ours, settings: set("NBD_SWAP_THRESHOLD", "1G"), calls: "none", told: "NBD_SWAP below 1G MiB"},
+		"refused":           {swap: Swap{Server: ours.Server, Export: "refused"}, calls: "nbd-client 10.0.0.1 10809 -N refused /dev/nbd2 -swap -persist -systemd-mark\n", told: "NBD_SWAP cannot be used: no such export"},
+		"client is missing": {swap: Swap{Server: ours.Server, Export: "none"}, calls: "none", told: "NBD_SWAP needs nbd-client"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			each(t, func(t *testing.T, r *root) {
+				r.write("proc/meminfo", "MemFree: 1 kB\nMemTotal:       "+cmp.Or(test.memory, "2150399")+" kB\n", 0o644)
+				r.write("sys/block/nbd0/size", "0\n", 0o644)
+				r.write("sys/block/nbd1/size", "8\n", 0o644)
+				r.write("sys/block/nbd2/size", "0\n", 0o644)
+				if test.swap.Export != "none" {
+					r.write("usr/local/sbin/nbd-client", "#!/bin/sh\necho nbd-client \"$@\" >>/calls\n[ $4 != refused ] || { echo no such export >&2; exit 1; }\n", 0o755)
+				}
+				for _, name := range []string{"mkswap", "swapon"} { // busybox's shell would have its own
+					r.write("bin/"+name, "#!/bin/sh\necho "+name+" \"$@\" >>/calls\n", 0o755)
+				}
+				data, err := Build(test.settings, nil, &Options{Swap: test.swap})
+				require.NoError(t, err)
+				_, files := unpack(t, data)
+				script := strings.TrimSuffix(files["diskless/machine"], "\n")
+				at := strings.LastIndex(script, "\nhosts=''")
+				r.write("run/diskless/env", files["diskless/env"], 0o600)
+				var calls []string
+				for line := range strings.Lines(files["diskless/settings"]) {
+					if strings.HasPrefix(line, "swap ") || strings.HasPrefix(line, "expand ") {
+						calls = append(calls, line)
+					}
+				}
+				r.run("/bin/sh", "-c", script[:at]+"\nmkswap() { /bin/mkswap \"$@\"; }\nswapon() { /bin/swapon \"$@\"; }\n"+strings.Join(calls, ""))
+				require.Equal(t, test.calls, r.read("calls"))
+				if test.told == "" {
+					require.Equal(t, "none", r.told())
+				} else {
+					require.Contains(t, r.told(), "<3>diskless: "+test.told)
+				}
+			})
+		})
+	}
 }
 
 // Whatever is broken is told with its name, and what comes after it happens.

@@ -2,10 +2,12 @@ package initrd
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"maps"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -154,7 +156,33 @@ func before(settings []Setting, o *Options) []byte {
 	s.call("lines")
 	s.call("at_end")
 	s.family(settings, "MODULE_", "module")
+	s.swap(settings, o.Swap)
 	return s.Bytes()
+}
+
+// swap writes the call for an area over NBD, where there may be one.
+func (s *script) swap(settings []Setting, o Swap) {
+	wanted, asked := last(settings, "NBD_SWAP")
+	server, export := Setting{}, o.Export
+	port := Setting{Value: strconv.Itoa(int(cmp.Or(o.Port, 10809)))}
+	if o.Server.IsValid() {
+		server.Value = o.Server.String()
+	}
+	if other, ok := last(settings, "NBD_SWAP_HOST"); ok && other != (Setting{Name: other.Name, Value: server.Value}) {
+		server, export = other, "swap" // as LTSP's own server has it
+		port = Setting{Value: "10809"}
+		if set, ok := last(settings, "NBD_SWAP_PORT"); ok {
+			port = set
+		}
+	}
+	if export == "" && !asked || asked && !wanted.Expand && !isTrue(wanted.Value) {
+		return
+	}
+	below, ok := last(settings, "NBD_SWAP_THRESHOLD")
+	if !ok {
+		below.Value = "2100" // LTSP 5's, for machines that run everything themselves
+	}
+	fmt.Fprintf(s, "swap NBD_SWAP %s %s %s %s %s\n", word(wanted), word(below), word(server), word(port), quote(export))
 }
 
 func (s *script) resolver(settings []Setting) {
