@@ -42,19 +42,26 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-var (
-	testSubnet = netip.MustParsePrefix("10.99.0.0/16")
-	testRange  = dhcp.Range{First: netip.MustParseAddr("10.99.1.0"), Last: netip.MustParseAddr("10.99.2.127")}
-)
+var testSubnet = netip.MustParsePrefix("10.99.0.0/16")
+
+// testRange is so many addresses of it.
+func testRange(n int) dhcp.Range {
+	first, last := 256, 255+n
+	return dhcp.Range{
+		First: netip.AddrFrom4([4]byte{10, 99, byte(first >> 8), byte(first)}), Last: netip.AddrFrom4([4]byte{10, 99, byte(last >> 8), byte(last)}),
+	}
+}
 
 func testServerID(n int) netip.Addr { return netip.AddrFrom4([4]byte{10, 99, 0, byte(n)}) }
 
-// serveTest is a server process: number, seconds of a lease, prefix, endpoints.
+// serveTest is a server process: number, seconds of a lease, prefix, endpoints,
+// addresses to give.
 // Its address is the first line that it writes; lines that it reads are steps
 // of its clock, and it ends when there are no more.
 func serveTest(args []string) error {
 	n, _ := strconv.Atoi(args[0])
 	lease, _ := strconv.Atoi(args[1])
+	addrs, _ := strconv.Atoi(args[4])
 	client, err := etcdtest.NewClient(strings.Split(args[3], ",")...)
 	if err != nil {
 		return err
@@ -70,8 +77,11 @@ func serveTest(args []string) error {
 	if err != nil {
 		return err
 	}
+	if err := conn.SetReadBuffer(1 << 20); err != nil { // machines come by the thousand
+		return err
+	}
 	server := &dhcp.Server{Logger: logger, Handler: &dhcp.Pool{
-		Prefix: testSubnet, Ranges: []dhcp.Range{testRange}, ServerID: testServerID(n), Store: store, Logger: logger,
+		Prefix: testSubnet, Ranges: []dhcp.Range{testRange(addrs)}, ServerID: testServerID(n), Store: store, Logger: logger,
 		LeaseTime: time.Duration(lease) * time.Second, DeclineTime: 3 * time.Second, OfferTime: 2 * time.Second,
 		Peers: []netip.Addr{testServerID(1), testServerID(2), testServerID(3)}, MaxNewPerLink: -1,
 	}}
@@ -132,7 +142,7 @@ type server struct {
 	stdin io.WriteCloser
 }
 
-func newSite(t testing.TB, members int, lease [3]int) *site {
+func newSite(t testing.TB, members int, lease [3]int, addrs int) *site {
 	s := &site{t: t, cluster: etcdtest.Start(t, members)}
 	for i := range s.servers {
 		srv := &server{n: i + 1}
@@ -142,7 +152,7 @@ func newSite(t testing.TB, members int, lease [3]int) *site {
 			srv.proxies = append(srv.proxies, p)
 			ends = append(ends, "http://"+p.listener.Addr().String())
 		}
-		srv.args = fmt.Sprintf("%d %d /chaos %s", srv.n, lease[i], strings.Join(ends, ","))
+		srv.args = fmt.Sprintf("%d %d /chaos %s %d", srv.n, lease[i], strings.Join(ends, ","), addrs)
 		s.servers[i] = srv
 		require.NoError(t, srv.start())
 		t.Cleanup(srv.kill)
