@@ -71,6 +71,7 @@ func newRoot(t testing.TB, shell string) *root {
 	}
 	r.write("dev/null", "", 0o666)
 	r.write("proc/uptime", "12.34 1.00\n", 0o644)
+	r.write("proc/meminfo", "MemTotal: 8388608 kB\n", 0o644)
 	r.write("usr/share/zoneinfo/Europe/Berlin", "TZif", 0o644)
 	r.write("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n", 0o644)
 	return r
