@@ -176,12 +176,12 @@ func (d *addons) read(ctx context.Context, peer netip.Addr, name string) ([]byte
 	if err != nil {
 		return nil, err
 	}
-	return d.build(c, m)
+	return d.build(ctx, c, m)
 }
 
 // build makes the archive: some 20 KiB in a tenth of a millisecond, so that
 // nothing is gained by keeping it.
-func (d *addons) build(c pxecfg.Client, m *config.Machine) ([]byte, error) {
+func (d *addons) build(ctx context.Context, c pxecfg.Client, m *config.Machine) ([]byte, error) {
 	settings, err := d.app.settings(c, m)
 	if err != nil {
 		// The machine boots without settings rather than not at all.
@@ -196,6 +196,10 @@ func (d *addons) build(c pxecfg.Client, m *config.Machine) ([]byte, error) {
 			return nil, fmt.Errorf("machine-id and host key of %s: %w", m.Name, err)
 		}
 		o.MachineID, o.HostKeys = id.MachineID, map[string][]byte{"ssh_host_ed25519_key": []byte(id.HostKey)}
+		if o.Swap, err = d.app.swap(ctx, m); err != nil {
+			d.app.log.Error("a machine boots without its swap area", "machine", m.Name, "err", err)
+			o.Swap = initrd.Swap{}
+		}
 		if h := d.app.cfg.HTTP; h != nil && d.app.cfg.ServesHTTP() && strings.HasPrefix(h.URL, "http://") {
 			o.Report = strings.TrimSuffix(h.URL, "/") + "/" + addonUp + m.Name + "-" + d.tag(m.Name)
 		}

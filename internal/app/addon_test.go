@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -22,6 +23,7 @@ import (
 	"github.com/seed-3ec230fa/diskless/dhcp"
 	"github.com/seed-3ec230fa/diskless/internal/config"
 	"github.com/seed-3ec230fa/diskless/internal/timeline"
+	"github.com/seed-3ec230fa/diskless/nbd"
 	"github.com/seed-3ec230fa/diskless/pxecfg"
 	"github.com/seed-3ec230fa/diskless/squash"
 )
@@ -116,6 +118,52 @@ func TestAddonBelongsToItsMachine(t *testing.T) {
 	e := <-booted
 	require.Equal(t, []string{"one", "up 20.2s after its kernel, root ready in 0.5s, 2 settings failed"}, []string{e.Name, e.What})
 	require.Contains(t, w.log.String(), "PREINIT_1 RCFILE_2")
+}
+
+// Each machine has a swap area of its own: the same name for all of a boot, a new
+// and empty one for the next, and nobody else's.
+func TestAddonSwap(t *testing.T) {
+	w := newWorld(t, func(c *config.Config) { c.NBD.Swap.Bytes = 1 << 20 }).run()
+	one, two := w.lease(macs[0], dhcp.BIOSFirmware()).Addr.Addr(), w.lease(macs[1], dhcp.BIOSFirmware()).Addr.Addr()
+	swap := regexp.MustCompile(`(?m)^swap NBD_SWAP '' '2100' '127.0.0.1' '(\d+)' '(swap~[0-9a-f]+@swap-one\.[0-9a-z-]+)'$`)
+	area := func() string {
+		data, err := w.addons.build(t.Context(), pxecfgClient(0), &w.cfg.Machines[0])
+		require.NoError(t, err)
+		m := swap.FindStringSubmatch(files(t, string(data))["diskless/settings"])
+		require.Len(t, m, 3)
+		require.Equal(t, strconv.Itoa(w.cfg.NBD.Port), m[1])
+		return m[2]
+	}
+	open := func(name string, peer netip.Addr) (nbd.Device, error) {
+		r := &nbd.Request{Export: name, Client: netip.AddrPortFrom(peer, 1), Purpose: nbd.PurposeGo}
+		return w.nbdServer().Handler.OpenNBD(t.Context(), r)
+	}
+	name := area()
+	require.Equal(t, name, area(), "until it is opened")
+	_, err := open(name, two)
+	require.ErrorIs(t, err, fs.ErrPermission)
+	d, err := open(name, one)
+	require.NoError(t, err)
+	require.EqualValues(t, 1<<20, d.Size())
+	defer func() { _ = d.(io.Closer).Close() }()
+	_, err = d.(io.WriterAt).WriteAt([]byte("memory"), 4096)
+	require.NoError(t, err)
+
+	next := area()
+	require.NotEqual(t, name, next)
+	d, err = open(next, one)
+	require.NoError(t, err)
+	got := make([]byte, 6)
+	_, err = d.ReadAt(got, 4096)
+	require.NoError(t, err)
+	require.Equal(t, make([]byte, 6), got)
+	_, err = open(name, one)
+	require.ErrorIs(t, err, fs.ErrPermission, "what was in it is gone, and nothing takes its place")
+
+	require.NoError(t, os.WriteFile(w.cfg.LTSConf, []byte("[default]\nNBD_SWAP=false\n"), 0o644))
+	data, err := w.addons.build(t.Context(), pxecfgClient(0), &w.cfg.Machines[0])
+	require.NoError(t, err)
+	require.NotContains(t, files(t, string(data))["diskless/settings"], "swap NBD_SWAP")
 }
 
 // A machine may be called as others' archives begin.
@@ -292,7 +340,7 @@ RCFILE_1="join --token abc"
 				c.LTSPConf = file
 			}
 		})
-		archive, err := w.addons.build(pxecfgClient(0), &w.cfg.Machines[0])
+		archive, err := w.addons.build(t.Context(), pxecfgClient(0), &w.cfg.Machines[0])
 		require.NoError(t, err)
 		got := files(t, string(archive))
 		text := regexp.MustCompile(`(?m)^(machine_id|host_key)(.|\n)*?^resolver`).ReplaceAllString(got["diskless/settings"]+got["diskless/preinit"]+got["diskless/rcfiles"], "")
@@ -309,7 +357,7 @@ func TestSettingsThatBroke(t *testing.T) {
 	w := newWorld(t, nil)
 	defer w.close()
 	require.NoError(t, os.WriteFile(w.cfg.LTSConf, []byte("[one\n"), 0o644))
-	archive, err := w.addons.build(pxecfgClient(0), &w.cfg.Machines[0])
+	archive, err := w.addons.build(t.Context(), pxecfgClient(0), &w.cfg.Machines[0])
 	require.NoError(t, err)
 	require.Contains(t, files(t, string(archive))["diskless/settings"], "refused 'its settings'")
 	require.Contains(t, w.log.String(), "without its settings")

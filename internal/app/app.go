@@ -218,6 +218,9 @@ func (a *App) openImages(ctx context.Context) error {
 			return fmt.Errorf("image %s: %w", i.Name, err)
 		}
 	}
+	if err := a.openSwap(ctx); err != nil {
+		return err
+	}
 	gone, err := a.images.Prune()
 	if err != nil {
 		return fmt.Errorf("server.state: %w", err)

@@ -35,7 +35,45 @@ func (c *Config) InitrdOptions() initrd.Options {
 	return o
 }
 
+// SwapImage is the name of the image that swap areas are over.
+const SwapImage = "swap"
+
+// SwapRoot is the name of a machine's swap area among the roots.
+func SwapRoot(machine string) string { return SwapImage + "-" + machine }
+
+// swap checks that swap areas can be told from roots, and have room.
+func (c *checker) swap() {
+	if c.NBD == nil || c.NBD.Swap.Bytes == 0 {
+		return
+	}
+	field := &c.NBD.Swap
+	if c.Server.State == "" {
+		c.errorf(field, "nbd.swap needs a directory for what machines swap out; set server.state")
+	}
+	if !c.ServesNBD() {
+		c.errorf(field, "nbd.swap works only where the nbd role runs")
+	}
+	if quota := c.NBD.Quota.Bytes; quota > 0 && quota < c.NBD.Swap.Bytes {
+		c.errorf(field, "nbd.swap is larger than nbd.quota, which bounds it too")
+	}
+	for i := range c.Images {
+		if c.Images[i].Name == SwapImage {
+			c.errorf(&c.Images[i].Name, "image %s: with nbd.swap that name is taken", SwapImage)
+		}
+	}
+	areas := map[string]bool{}
+	for i := range c.Machines {
+		areas[SwapRoot(c.Machines[i].Name)] = true
+	}
+	for i := range c.Machines {
+		if m := &c.Machines[i]; areas[m.Root] {
+			c.errorf(&m.Root, "machine %s: with nbd.swap the root name %s is a machine's swap area", m.Name, m.Root)
+		}
+	}
+}
+
 func (c *checker) addon() {
+	c.swap()
 	if c.LTSPConf != "" {
 		var syntax *ltsconf.SyntaxError
 		if _, err := ltsconf.ParseLTSPFile(c.LTSPConf); errors.As(err, &syntax) {

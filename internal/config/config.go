@@ -100,6 +100,8 @@ type NBD struct {
 	Address Addr   `yaml:"address"`
 	Port    int    `yaml:"port"`
 	Quota   Size   `yaml:"quota"`
+	// Swap is the size of each machine's swap area.
+	Swap Size `yaml:"swap"`
 	// Keep is how many former generations of each image stay on disk.
 	Keep *int `yaml:"keep"`
 }
