@@ -164,9 +164,9 @@ type Pool struct {
 
 	// MaxNewPerPort bounds how many machines that have no lease yet are made
 	// an offer per minute for one port of a relay or switch (option 82), and
-	// MaxNewPerLink for one relay or interface: a machine that makes up
-	// hardware addresses cannot take the whole pool. 0 is 120 for a port and
-	// 20,000 for a link, -1 no limit.
+	// MaxNewPerLink for one interface or relay, whatever this calls itself: a
+	// machine that makes up hardware addresses cannot take the whole pool. 0 is
+	// 120 for a port and 20,000 for a link, -1 no limit.
 	MaxNewPerPort, MaxNewPerLink int
 
 	// Store keeps the leases; nil is a [MemoryStore] of the pool's own. Pools

@@ -528,6 +528,19 @@ func TestPoolFloodOfPorts(t *testing.T) {
 	})
 }
 
+// Nor is a forger many relays.
+func TestPoolFloodOfRelays(t *testing.T) {
+	p := testPool(func(p *Pool) { p.MaxNewPerLink = 3 })
+	for i := range byte(9) {
+		r := on(message(discover, macA, bareSystem, relay(netip.AddrFrom4([4]byte{10, 0, 0, 200 + i}).String())))
+		r.Peer = netip.MustParseAddrPort("10.9.9.9:67")
+		require.Equal(t, i < 3, p.admit(client{Request: r, hw: macA}))
+	}
+	r := on(message(discover, macA, bareSystem, relay("10.0.0.200")))
+	r.Peer = netip.MustParseAddrPort("10.9.9.10:67")
+	require.True(t, p.admit(client{Request: r, hw: macA}))
+}
+
 // To explain a request that names another server drops no offer.
 func TestExplainKeepsOffer(t *testing.T) {
 	p := testPool()

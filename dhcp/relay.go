@@ -60,10 +60,14 @@ func (r *Request) serverIDOr(own netip.Addr) netip.Addr {
 	return own
 }
 
-// port names where the request came from, for limits: port is the relay's or
-// switch's port, "" without option 82; link the relay or interface.
+// source names where the request came from, for limits: port is the relay's or
+// switch's port, "" without option 82; link the relay or interface. A relay is
+// where its datagrams come from, since giaddr can be made up.
 func (r *Request) source() (port, link string) {
 	if relay := toAddr(r.GatewayIPAddr); relay.IsValid() {
+		if peer := r.Peer.Addr(); peer.IsValid() && !peer.IsUnspecified() {
+			relay = peer
+		}
 		link = relay.String()
 	} else if r.Interface != nil {
 		link = r.Interface.Name

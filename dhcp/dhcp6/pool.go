@@ -2,7 +2,6 @@ package dhcp6
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -61,9 +60,10 @@ type Reservation struct {
 // An address that is not reserved is chosen by, in this order: what the
 // machine has or had, what it asks for, a hash of its identity, and from there
 // on the next one that nobody ever had, or else whose lease has expired. An
-// ADVERTISE holds nothing: where a small range runs out, the REPLY may have
-// another address than the ADVERTISE, or none. A client that renews a lease
-// which the store has forgotten gets it again, if it is free.
+// ADVERTISE holds nothing, if the store is no [dhcp.SharedStore]: where a small
+// range runs out, the REPLY may have another address than the ADVERTISE, or
+// none. A client that renews a lease which the store has forgotten gets it
+// again, if it is free.
 //
 // Exported fields are set before use and not changed afterwards; the pool
 // never writes to them. Prefix and ServerID are required. [Pool.Validate]
@@ -110,17 +110,21 @@ type Pool struct {
 	LeaseTime time.Duration
 
 	// DeclineTime is how long an address is left alone that a client found in
-	// use by a stranger; 0 is 10 minutes.
+	// use by a stranger; 0 is 10 minutes. Of one client that declines address
+	// after address eight are believed within that time, and none that is
+	// reserved for it.
 	DeclineTime time.Duration
 
 	// MaxNewPerLink bounds how many machines without a lease get one per
-	// minute on one link: a machine that makes up identities cannot fill the
-	// store. 0 is 20,000, -1 no limit.
+	// minute through one interface, or from relays of one /64, whatever link
+	// these name: a machine that makes up identities, or relays, cannot fill
+	// the store. 0 is 20,000, -1 no limit.
 	MaxNewPerLink int
 
 	// Store keeps the leases, which are the same that package dhcp has, with
 	// the DUID for ClientID; nil is a [dhcp.MemoryStore] of the pool's own.
-	// Pools may share one, also with pools of IPv4.
+	// Pools may share one, also with pools of IPv4; those of several servers
+	// need a [dhcp.SharedStore] for that, which also keeps what they advertise.
 	Store dhcp.LeaseStore
 
 	// Logger gets, at Warn, what an operator must see; nil is [slog.Default].
@@ -129,17 +133,21 @@ type Pool struct {
 	setup    sync.Once
 	err      error
 	store    dhcp.LeaseStore
+	shared   dhcp.SharedStore   // store, if it is one
 	known    map[string]int     // Reservations by their keys
 	reserved map[netip.Addr]int // Reservations by address
 	options  dhcpv6.Options
 	size     uint64 // addresses in Ranges, at most 2^64-1
 
-	newcomers limit.Sources
-	exhausted limit.Seldom // the next search through all ranges
-	full      limit.Seldom // log lines
-	flooded   limit.Seldom
-	declined  limit.Seldom
-	taken     limit.Once
+	newcomers   limit.Sources
+	advertised  limit.Sources // newcomers that an address is held for
+	declines    limit.Sources // of each machine
+	exhausted   limit.Seldom  // the next search through all ranges
+	full        limit.Seldom  // log lines
+	flooded     limit.Seldom
+	declined    limit.Seldom
+	disbelieved limit.Seldom
+	taken       limit.Once
 }
 
 var _ Handler = (*Pool)(nil)
@@ -152,16 +160,10 @@ func (p *Pool) LeaseByAddr(ctx context.Context, addr netip.Addr) (dhcp.Lease, er
 		return dhcp.Lease{}, err
 	}
 	addr = addr.WithZone("")
-	if p.Prefix.Contains(addr) {
-		l, err := p.store.LeaseByAddr(ctx, addr)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return dhcp.Lease{}, err
-		}
-		if err == nil && l.Active(time.Now()) {
-			return l, nil
-		}
+	if !p.Prefix.Contains(addr) {
+		return dhcp.Lease{}, fmt.Errorf("dhcp6: no lease of %v: %w", addr, fs.ErrNotExist)
 	}
-	return dhcp.Lease{}, fmt.Errorf("dhcp6: no lease of %v: %w", addr, fs.ErrNotExist)
+	return p.lookup(ctx, addr)
 }
 
 func (p *Pool) logger() *slog.Logger { return orDefault(p.Logger) }

@@ -1,6 +1,7 @@
 package dhcp6
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -45,19 +46,22 @@ func (p *Pool) assign(ctx context.Context, c *client, want netip.Addr, commit bo
 		}
 		return a, err
 	}
-	leases, err := p.store.LeasesByOwner(ctx, c.owner)
+	leases, err := p.leasesOf(ctx, c)
 	if err != nil {
 		return netip.Addr{}, err
 	}
-	// What is wanted first, then what it had last.
-	slices.SortFunc(leases, func(a, b dhcp.Lease) int {
-		if (a.Addr == want) != (b.Addr == want) {
-			if a.Addr == want {
-				return -1
-			}
-			return 1
+	// What is wanted first, then what it had last; no expiry is later than any.
+	first := func(a, b bool) int {
+		switch {
+		case a == b:
+			return 0
+		case a:
+			return -1
 		}
-		return b.Expires.Compare(a.Expires)
+		return 1
+	}
+	slices.SortFunc(leases, func(a, b dhcp.Lease) int {
+		return cmp.Or(first(a.Addr == want, b.Addr == want), first(a.Expires.IsZero(), b.Expires.IsZero()), b.Expires.Compare(a.Expires))
 	})
 	for _, l := range leases {
 		if p.givable(l.Addr) {
@@ -89,7 +93,7 @@ func (p *Pool) search(c *client, try func(netip.Addr, string) (bool, error), ctx
 	var expired []netip.Addr
 	now := time.Now()
 	for i := range min(p.size, maxSearch) {
-		if i == 256 {
+		if i == 256 && !c.dry() {
 			if due, _ := p.exhausted.Due(searchPause); !due {
 				break // it was searched through just now
 			}
@@ -98,15 +102,15 @@ func (p *Pool) search(c *client, try func(netip.Addr, string) (bool, error), ctx
 		if !p.givable(addr) {
 			continue
 		}
-		l, err := p.store.LeaseByAddr(ctx, addr)
+		until, known, err := p.state(ctx, c, addr)
 		switch {
-		case errors.Is(err, fs.ErrNotExist):
+		case err != nil:
+			return netip.Addr{}, err
+		case !known:
 			if ok, err := try(addr, "free"); ok || err != nil {
 				return addr, err
 			}
-		case err != nil:
-			return netip.Addr{}, err
-		case !holds(l, now) && len(expired) < 16:
+		case !holds(until, now) && len(expired) < 16:
 			expired = append(expired, addr)
 		}
 	}
@@ -127,11 +131,7 @@ func (p *Pool) search(c *client, try func(netip.Addr, string) (bool, error), ctx
 // take makes the lease, or without commit tells whether it could be made.
 func (p *Pool) take(ctx context.Context, c *client, addr netip.Addr, commit bool) (bool, error) {
 	if !commit || c.dry() {
-		l, err := p.store.LeaseByAddr(ctx, addr)
-		if errors.Is(err, fs.ErrNotExist) {
-			return true, nil
-		}
-		return err == nil && (!holds(l, time.Now()) || l.Owner() == c.owner), err
+		return p.advertise(ctx, c, addr)
 	}
 	l := dhcp.Lease{
 		Addr: addr, ID: c.id, HardwareAddr: c.hw, Hostname: c.res.Hostname, ClientID: c.DUID(), UUID: c.UUID(), Expires: p.expires(time.Now()),
@@ -167,21 +167,36 @@ func (p *Pool) admit(c *client, commit bool) bool {
 	if n == 0 {
 		n = defaultNewPerLink
 	}
-	if n < 0 || !commit || c.dry() {
+	if n < 0 || !commit && p.shared == nil || c.dry() {
 		return true
 	}
-	link := c.LinkAddr().String()
-	if len(c.Relays) == 0 && c.Interface != nil {
-		link = c.Interface.Name
+	counted := &p.newcomers
+	if !commit {
+		counted = &p.advertised // which is work for the store too
 	}
-	if p.newcomers.Allow(link, n, time.Minute) {
+	source := c.source()
+	if counted.Allow(source, n, time.Minute) {
 		return true
 	}
 	if ok, missed := p.flooded.Due(time.Minute); ok {
 		p.logger().Warn("dhcp6: more new machines than one link may have in a minute, some get no address: find who makes up identities, or raise MaxNewPerLink",
-			"link", link, "client", c.who(), "unlogged", missed)
+			"source", source, "client", c.who(), "unlogged", missed)
 	}
 	return false
+}
+
+// source names where the request came from, for limits. What a relay says of
+// itself can be made up, and so can its address within its /64.
+func (r *Request) source() string {
+	name := ""
+	if r.Interface != nil {
+		name = r.Interface.Name
+	}
+	if len(r.Relays) == 0 {
+		return name
+	}
+	peer, _ := r.Peer.Addr().Prefix(64) // zero where the socket cannot tell
+	return name + " relays of " + peer.String()
 }
 
 // givable reports whether the address may be given to a machine that it is not
@@ -232,10 +247,8 @@ func contains(r dhcp.Range, a netip.Addr) bool {
 	return r.First.Compare(a) <= 0 && a.Compare(r.Last) <= 0
 }
 
-// holds reports whether the address is taken, by a machine or by quarantine.
-func holds(l dhcp.Lease, now time.Time) bool {
-	return l.Expires.IsZero() || now.Before(l.Expires)
-}
+// holds reports whether what lasts until then does; the zero time is for ever.
+func holds(until, now time.Time) bool { return until.IsZero() || now.Before(until) }
 
 func (p *Pool) lifetime() time.Duration {
 	switch p.LeaseTime {

@@ -33,6 +33,7 @@ func (p *Pool) index() error {
 	if p.store == nil {
 		p.store = &dhcp.MemoryStore{}
 	}
+	p.shared, _ = p.store.(dhcp.SharedStore)
 	switch {
 	case !p.Prefix.IsValid() || !p.Prefix.Addr().Is6() || p.Prefix.Addr().Is4In6():
 		return errors.New("field Prefix is no IPv6 prefix")

@@ -1,6 +1,7 @@
 package dhcp6
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io/fs"
@@ -192,28 +193,40 @@ func (p *Pool) giveBack(ctx context.Context, c *client) (*dhcpv6.Message, error)
 	return reply, nil
 }
 
+// maxDeclines is how many addresses one machine can take out of use within
+// DeclineTime: where everything answers for its address it would take them all.
+const maxDeclines = 8
+
 // drop ends a lease of the client's; without one it is fs.ErrNotExist.
 func (p *Pool) drop(ctx context.Context, c *client, addr netip.Addr) error {
 	if !addr.IsValid() || !p.Prefix.Contains(addr) {
 		return fs.ErrNotExist
 	}
-	l, err := p.store.LeaseByAddr(ctx, addr)
+	l, err := p.lookup(ctx, addr)
 	if err != nil {
 		return err
 	}
-	if l.Owner() != c.owner || !l.Active(time.Now()) {
+	if l.Owner() != c.owner {
 		return fs.ErrNotExist
 	}
 	if c.MessageType == dhcpv6.MessageTypeRelease {
 		return p.store.Release(ctx, addr, c.owner)
 	}
-	hold := p.DeclineTime
-	if hold == 0 {
-		hold = defaultDeclineTime
-	}
+	_, reserved := p.reserved[addr]
 	if ok, missed := p.declined.Due(time.Second); ok {
-		p.logger().Warn("dhcp6: a client found its address in use by another machine: find that one and give it another",
-			"addr", addr, "client", c.who(), "left alone for", hold, "unlogged", missed)
+		p.logger().Warn("dhcp6: a client found its address in use by a machine that did not get it here: find that one (ping, ip -6 neigh) and give it another, or change the range or the reservation",
+			"addr", addr, "client", c.who(), "reserved", reserved, "unlogged", missed)
+	}
+	if reserved {
+		return nil // quarantine would leave the machine without any address
+	}
+	hold := cmp.Or(p.DeclineTime, defaultDeclineTime)
+	if !p.declines.Allow(c.owner, maxDeclines, hold) {
+		if ok, missed := p.disbelieved.Due(time.Minute); ok {
+			p.logger().Warn("dhcp6: a machine declines each address that it gets, no more are taken out of use for it: something answers for addresses that are not its own (an ND proxy on a router?), or the machine is broken",
+				"addr", addr, "client", c.who(), "unlogged", missed)
+		}
+		return nil
 	}
 	err = p.store.Decline(ctx, addr, c.owner, time.Now().Add(hold))
 	if errors.Is(err, fs.ErrExist) {

@@ -248,6 +248,41 @@ func TestFlood(t *testing.T) {
 	require.Len(t, addrs, 1, "another link")
 }
 
+// Nor by making up relays, of other links of the prefix and at other addresses
+// of where it is; relays elsewhere serve their machines meanwhile.
+func TestForgedRelays(t *testing.T) {
+	p := testPool(func(p *Pool) { p.MaxNewPerLink = 10 })
+	got := 0
+	for i := range byte(100) {
+		r := relayed(message(request, net.HardwareAddr{2, 0, 0, 0, 2, i}, uefi, to(self), withIA()), netip.AddrFrom16([16]byte{0: 0xfd, 14: 7, 15: i}).String())
+		r.Peer = netip.AddrPortFrom(netip.AddrFrom16([16]byte{0: 0xfd, 7: 9, 15: i}), serverPort)
+		addrs, _ := granted(ask(t, p, r))
+		got += len(addrs)
+	}
+	require.Equal(t, 10, got)
+	addrs, _ := granted(ask(t, p, relayed(message(request, macB, uefi, to(self), withIA()), "fd00::9")))
+	require.Len(t, addrs, 1)
+}
+
+// A machine that finds every address in use does not take all of them, nor the
+// one that is reserved for it.
+func TestDeclinesEverything(t *testing.T) {
+	p := testPool(func(p *Pool) { p.Reservations = []Reservation{{HardwareAddr: macB, Addr: ip("fd00::b")}} })
+	declined := func(hw net.HardwareAddr) (n int) {
+		for range 3 * maxDeclines {
+			mine := lease(t, p, hw, uefi)
+			require.Equal(t, iana.StatusSuccess, ask(t, p, message(decline, hw, uefi, to(self), withIA(mine))).Options.Status().StatusCode)
+			if l, err := p.store.LeaseByAddr(t.Context(), ip(mine)); err == nil && l.Declined {
+				n++
+			}
+		}
+		return n
+	}
+	require.Equal(t, maxDeclines, declined(macA))
+	require.Zero(t, declined(macB))
+	require.Equal(t, maxDeclines, declined(append(macA[:5:5], 9)), "another machine is believed")
+}
+
 func TestRelayed(t *testing.T) {
 	near, far := testPool(), testPool(func(p *Pool) {
 		p.Prefix = netip.MustParsePrefix("fd01::/64")
