@@ -9,6 +9,7 @@ import (
 	"encoding/base32"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/http"
 	"net/netip"
@@ -76,7 +77,7 @@ func (d *addons) tag(name string) string {
 	return strings.ToLower(base32.HexEncoding.WithPadding(base32.NoPadding).EncodeToString(h.Sum(nil)[:15]))
 }
 
-// files are what a boot loader loads behind an entry's own.
+// files are what a machine loads behind an entry's own.
 func (d *addons) files(e config.Entry, m *config.Machine) []string {
 	if !d.app.cfg.HasAddon(e) {
 		return nil
@@ -145,12 +146,30 @@ func (d *addons) allowed(ctx context.Context, peer netip.Addr, m *config.Machine
 
 // open returns the add-on's file of that name for whoever asks from an address.
 func (d *addons) open(ctx context.Context, peer netip.Addr, name string) (fs.File, error) {
-	data, err := d.read(ctx, peer.Unmap(), name)
+	f, err := d.reader(ctx, peer.Unmap(), name)
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {
 			d.app.log.Warn("an add-on was not given", "name", name, "peer", peer, "err", err)
 		}
 		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
+	}
+	return f, nil
+}
+
+// addonReader is a file of the add-on, of a size that is known before it is read.
+type addonReader interface {
+	fs.File
+	io.ReadSeeker
+	Size() int64
+}
+
+func (d *addons) reader(ctx context.Context, peer netip.Addr, name string) (addonReader, error) {
+	if strings.HasPrefix(name, addonJoined) {
+		return d.openJoined(ctx, peer, name)
+	}
+	data, err := d.read(ctx, peer, name)
+	if err != nil {
+		return nil, err
 	}
 	return &addonFile{Reader: bytes.NewReader(data), name: name}, nil
 }
@@ -231,7 +250,8 @@ func (d *addons) serveHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, http.StatusText(http.StatusInternalServerError), http.StatusInternalServerError)
 		return
 	}
-	file := f.(*addonFile)
+	defer f.Close()
+	file := f.(addonReader)
 	w.Header().Set("Content-Type", "application/octet-stream")
 	w.Header().Set("Cache-Control", "no-store")
 	http.ServeContent(w, r, "", time.Time{}, file)
@@ -240,7 +260,7 @@ func (d *addons) serveHTTP(w http.ResponseWriter, r *http.Request) {
 		if c.MAC == nil {
 			c.IP = peer
 		}
-		d.app.Timeline.Add(timeline.Event{Who: d.app.who(c), Stage: "http", What: name, Bytes: file.Reader.Size(), Took: time.Since(start)})
+		d.app.Timeline.Add(timeline.Event{Who: d.app.who(c), Stage: "http", What: name, Bytes: file.Size(), Took: time.Since(start)})
 	}
 }
 

@@ -15,8 +15,10 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
+	"testing/iotest"
 
 	"github.com/cavaliergopher/cpio"
+	"github.com/insomniacslk/dhcp/iana"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/crypto/ssh"
 
@@ -178,7 +180,7 @@ func TestAddonNames(t *testing.T) {
 	tags := map[string]bool{}
 	for i, name := range names {
 		m := &w.cfg.Machines[2+i]
-		e, err := w.entry(t.Context(), "live", m)
+		e, err := w.entry(t.Context(), "live", m, pxecfg.LoaderIPXE)
 		require.NoError(t, err)
 		owner, ok := w.addons.owner(strings.TrimSuffix(e.Initrd[len(e.Initrd)-1], ".img"))
 		require.True(t, ok, name)
@@ -186,7 +188,7 @@ func TestAddonNames(t *testing.T) {
 		require.Same(t, m, w.addons.named(name+"-"+w.addons.tag(name)))
 		tags[w.addons.tag(name)] = true
 	}
-	e, err := w.entry(t.Context(), "live", nil)
+	e, err := w.entry(t.Context(), "live", nil, pxecfg.LoaderIPXE)
 	require.NoError(t, err)
 	owner, ok := w.addons.owner(strings.TrimSuffix(e.Initrd[1], ".img"))
 	require.True(t, ok)
@@ -221,6 +223,75 @@ func TestAddonIsKept(t *testing.T) {
 	require.ErrorContains(t, err, "addon.secret")
 }
 
+// U-Boot loads one initramfs: it gets all in one file, whether its machine says
+// what it is or the configuration does.
+func TestAddonJoined(t *testing.T) {
+	w := newWorld(t, func(c *config.Config) {
+		c.Machines[0].Loader = config.LoaderUBoot
+		c.Unknown = "live"
+	}).run()
+	board := dhcp.Firmware{VendorClass: "PXEClient:Arch:00022:UNDI:003000", Archs: []iana.Arch{iana.UBOOT_ARM64}}
+	one, two, other := w.lease(macs[0], dhcp.BIOSFirmware()), w.lease(macs[1], dhcp.BIOSFirmware()), w.lease(macs[2], board)
+	require.Equal(t, []string{pxelinux, pxelinux}, []string{one.File, other.File})
+	initrd := strings.Repeat("initrd", 10_001)
+	require.NoError(t, os.WriteFile(filepath.Join(w.dir, "boot/initrd.img"), []byte(initrd), 0o644))
+
+	joined := regexp.MustCompile(`(?m)^ *INITRD (diskless/joined/(desk|live)/(machine-one|any)-[0-9a-z]+\.img)$`)
+	for i, ack := range []dhcp.Ack{one, other} {
+		peer := ack.Addr.Addr()
+		text, err := w.tftp("pxelinux.cfg/01-52-54-00-00-00-0"+string("19"[i]), peer)
+		require.NoError(t, err)
+		m := joined.FindStringSubmatch(text)
+		require.Len(t, m, 4, text)
+		over, err := w.tftp(m[1], peer)
+		require.NoError(t, err)
+		code, body := w.http("/"+m[1], peer)
+		require.Equal(t, http.StatusOK, code)
+		require.Equal(t, over, body)
+		require.Equal(t, initrd, body[:len(initrd)])
+		at := (len(initrd) + 4 + 511) / 512 * 512
+		require.Equal(t, strings.Repeat("\x00", at-len(initrd)), body[len(initrd):at])
+		require.Contains(t, files(t, body[at:]), "diskless/hook")
+		require.Zero(t, len(body)%512)
+		if i == 0 {
+			_, err := w.tftp(m[1], two.Addr.Addr())
+			require.Error(t, err)
+			for _, wrong := range []string{strings.Replace(m[1], "desk", "none", 1), strings.Replace(m[1], "desk/", "", 1), m[1] + "x", "diskless/joined/desk/", "diskless/joined/desk/initrd.img"} {
+				code, _ := w.http("/"+wrong, peer)
+				require.Equal(t, http.StatusNotFound, code, wrong)
+			}
+		}
+	}
+	text, err := w.tftp("pxelinux.cfg/01-52-54-00-00-00-02", two.Addr.Addr())
+	require.NoError(t, err)
+	require.Contains(t, text, "INITRD initrd.img,diskless/machine-two-")
+}
+
+// However it is read, it is the parts with zeroes between them.
+func TestParts(t *testing.T) {
+	var p parts
+	var whole []byte
+	for i, n := range []int{0, 1, 507, 508, 509, 512, 3000} {
+		data := bytes.Repeat([]byte{byte(i + 1)}, n)
+		p = append(p, part{bytes.NewReader(data), p.size(), int64(n)})
+		whole = append(whole, data...)
+		whole = append(whole, make([]byte, p.size()-int64(len(whole)))...)
+		require.GreaterOrEqual(t, int(p.size()-p[i].at)-n, 4)
+	}
+	require.NoError(t, iotest.TestReader(io.NewSectionReader(p, 0, p.size()), whole))
+	for from := 0; from <= len(whole); from += 127 {
+		for _, n := range []int{0, 1, 300, 1024, 9000} {
+			got := bytes.Repeat([]byte{0xff}, n)
+			m, err := p.ReadAt(got, int64(from))
+			require.Equal(t, whole[from:min(from+n, len(whole))], got[:m])
+			require.Equal(t, m < n, err == io.EOF)
+		}
+	}
+	p[3].ReaderAt = strings.NewReader("shorter now")
+	_, err := p.ReadAt(make([]byte, len(whole)), 0)
+	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+}
+
 func TestAddonOptOut(t *testing.T) {
 	no := false
 	for what, change := range map[string]func(c *config.Config){
@@ -230,7 +301,7 @@ func TestAddonOptOut(t *testing.T) {
 		"served nowhere": func(c *config.Config) { c.TFTP.Enabled, c.HTTP.Enabled = &no, &no },
 	} {
 		w := newWorld(t, change)
-		e, err := w.entry(t.Context(), "desk", &w.cfg.Machines[0])
+		e, err := w.entry(t.Context(), "desk", &w.cfg.Machines[0], pxecfg.LoaderIPXE)
 		require.NoError(t, err)
 		require.NotContains(t, strings.Join(e.Initrd, " "), "diskless/", what)
 		w.close()
@@ -256,7 +327,7 @@ func TestAddonModules(t *testing.T) {
 	}).run()
 	m := &w.cfg.Machines[0]
 	entry := func() string {
-		e, err := w.entry(t.Context(), "root", m)
+		e, err := w.entry(t.Context(), "root", m, pxecfg.LoaderIPXE)
 		require.NoError(t, err)
 		require.Len(t, e.Initrd, 3, w.log)
 		require.Equal(t, "initrd.img", e.Initrd[0])
@@ -267,8 +338,15 @@ func TestAddonModules(t *testing.T) {
 	_, body := w.http("/"+name, netip.MustParseAddr("127.9.9.9"))
 	require.Equal(t, "overlay.ko\n", files(t, body)["diskless/modules/order"])
 
-	require.NoError(t, os.WriteFile(filepath.Join(w.dir, "boot/vmlinuz"), []byte("no kernel"), 0o644))
-	e, err := w.entry(t.Context(), "root", m)
+	require.NoError(t, os.WriteFile(filepath.Join(w.dir, "boot/vmlinuz"), []byte("kernel of an ARM, which says no version"), 0o644))
+	require.Equal(t, name, entry(), "the image has modules of one kernel")
+
+	image := filepath.Join(w.dir, "root.squashfs")
+	require.NoError(t, os.Remove(image))
+	require.NoError(t, squash.BuildFile(t.Context(), image, squash.FromFS(fstest.MapFS{
+		"lib/modules/6.1.0-x/modules.builtin": {}, "lib/modules/6.1.0-y/modules.builtin": {},
+	}), nil))
+	e, err := w.entry(t.Context(), "root", m, pxecfg.LoaderIPXE)
 	require.NoError(t, err, "it boots, if its initramfs has the modules")
 	require.Len(t, e.Initrd, 2)
 	require.Contains(t, w.log.String(), "kernel modules are not added")

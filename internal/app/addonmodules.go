@@ -104,6 +104,11 @@ func (d *addons) readModules(key moduleKey) ([]byte, error) {
 		return nil, fmt.Errorf("%s cannot be read at any place: %w", key.kernel, errors.ErrUnsupported)
 	}
 	version, err := initrd.KernelVersion(kernel)
+	if errors.Is(err, fs.ErrInvalid) {
+		if only := onlyVersion(root); only != "" {
+			version, err = only, nil
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", key.kernel, err)
 	}
@@ -118,4 +123,18 @@ func (d *addons) readModules(key moduleKey) ([]byte, error) {
 		return nil, nil // all of it is in the kernel
 	}
 	return modules.Archive()
+}
+
+// onlyVersion is the kernel that an image has modules of, if it is one: kernels
+// of other architectures than x86 do not say which they are.
+func onlyVersion(root fs.FS) string {
+	for _, dir := range []string{"usr/lib/modules", "lib/modules"} {
+		if versions, err := fs.ReadDir(root, dir); err == nil {
+			if len(versions) == 1 && versions[0].IsDir() {
+				return versions[0].Name()
+			}
+			return ""
+		}
+	}
+	return ""
 }

@@ -280,6 +280,9 @@ func (a *App) client(ctx context.Context, addr netip.Addr) (pxecfg.Client, error
 	if len(lease.Archs) > 0 {
 		c.Arch, c.ArchKnown = lease.Archs[0], true
 	}
+	if m := a.machine(c); isUBoot(c.Arch) || m != nil && m.Loader == config.LoaderUBoot {
+		c.Loader = pxecfg.LoaderUBoot // nothing in what it asks for tells
+	}
 	return c, nil
 }
 

@@ -71,6 +71,9 @@ func (a *App) loaderFor(want config.Loader, platform dhcp.Platform, arch iana.Ar
 	bios := arch == iana.INTEL_X86PC
 	efi := arch == iana.EFI_BC || arch == iana.EFI_X86_64 || arch == iana.EFI_X86_64_HTTP
 	switch {
+	case platform != dhcp.PlatformHTTP && (want == config.LoaderUBoot || isUBoot(arch)):
+		// It does not run it, but looks for pxelinux.cfg beside it.
+		return pxelinux, nil
 	case !bios && !efi:
 		// Logged by the policy, once for each machine.
 		return "", fmt.Errorf("%w: diskless has loaders for BIOS and x86-64 UEFI, none for architecture %s", fs.ErrNotExist, arch)
@@ -90,6 +93,14 @@ func (a *App) loaderFor(want config.Loader, platform dhcp.Platform, arch iana.Ar
 	default:
 		return snponly, nil
 	}
+}
+
+func isUBoot(arch iana.Arch) bool {
+	switch arch {
+	case iana.UBOOT_ARM32, iana.UBOOT_ARM64, iana.UBOOT_ARM32_HTTP, iana.UBOOT_ARM64_HTTP:
+		return true
+	}
+	return false
 }
 
 // requireLoaders checks that what bootFile can answer is there to be loaded.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
-	"slices"
 
 	"github.com/seed-3ec230fa/diskless/internal/config"
 	"github.com/seed-3ec230fa/diskless/nbd"
@@ -21,8 +20,8 @@ type machineSource struct {
 
 // Config implements pxecfg.Source. The machine is the same one however it was
 // recognized this time.
-func (s machineSource) Config(ctx context.Context, _ pxecfg.Client) (*pxecfg.Config, error) {
-	c := pxecfg.Client{MAC: s.MAC.HardwareAddr, UUID: s.UUID, IP: s.Address.Addr}
+func (s machineSource) Config(ctx context.Context, asks pxecfg.Client) (*pxecfg.Config, error) {
+	c := pxecfg.Client{MAC: s.MAC.HardwareAddr, UUID: s.UUID, IP: s.Address.Addr, Loader: asks.Loader}
 	return s.app.choice(s.Entry, s.Once, s.Machine).Config(ctx, c)
 }
 
@@ -70,7 +69,9 @@ func (a *App) bootConfig(ctx context.Context, c pxecfg.Client) (*pxecfg.Config, 
 // machines that are not listed.
 func (a *App) choice(name, once string, m *config.Machine) pxecfg.Source {
 	source := func(name string) pxecfg.Source {
-		return pxecfg.SourceFunc(func(ctx context.Context, _ pxecfg.Client) (*pxecfg.Config, error) { return a.offer(ctx, name, m) })
+		return pxecfg.SourceFunc(func(ctx context.Context, c pxecfg.Client) (*pxecfg.Config, error) {
+			return a.offer(ctx, name, m, c.Loader)
+		})
 	}
 	if once == "" {
 		return source(name)
@@ -79,7 +80,7 @@ func (a *App) choice(name, once string, m *config.Machine) pxecfg.Source {
 }
 
 // offer makes the entries of what is named.
-func (a *App) offer(ctx context.Context, name string, m *config.Machine) (*pxecfg.Config, error) {
+func (a *App) offer(ctx context.Context, name string, m *config.Machine, asks pxecfg.Loader) (*pxecfg.Config, error) {
 	cfg, names := &pxecfg.Config{}, []string{name}
 	if menu, ok := a.cfg.MenuByName(name); ok {
 		cfg.Title, cfg.Default, cfg.Timeout, names = menu.Title, menu.Default, menu.Timeout.Duration, menu.Entries
@@ -89,7 +90,7 @@ func (a *App) offer(ctx context.Context, name string, m *config.Machine) (*pxecf
 			cfg.Entries = append(cfg.Entries, pxecfg.LocalDisk().Entries...)
 			continue
 		}
-		e, err := a.entry(ctx, name, m)
+		e, err := a.entry(ctx, name, m, asks)
 		if err != nil {
 			return nil, err
 		}
@@ -108,13 +109,13 @@ func (a *App) machine(c pxecfg.Client) *config.Machine {
 
 // entry is what an entry of the configuration offers a machine; m is nil for a
 // machine that nobody configured.
-func (a *App) entry(ctx context.Context, name string, m *config.Machine) (pxecfg.Entry, error) {
+func (a *App) entry(ctx context.Context, name string, m *config.Machine, asks pxecfg.Loader) (pxecfg.Entry, error) {
 	e, ok := a.cfg.EntryByName(name)
 	if !ok {
 		return pxecfg.Entry{}, fmt.Errorf("there is no entry %q", name) // checked when it was loaded
 	}
 	out := pxecfg.Entry{Label: e.Name, Title: e.Title, Kernel: e.Kernel, Args: e.Args}
-	out.Initrd = slices.Concat(e.Initrd, a.addons.files(e, m))
+	out.Initrd = a.addons.initrds(e, m, asks)
 	if m != nil && m.MAC.HardwareAddr != nil {
 		out.SysAppend = 2 // BOOTIF=: the initramfs uses the card that booted
 	}

@@ -70,7 +70,7 @@ func (c *checker) roles() {
 		}
 		c.keep(c.NBD.Keep)
 	}
-	oneOf(c, &c.Loader, LoaderIPXE, LoaderPXELINUX, LoaderGRUB)
+	oneOf(c, &c.Loader, LoaderIPXE, LoaderPXELINUX, LoaderGRUB, LoaderUBoot)
 }
 
 func (c *checker) keep(n *int) {
@@ -318,7 +318,7 @@ func (c *checker) machines() {
 		if m.Address.IsValid() && m.Address == c.Server.Address {
 			c.errorf(&m.Address, "machine %s: %s is the server's own address", m.Name, m.Address)
 		}
-		oneOf(c, &m.Loader, LoaderIPXE, LoaderPXELINUX, LoaderGRUB)
+		oneOf(c, &m.Loader, LoaderIPXE, LoaderPXELINUX, LoaderGRUB, LoaderUBoot)
 		once(&m.MAC, m, "mac", m.MAC.String())
 		uuid := strings.ToLower(m.UUID)
 		once(&m.UUID, m, "uuid", min(uuid, pxecfg.SwapUUID(uuid))) // one machine in two spellings

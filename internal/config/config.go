@@ -195,6 +195,7 @@ const (
 	LoaderIPXE     Loader = "ipxe"
 	LoaderPXELINUX Loader = "pxelinux"
 	LoaderGRUB     Loader = "grub"
+	LoaderUBoot    Loader = "u-boot" // in the firmware; it reads PXELINUX's files
 )
 
 // The policies of `unknown` that are no names of entries.

@@ -34,7 +34,8 @@
 // kernel's arguments) it does nothing.
 //
 // A setting that fails is told with its name on the console and in the journal
-// (it is a message of the kernel's log), and the boot goes on.
+// (it is a message of the kernel's log), and the boot goes on, unless
+// [BreakOnError] says otherwise.
 //
 // With diskless.break among the kernel's arguments there is a shell before the
 // switch to the new root; with diskless.break=error, if something has failed.
@@ -55,7 +56,9 @@
 // Needed in the image are /bin/sh, mount and the usual small tools, from busybox
 // if need be; for the report one of curl, wget, bash or busybox.
 //
-// U-Boot loads one initramfs only: join the two there.
+// A loader that loads one initramfs only, such as U-Boot, needs both in one file:
+// the distribution's, at least four zeroes, so many that the length is a
+// multiple of four, and the archive.
 //
 // DHCP's lease is not renewed once the system runs: the address is the machine's
 // for as long as it is up, so it should be a reserved one.
