@@ -168,7 +168,7 @@ func TestExpand(t *testing.T) {
 		r.requireFiles(map[string]string{
 			"both": `<it's $HOME> ab "q"`, "counted": "x\n", "pc-7.name": "ab", "etc/hostname": "pc-7\n",
 			"etc/hosts":          "# diskless begin\n127.0.1.1 pc-7\n10.0.0.1 ab\n# diskless end\n",
-			"etc/default/locale": "LANG=\"it's $HOME\"\n",
+			"etc/default/locale": "LANG=\"it's \\$HOME\"\n",
 			"dev/kmsg":           "none",
 		})
 	})
@@ -209,6 +209,85 @@ func TestCommandsShareAShell(t *testing.T) {
 		r.run("/bin/sh", "/run/diskless/machine", "after")
 		require.Equal(t, "[gone]\n[two]\n", r.read("log"))
 		require.Contains(t, r.told(), "RCFILE_2 failed with status 3\n")
+	})
+}
+
+// A command that does not come to an end keeps no machine from booting.
+func TestCommandThatHangs(t *testing.T) {
+	each(t, func(t *testing.T, r *root) {
+		require.NoError(t, os.Symlink("busybox", r.path("bin/timeout")))
+		require.NoError(t, os.MkdirAll(r.path("proc/self"), 0o755))
+		require.NoError(t, os.Symlink("/bin/busybox", r.path("proc/self/exe"))) // by which busybox's shell runs its own programs
+		data, err := Build([]Setting{{Name: "PREINIT_1", Value: "sleep 1000"}, {Name: "PREINIT_2", Value: "touch /reached"}}, nil, nil)
+		require.NoError(t, err)
+		_, files := unpack(t, data)
+		for _, name := range []string{"commands", "settings", "preinit", "env"} {
+			r.write("run/diskless/"+name, files["diskless/"+name], 0o600)
+		}
+		r.write("run/diskless/machine", strings.Replace(files["diskless/machine"], "preinit 600\n", "preinit 1\n", 1), 0o600)
+		r.run("/bin/sh", "/run/diskless/machine", "before", "memory")
+		require.Equal(t, "", r.read("reached"))
+		require.Equal(t, "<3>diskless: PREINIT_1 was ended; it has 1 seconds\n", r.told())
+	})
+}
+
+// What each family makes of values with everything in them that shells, and
+// the readers of its files, give a meaning to.
+func TestOddFamilies(t *testing.T) {
+	const odd = "it's \"$HOME\" `id` \\ # % * Grüße"
+	each(t, func(t *testing.T, r *root) {
+		r.write("lib/systemd/systemd", "", 0o755)
+		for _, unit := range []string{"rsyslog", "cups", "dnsmasq", "exim4"} {
+			r.write("lib/systemd/system/"+unit+".service", "", 0o644)
+		}
+		r.write("usr/share/zoneinfo/Etc/it's $here", "TZif", 0o644)
+		r.machine("memory", []Setting{
+			{Name: "HOSTNAME", Value: "pc-'\"$7ü second"},
+			{Name: "HOSTS_1", Value: "10.0.0.1 one # " + odd}, {Name: "HOSTS_2", Value: "10.0.0.2 two\n10.0.0.3 three"},
+			{Name: "FSTAB_1", Value: "//srv/it's\\040$HOME/*\t /mnt/it's\\040$HOME/ü  cifs  pass=\"*$x`,user=\\a\n0 0"},
+			{Name: "FSTAB_2", Value: "tmpfs /srv/it's\\040\"$HOME\"/* tmpfs size=1M,mode=0700"},
+			{Name: "CRONTAB_1", Value: "* * * * * root echo " + odd}, {Name: "CRONTAB_2", Value: "MAILTO=a\n@reboot root x"},
+			{Name: "MODULE_1", Value: "it's  opt=\"$HOME *\""},
+			{Name: "DNS_SERVER", Value: " 10.0.0.1\t10.0.0.2\n"}, {Name: "SEARCH_DOMAIN", Value: "a.example *.b"},
+			{Name: "TIMEZONE", Value: "Etc/it's $here"},
+			{Name: "LANG", Value: odd}, {Name: "LC_ALL", Value: "late $ODD", Expand: true}, {Name: "ODD", Value: odd},
+			{Name: "XKBOPTIONS", Value: odd}, {Name: "CONSOLE_KEYMAP", Value: odd},
+			{Name: "KEEP_SYSTEM_SERVICES", Value: "\n  rsyslog\tcu*\nexim4\n"}, {Name: "MASK_SYSTEM_SERVICES", Value: "cups ../x $(reboot) *"},
+			{Name: "PREINIT_1", Value: "cat >/here <<'END'\n" + odd + "\nEND\nprintf '%s' '*' >/star"},
+			{Name: "RCFILE_1", Value: "printf %s " + quote(odd) + " >/rc"},
+		}, &Options{
+			AuthorizedKeys: map[string][]string{"root": {"command=" + odd, "two"}},
+			HostKeys:       map[string][]byte{"ssh_host_$x'y\"_key": []byte(odd)},
+		})
+		locale := func(file, name string) string {
+			r.run("/bin/sh", "-c", ". /etc/"+file+" && printf %s \"$"+name+"\"")
+			return r.output
+		}
+		require.Equal(t, []string{odd, "late " + odd, odd, odd}, []string{
+			locale("default/locale", "LANG"), locale("locale.conf", "LC_ALL"), locale("default/keyboard", "XKBOPTIONS"), locale("vconsole.conf", "KEYMAP"),
+		})
+		r.run("/bin/sh", "/run/diskless/machine", "after")
+		r.requireFiles(map[string]string{
+			"etc/hostname": "pc-'\"$7ü\n",
+			"etc/hosts":    "# diskless begin\n127.0.1.1 pc-'\"$7ü\n10.0.0.1 one # " + odd + "\n10.0.0.2 two\n10.0.0.3 three\n# diskless end\n",
+			"etc/fstab": "# diskless begin\n//srv/it's\\040$HOME/* /mnt/it's\\040$HOME/ü cifs pass=\"*$x`,user=\\a,nofail 0 0\n" +
+				"tmpfs /srv/it's\\040\"$HOME\"/* tmpfs size=1M,mode=0700,nofail 0 0\n# diskless end\n",
+			"etc/cron.d/diskless":       "* * * * * root echo " + odd + "\nMAILTO=a\n@reboot root x\n",
+			"etc/resolv.conf":           "nameserver 10.0.0.1\nnameserver 10.0.0.2\nsearch a.example *.b\n",
+			"etc/timezone":              "Etc/it's $here\n",
+			"root/.ssh/authorized_keys": "# diskless begin\ncommand=" + odd + "\ntwo\n# diskless end\n",
+			"here":                      odd + "\n", "star": "*", "rc": odd,
+		})
+		for name, masked := range map[string]bool{"rsyslog": false, "exim4": false, "cups": true, "dnsmasq": true} {
+			_, err := os.Readlink(r.path("run/systemd/system/" + name + ".service"))
+			require.Equal(t, masked, err == nil, name)
+		}
+		calls := "mount /srv/it's \"$HOME\"/*\n"
+		if r.shell != "busybox" {
+			calls += "modprobe it's opt=\"$HOME *\"\n"
+			require.Equal(t, "none", r.told())
+		}
+		require.Equal(t, calls, r.read("calls"))
 	})
 }
 

@@ -202,7 +202,7 @@ func (s *script) variables(path string, names map[string]Setting) {
 	for _, name := range slices.Sorted(maps.Keys(names)) {
 		set := names[name]
 		if set.Expand {
-			fmt.Fprintf(s, "%s%s%s", quote(name+`="`), word(set), quote("\"\n"))
+			fmt.Fprintf(s, `%s"$(escaped %s)"%s`, quote(name+`="`), set.Name, quote("\"\n"))
 		} else {
 			s.WriteString(quote(name + `="` + escape.Replace(set.Value) + "\"\n"))
 		}
