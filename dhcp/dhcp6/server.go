@@ -8,10 +8,10 @@ import (
 	"log/slog"
 	"net"
 	"runtime/debug"
-	"sync"
 	"time"
 
 	"github.com/seed-3ec230fa/diskless/dhcp"
+	"github.com/seed-3ec230fa/diskless/dhcp/internal/life"
 	"github.com/seed-3ec230fa/diskless/dhcp/internal/limit"
 )
 
@@ -49,22 +49,14 @@ type Server struct {
 	// most: what it sends besides is dropped.
 	MaxInFlight int
 
-	mu      sync.Mutex
-	conns   map[net.PacketConn]struct{}
-	closing bool
-	wg      sync.WaitGroup // one for each Serve
-
-	ctxOnce sync.Once
-	ctx     context.Context // handlers'; cancelled by Close
-	cancel  context.CancelFunc
-
+	life     life.Life
 	failures limit.Seldom
 }
 
 // ListenAndServe listens on Addr and serves requests until the server is shut
 // down or closed; see [Listen] and [Server.Serve].
 func (s *Server) ListenAndServe() error {
-	if s.isClosing() {
+	if s.life.Closing() {
 		return ErrServerClosed
 	}
 	conn, err := Listen(s.Addr, s.Interfaces...)
@@ -87,29 +79,7 @@ func (s *Server) Serve(conn net.PacketConn) error {
 	if s.Handler == nil {
 		return errors.Join(fmt.Errorf("dhcp6: Server.Handler is nil: %w", fs.ErrInvalid), conn.Close())
 	}
-	s.mu.Lock()
-	if s.closing {
-		s.mu.Unlock()
-		return errors.Join(ErrServerClosed, conn.Close())
-	}
-	if s.conns == nil {
-		s.conns = make(map[net.PacketConn]struct{})
-	}
-	s.conns[conn] = struct{}{}
-	s.wg.Add(1)
-	s.mu.Unlock()
-
-	err := s.serve(newSocket(conn, s.Interfaces))
-
-	conn.Close()
-	s.mu.Lock()
-	delete(s.conns, conn)
-	if s.closing {
-		err = ErrServerClosed
-	}
-	s.mu.Unlock()
-	s.wg.Done()
-	return err
+	return s.life.Serve(conn, ErrServerClosed, func() error { return s.serve(newSocket(conn, s.Interfaces)) })
 }
 
 // serve reads until the socket fails or the server ends, and returns when
@@ -117,13 +87,13 @@ func (s *Server) Serve(conn net.PacketConn) error {
 func (s *Server) serve(sock *socket) error {
 	w := newWorkers(s, sock)
 	defer w.wg.Wait()
-	ctx := s.context()
+	ctx := s.life.Context()
 	buf := make([]byte, maxDatagram)
 	var pause time.Duration
 	for {
 		n, from, err := sock.read(buf)
 		if err != nil {
-			if s.isClosing() || !temporary(err) {
+			if s.life.Closing() || !temporary(err) {
 				return err
 			}
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
@@ -203,57 +173,12 @@ func (s *Server) noReply(r *Request, err error) {
 // Shutdown stops reading, waits until every request that was read has been
 // answered and all sockets are closed, and returns nil; or, when ctx ends
 // first, its error. Afterwards the server cannot be started again.
-func (s *Server) Shutdown(ctx context.Context) error {
-	s.mu.Lock()
-	s.closing = true
-	for conn := range s.conns {
-		// Wakes the reader; replies are still sent.
-		if conn.SetReadDeadline(time.Unix(1, 0)) != nil {
-			conn.Close()
-		}
-	}
-	s.mu.Unlock()
-	done := make(chan struct{})
-	go func() { // ends with the last Serve
-		s.wg.Wait()
-		close(done)
-	}()
-	select {
-	case <-done:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
+func (s *Server) Shutdown(ctx context.Context) error { return s.life.Shutdown(ctx) }
 
 // Close closes all sockets and cancels the contexts of the handlers at work.
 // It does not wait for them; the Serve calls do. Afterwards the server cannot
 // be started again.
-func (s *Server) Close() error {
-	s.context()
-	s.cancel()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.closing = true
-	var errs []error
-	for conn := range s.conns {
-		if err := conn.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
-			errs = append(errs, err)
-		}
-	}
-	return errors.Join(errs...)
-}
-
-func (s *Server) isClosing() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.closing
-}
-
-func (s *Server) context() context.Context {
-	s.ctxOnce.Do(func() { s.ctx, s.cancel = context.WithCancel(context.Background()) })
-	return s.ctx
-}
+func (s *Server) Close() error { return s.life.Close() }
 
 func (s *Server) logger() *slog.Logger { return orDefault(s.Logger) }
 

@@ -29,7 +29,7 @@ type received struct {
 }
 
 func newWorkers(s *Server, sock *socket) *workers {
-	w := &workers{s: s, ctx: s.context(), sock: sock}
+	w := &workers{s: s, ctx: s.life.Context(), sock: sock}
 	if n := s.MaxInFlight; n >= 0 {
 		if n == 0 {
 			n = defaultInFlight
