@@ -13,6 +13,7 @@ type Addon struct {
 	Enabled        *bool    `yaml:"enabled"`
 	OverlaySize    string   `yaml:"overlay-size"`
 	OverlayLabel   string   `yaml:"overlay-label"`
+	OverlayKept    bool     `yaml:"overlay-kept"`
 	AuthorizedKeys []string `yaml:"authorized-keys"`
 	Break          string   `yaml:"break"`
 }
@@ -28,7 +29,7 @@ func (c *Config) InitrdOptions() initrd.Options {
 	if a == nil {
 		return initrd.Options{}
 	}
-	o := initrd.Options{OverlaySize: a.OverlaySize, OverlayLabel: a.OverlayLabel, Break: initrd.Break(a.Break)}
+	o := initrd.Options{OverlaySize: a.OverlaySize, OverlayLabel: a.OverlayLabel, OverlayKept: a.OverlayKept, Break: initrd.Break(a.Break)}
 	if len(a.AuthorizedKeys) > 0 {
 		o.AuthorizedKeys = map[string][]string{"root": a.AuthorizedKeys}
 	}

@@ -44,6 +44,9 @@ type Options struct {
 	// holds the overlay, where there is one. What it held is removed at each
 	// boot.
 	OverlayLabel string
+	// OverlayKept keeps what it held for as long as the kernel's arguments name
+	// the same root: changes that were made to one image do not fit another.
+	OverlayKept bool
 	// OwnNFS says that a root on NFS is this machine's alone.
 	OwnNFS bool
 	// Swap is an area for memory that does not fit, with an NBD server. The

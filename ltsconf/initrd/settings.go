@@ -272,6 +272,9 @@ func options(settings []Setting, o *Options) []byte {
 	}
 	assign("overlay_size", o.OverlaySize)
 	assign("overlay_label", o.OverlayLabel)
+	if o.OverlayKept {
+		assign("overlay_kept", "1")
+	}
 	if o.OwnNFS {
 		assign("own_nfs", "1")
 	}
