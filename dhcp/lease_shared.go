@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -50,14 +51,18 @@ func (p *Pool) choose(ctx context.Context, c client) (netip.Addr, error) {
 		return p.chooseHere(ctx, c)
 	}
 	leases, err := p.store.LeasesByOwner(ctx, c.owner)
-	if err == nil && len(leases) == 0 {
-		// It may have one since a moment, from another server: it keeps that.
-		err = p.shared.Sync(ctx)
-	}
 	if err != nil {
 		return netip.Addr{}, err
 	}
+	now := time.Now()
+	behind := !slices.ContainsFunc(leases, func(l Lease) bool { return l.Active(now) })
 	for range maxHolds {
+		if behind {
+			// It may have one since a moment, from another server: it keeps that.
+			if err := p.shared.Sync(ctx); err != nil {
+				return netip.Addr{}, err
+			}
+		}
 		addr, err := p.chooseHere(ctx, c)
 		if err != nil || !addr.IsValid() {
 			return addr, err
@@ -71,6 +76,7 @@ func (p *Pool) choose(ctx context.Context, c client) (netip.Addr, error) {
 			return netip.Addr{}, err
 		}
 		c.notef("another server was quicker with %v", addr)
+		behind = true
 	}
 	return netip.Addr{}, nil
 }
