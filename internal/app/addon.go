@@ -15,6 +15,8 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -266,6 +268,22 @@ func (d *addons) serveHTTP(w http.ResponseWriter, r *http.Request) {
 
 const maxFailed = 32 // names of settings in a report
 
+// settingName is what a report names.
+var settingName = regexp.MustCompile(`^[A-Za-z0-9_/.-]{1,255}$`)
+
+// reportTimes says when a machine was up, if it has told that.
+func reportTimes(began, ended, up string) string {
+	var seconds [3]float64
+	for i, s := range []string{began, ended, up} {
+		n, err := strconv.ParseFloat(s, 64)
+		if err != nil || !(n >= 0 && n < 1e9) || i > 0 && n < seconds[i-1] {
+			return "up"
+		}
+		seconds[i] = n
+	}
+	return fmt.Sprintf("up %.1fs after its kernel, root ready in %.1fs", seconds[2], seconds[1]-seconds[0])
+}
+
 // up takes a machine's word that it is up.
 func (d *addons) up(w http.ResponseWriter, r *http.Request, peer netip.Addr, name string) {
 	m := d.named(name)
@@ -279,12 +297,14 @@ func (d *addons) up(w http.ResponseWriter, r *http.Request, peer netip.Addr, nam
 		return
 	}
 	q := r.URL.Query()
-	began, _ := time.ParseDuration(q.Get("began") + "s")
-	ended, _ := time.ParseDuration(q.Get("ended") + "s")
-	up, _ := time.ParseDuration(q.Get("up") + "s")
 	failed := q["failed"]
 	failed = failed[:min(len(failed), maxFailed)]
-	what := fmt.Sprintf("up %.1fs after its kernel, root ready in %.1fs", up.Seconds(), (ended - began).Seconds())
+	for i := range failed {
+		if !settingName.MatchString(failed[i]) {
+			failed[i] = "OTHER"
+		}
+	}
+	what := reportTimes(q.Get("began"), q.Get("ended"), q.Get("up"))
 	if len(failed) > 0 {
 		d.app.log.Warn("settings have failed; the machine's console and journal say why", "machine", m.Name, "settings", failed)
 		what += fmt.Sprintf(", %d settings failed", len(failed))

@@ -120,6 +120,21 @@ func TestAddonBelongsToItsMachine(t *testing.T) {
 	e := <-booted
 	require.Equal(t, []string{"one", "up 20.2s after its kernel, root ready in 0.5s, 2 settings failed"}, []string{e.Name, e.What})
 	require.Contains(t, w.log.String(), "PREINIT_1 RCFILE_2")
+	for query, want := range map[string]string{
+		"":                                 "up",
+		"?began=1&ended=2&up=NaN":          "up",
+		"?began=1&ended=2&up=1e300":        "up",
+		"?began=3&ended=2&up=9":            "up",
+		"?began=-1&ended=2&up=9":           "up",
+		"?failed=%0aforged&failed=FSTAB_1": "up, 2 settings failed",
+		"?began=1&ended=1.5&up=2" + strings.Repeat("&failed=X", 99): "up 2.0s after its kernel, root ready in 0.5s, 32 settings failed",
+	} {
+		code, _ = w.http(report[1]+query, one)
+		require.Equal(t, http.StatusNoContent, code)
+		require.Equal(t, want, (<-booted).What, query)
+	}
+	require.Contains(t, w.log.String(), "OTHER FSTAB_1")
+	require.NotContains(t, w.log.String(), "forged")
 }
 
 // Each machine has a swap area of its own: the same name for all of a boot, a new

@@ -27,8 +27,10 @@
 //   - Services that a diskless machine must not run are kept from starting, and
 //     whoever configures network interfaces is kept from the one that the root
 //     comes over.
+//   - A machine with little memory swaps over NBD, where a server offers that.
 //   - At the end of the boot the RCFILE_* commands run, and one HTTP request
-//     tells a server that the machine is up.
+//     tells a server that the machine is up. That is a unit of systemd, or
+//     what OpenRC, sysvinit and busybox's init have for it.
 //
 // Where LTSP's own scripts take over (init=/sbin/init-ltsp or ltsp.image= among the
 // kernel's arguments) it does nothing.
@@ -51,7 +53,14 @@
 //
 // What an archive holds of settings is readable by whoever can fetch it: serve
 // each only to its own machine. On the machine only root can read them, in
-// /run/diskless.
+// /run/diskless; but what a server gives to the machine's address, any of its
+// users can ask for.
+//
+// A command before init has ten minutes, together with those that share its
+// shell, if the image has a program timeout.
+//
+// A server of swap that is started anew has to have what it held. A client of
+// NBD that is started in the initramfs, or before init, may not come back to it.
 //
 // Needed in the image are /bin/sh, mount and the usual small tools, from busybox
 // if need be; for the report one of curl, wget, bash or busybox.
