@@ -23,10 +23,10 @@ const node = `[Default]
 LATER="expanded on $(uname -s)"
 KEEP_SYSTEM_SERVICES="dpkg-db-backup.timer"
 PREINIT_01_LOGIN="passwd -d root"
-PREINIT_02_ORDER="echo preinit $LATER $HOSTNAME >>/order"
-INIT_COMMAND_01="echo init-command >>/order"
+PREINIT_02_ORDER="echo preinit $LATER $HOSTNAME >>/run/order"
+INIT_COMMAND_01="echo init-command >>/run/order"
 ODD="it's 100% \"odd\", \$HOME; \\ Grüße"
-PREINIT_03_ODD="printf %s \"\$ODD\" >/odd"
+PREINIT_03_ODD="printf %s \"\$ODD\" >/run/odd"
 HOSTS_01_API="10.9.8.7 api.cluster"
 FSTAB_01_SCRATCH="tmpfs /srv/scratch tmpfs size=1M,mode=0700 0 0"
 CRONTAB_01="* * * * * root true"
@@ -40,7 +40,7 @@ RCFILE_01_MODULES="modprobe -a br_netfilter overlay"
 RCFILE_02_FORWARD="sysctl -w net.ipv4.ip_forward=1"
 
 [node01]
-RCFILE_10_JOIN="echo joined with token-of-node01 >>/joined"
+RCFILE_10_JOIN="echo joined with token-of-node01 >>/run/joined"
 
 [node02]
 PREINIT_90_BROKEN="echo nothing here; exit 3"
@@ -65,7 +65,7 @@ func TestAddonNode(t *testing.T) {
 
 	sh := login(t, one)
 	id := s.requireNode(sh, "node01", "overlay")
-	require.Equal(t, "joined with token-of-node01\n", vmtest.Do(t, sh, "cat /joined"))
+	require.Equal(t, "joined with token-of-node01\n", vmtest.Do(t, sh, "cat /run/joined"))
 	require.Equal(t, "running\n", vmtest.Do(t, sh, "systemctl is-system-running --wait"))
 	requireStages(t, s.stages("node01"), `dhcp .*`, `http debian/vmlinuz`, `http debian/initrd`, `http diskless/modules-.*`, `http diskless/machine-node01-.*`, `nbd debian~.*`, `booted up .*s after its kernel, root ready in [\d.]+s`)
 	t.Log("seconds since the kernel's start, before and behind the add-on:", vmtest.Do(t, sh, "cat /run/diskless/times"))
@@ -74,7 +74,7 @@ func TestAddonNode(t *testing.T) {
 	// The other one, with what is broken.
 	other := login(t, two)
 	require.NotEqual(t, id, s.requireNode(other, "node02", "overlay"))
-	_, err := other.Do(t.Context(), "cat /joined")
+	_, err := other.Do(t.Context(), "cat /run/joined")
 	require.ErrorIs(t, err, guest.ErrCommand, "the token is another machine's")
 	out, err := other.Do(t.Context(), "systemctl is-system-running --wait")
 	require.ErrorIs(t, err, guest.ErrCommand)
@@ -97,7 +97,7 @@ func TestAddonNode(t *testing.T) {
 	require.NotEqual(t, first, vmtest.Do(t, sh, "cat /proc/cmdline"), "another generation of the image")
 	_, err = sh.Do(t.Context(), "cat /written")
 	require.ErrorIs(t, err, guest.ErrCommand)
-	require.Equal(t, "joined with token-of-node01\n", vmtest.Do(t, sh, "cat /joined"), "once")
+	require.Equal(t, "joined with token-of-node01\n", vmtest.Do(t, sh, "cat /run/joined"))
 	_ = sh.Console.Send("#0 systemctl poweroff")
 	ends(t, one)
 }
@@ -119,7 +119,7 @@ func TestAddonRoots(t *testing.T) {
 	sh := login(t, one)
 	id := s.requireNode(sh, "node03", "ext4")
 	require.Equal(t, "running\n", vmtest.Do(t, sh, "systemctl is-system-running --wait"))
-	vmtest.Do(t, sh, "echo kept >/written; rm /order /odd")
+	vmtest.Do(t, sh, "echo kept >/written")
 	hosts := vmtest.Do(t, sh, "cat /etc/hosts /etc/fstab")
 	vmtest.Do(t, sh, "systemctl reboot")
 
@@ -139,9 +139,15 @@ func TestAddonRoots(t *testing.T) {
 	ends(t, one)
 }
 
-// newDebianSite serves a minimal Debian as the images debian and disk, with a
-// file of settings.
+// newDebianSite is makeDebianSite and serveDebian.
 func newDebianSite(t *testing.T, file, settings, entries, machines string) *site {
+	s := makeDebianSite(t)
+	s.serveDebian(file, settings, entries, machines)
+	return s
+}
+
+// makeDebianSite makes a network, and a minimal Debian to boot.
+func makeDebianSite(t *testing.T) *site {
 	debian, dracut := vmtest.Debian(t), vmtest.Stock(t, guest.Dracut)
 	s := makeSite(t)
 	for _, dir := range []string{"boot/debian", "boot/dracut"} {
@@ -153,9 +159,14 @@ func newDebianSite(t *testing.T, file, settings, entries, machines string) *site
 	s.copy(dracut.Initrd, "boot/dracut/initrd")
 	require.NoError(t, os.Symlink(debian.SquashFS, s.path("debian.squashfs")))
 	require.NoError(t, os.Symlink(debian.Ext4, s.path("debian.ext4")))
-	require.NoError(t, os.WriteFile(s.path(file), []byte(settings), 0o644))
-	s.serve(file + ": " + file + strings.Replace(common, "entries:\n", "  - {name: debian, file: debian.squashfs}\n  - {name: debian-disk, file: debian.ext4}\nentries:\n"+strings.ReplaceAll(entries, "PATIENT", patient), 1) + "machines:\n" + machines)
 	return s
+}
+
+// serveDebian serves it, as the images debian and debian-disk, with a file of
+// settings.
+func (s *site) serveDebian(file, settings, entries, machines string) {
+	require.NoError(s.t, os.WriteFile(s.path(file), []byte(settings), 0o644))
+	s.serve(file + ": " + file + strings.Replace(common, "entries:\n", "  - {name: debian, file: debian.squashfs}\n  - {name: debian-disk, file: debian.ext4}\nentries:\n"+strings.ReplaceAll(entries, "PATIENT", patient), 1) + "machines:\n" + machines)
 }
 
 // newer replaces an image by one of the same files and other bytes.
@@ -211,8 +222,8 @@ func (s *site) requireNode(sh *guest.Shell, name, root string) (id string) {
 	t.Helper()
 	for command, want := range map[string]string{
 		"hostname":                 `node0\d\n`,
-		"cat /order":               `init-command\npreinit expanded on Linux ` + name + `\n`,
-		"cat /odd":                 regexp.QuoteMeta(`it's 100% "odd", $HOME; \ Grüße`),
+		"cat /run/order":           `init-command\npreinit expanded on Linux ` + name + `\n`,
+		"cat /run/odd":             regexp.QuoteMeta(`it's 100% "odd", $HOME; \ Grüße`),
 		"getent hosts api.cluster": `10\.9\.8\.7 +api\.cluster\n`,
 		"findmnt -no FSTYPE,OPTIONS /srv/scratch":         `tmpfs +.*size=1024k.*\n`,
 		"cat /etc/cron.d/diskless":                        regexp.QuoteMeta("* * * * * root true\n"),

@@ -33,6 +33,7 @@ func TestMain(m *testing.M) {
 		os.Exit(serveFile(file))
 	}
 	vmtest.PrepareDebian()
+	vmtest.PrepareNFS()
 	vmtest.Main(m, guest.InitramfsTools, guest.Dracut, guest.LiveBoot)
 }
 

@@ -84,3 +84,13 @@ func mmdebstrap(ctx context.Context, dir string, args ...string) error {
 	_, err = run(ctx, dir, "sh", append([]string{"-c", script, path}, args...)...)
 	return err
 }
+
+// Unpack puts the root file system into a directory that is there already. It
+// needs root, since files have owners.
+func (d *Debian) Unpack(ctx context.Context, dir string) error {
+	_, err := run(ctx, "", "unsquashfs", "-quiet", "-no-progress", "-force", "-dest", dir, d.SquashFS)
+	if err != nil {
+		return fmt.Errorf("minimal Debian: %w", err)
+	}
+	return nil
+}

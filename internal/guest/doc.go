@@ -17,6 +17,7 @@
 //
 // [StockInitrd] makes the initramfs that an administrator has instead, with
 // Debian's initramfs-tools, dracut or live-boot in a chroot; it takes a minute or two, once.
+// [MinimalDebian] makes a whole Debian, and [FetchNFSServer] gets what serves it over NFS.
 //
 // # What the guest says
 //

@@ -102,7 +102,7 @@ func run(ctx context.Context, dir, name string, args ...string) (string, error) 
 var packages = map[string]string{
 	"apt-cache": "apt", "apt-get": "apt", "dpkg-deb": "dpkg",
 	"busybox": "busybox-static", "nbd-client": "nbd-client",
-	"mke2fs": "e2fsprogs", "mmdebstrap": "mmdebstrap", "mksquashfs": "squashfs-tools",
+	"mke2fs": "e2fsprogs", "mmdebstrap": "mmdebstrap", "mksquashfs": "squashfs-tools", "unsquashfs": "squashfs-tools",
 }
 
 // lookTool finds a program in PATH and in the directories for administrators,
