@@ -2,8 +2,10 @@ package squash_test
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io/fs"
+	"iter"
 	"log/slog"
 	"math/rand/v2"
 	"os"
@@ -174,6 +176,28 @@ func TestXattrsThatDoNotFit(t *testing.T) {
 		err := squash.Build(t.Context(), &memory{}, squash.FromFS(entries(map[string][]byte{name: make([]byte, value)})), nil)
 		require.ErrorIs(t, err, unix.E2BIG)
 	}
+	// More than is read again, in one file and in all of them.
+	much := map[string][]byte{}
+	for i := range 17 {
+		much[fmt.Sprintf("user.%02d", i)] = make([]byte, 65536)
+	}
+	err = squash.Build(t.Context(), &memory{}, squash.FromFS(entries(much)), nil)
+	require.ErrorIs(t, err, unix.E2BIG)
+	require.ErrorContains(t, err, "are read again")
+	value, sets := make([]byte, 65536), 0
+	err = squash.Build(t.Context(), &memory{}, squash.SourceFunc(func(context.Context) iter.Seq2[*squash.Entry, error] {
+		return func(yield func(*squash.Entry, error) bool) {
+			for {
+				sets++
+				attrs := map[string][]byte{fmt.Sprintf("user.%d", sets): value}
+				if !yield(&squash.Entry{Path: fmt.Sprint(sets), Stat: squash.Stat{Xattrs: attrs}}, nil) {
+					return
+				}
+			}
+		}
+	}), nil)
+	require.ErrorIs(t, err, unix.E2BIG)
+	require.Less(t, sets, 4200)
 	largest := map[string][]byte{"user." + strings.Repeat("n", 250): bytes.Repeat([]byte("v"), 65536), "trusted.x": {}}
 	f = open(t, buildBytes(t, entries(largest), nil))
 	fi, err = f.Stat("g")

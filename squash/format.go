@@ -23,8 +23,8 @@ const (
 	rawBlock = 1 << 24 // in a block's word: stored as it is
 
 	maxName   = 255
-	maxPath   = 32 << 10 // of ours, so that a hostile archive's depth is bounded
-	maxTarget = 4095     // the kernel cuts a symbolic link of 4,096 bytes
+	maxPath   = 4096 // as Linux; it bounds the depth of hostile trees, too
+	maxTarget = 4095 // the kernel cuts a symbolic link of 4,096 bytes
 	maxIDs    = 65535
 	maxMajor  = 1<<12 - 1
 	maxMinor  = 1<<20 - 1

@@ -55,8 +55,10 @@ const (
 	everything = math.MaxInt // a view of all layers
 
 	// What layers may claim to hold, so that a hostile image's names take a
-	// bounded amount of memory: some 200 bytes each.
+	// bounded amount of memory: some 200 bytes each, and the bytes of names and
+	// extended attributes.
 	maxLayerNames = 10_000_000
+	maxLayerBytes = 1 << 30
 )
 
 // merger reads layers from the top down and yields what can be seen.
@@ -74,6 +76,8 @@ type merger struct {
 	// Of the layer that is read.
 	local  map[string]*merged
 	missed map[int]*merged
+	bytes  int    // of the names and attributes in local
+	clear  string // a directory that nothing in local stands above
 }
 
 // seen is what higher layers have under a name. The lists hold layers, in
@@ -110,7 +114,7 @@ type request struct {
 
 func (m *merger) run() error {
 	for i := len(m.layers) - 1; i >= 0; i-- {
-		m.local, m.missed = make(map[string]*merged), make(map[int]*merged)
+		m.local, m.missed, m.bytes, m.clear = make(map[string]*merged), make(map[int]*merged), 0, "."
 		if err := m.scan(i, m.entry); err != nil {
 			return err
 		}
@@ -164,8 +168,8 @@ func (m *merger) scan(layer int, visit func(layer, ordinal int, h *tar.Header, r
 		if err == io.EOF {
 			break
 		}
-		if m.nodes+len(m.local) > maxLayerNames {
-			return fail(fmt.Errorf("more than %d names", maxLayerNames))
+		if m.nodes+len(m.local) > maxLayerNames || m.bytes > maxLayerBytes {
+			return fail(fmt.Errorf("more than %d names, or %d MiB of names and extended attributes", maxLayerNames, maxLayerBytes>>20))
 		}
 		if err == io.ErrUnexpectedEOF {
 			err = fmt.Errorf("the archive is cut short: %w", err)
@@ -244,6 +248,13 @@ func (m *merger) entry(layer, ordinal int, h *tar.Header, r io.Reader) error {
 	visible := !m.hidden(name, layer, everything, false)
 	f = m.grant(name, layer, f)
 	m.local[name] = f
+	m.bytes += len(name) + len(e.Target)
+	for attr, value := range e.Xattrs {
+		m.bytes += len(attr) + len(value)
+	}
+	if m.clear == name || strings.HasPrefix(m.clear, name+"/") {
+		m.clear = "."
+	}
 	if layer > 0 { // nothing lies below the base
 		m.see(name).hide(layer)
 		m.above(dir, layer)
@@ -350,11 +361,15 @@ func (m *merger) whiteout(layer int, dir, base string) error {
 // checkParents refuses a name below something of the same layer that is no
 // directory: whoever unpacks would follow a link there.
 func (m *merger) checkParents(dir, name string) error {
+	if dir == m.clear {
+		return nil
+	}
 	for d := dir; d != "."; d, _ = split(d) {
 		if m.local[d] != nil {
 			return entryError(name, fmt.Errorf("the archive has %q, which is no directory, above this: %w", d, fs.ErrInvalid))
 		}
 	}
+	m.clear = dir
 	return nil
 }
 

@@ -48,16 +48,18 @@ func TestNamesAgain(t *testing.T) {
 	src := fstest.MapFS{
 		"usr/lib/x/up": link("../../bin/y"), "usr/lib/x/root": link("/usr/bin/y"), "usr/lib/x/over": link("../../../../../usr/bin/y"),
 		"usr/bin/y": {Data: []byte("here")}, "usr/l2": link("lib/x"), "usr/lib/bin": {Data: []byte("a file")},
+		"usr/lib/x/aside": link("../../share/deep/y"), "usr/share/deep/y": {Data: []byte("here")}, "usr/lib/x/next": link("../sibling"), "usr/lib/sibling": {Data: []byte("here")}, "usr/share/sibling": {Data: []byte("there")},
+		"usr/lib/x/through": link("../bin/../sibling"),
 	}
 	for i := range 600 { // more than are remembered
 		src[fmt.Sprintf("d/%03d/f", i)] = &fstest.MapFile{Data: fmt.Append(nil, i)}
 	}
 	f := open(t, buildBytes(t, src, nil))
 	for range 3 {
-		for _, name := range []string{"usr/lib/x/up", "usr/lib/x/root", "usr/lib/x/over", "usr/l2/up", "usr/bin/y", "usr/l2/root"} {
+		for _, name := range []string{"usr/lib/x/up", "usr/lib/x/root", "usr/lib/x/over", "usr/l2/up", "usr/bin/y", "usr/l2/root", "usr/lib/x/aside", "usr/lib/x/next"} {
 			require.Equal(t, "here", string(readAll(t, f, name)), name)
 		}
-		for _, name := range []string{"usr/lib/x/y", "usr/lib/bin/y", "usr/l2/absent", "usr/absent/y"} {
+		for _, name := range []string{"usr/lib/x/y", "usr/lib/bin/y", "usr/l2/absent", "usr/absent/y", "usr/lib/x/through"} {
 			_, err := f.Stat(name)
 			require.ErrorIs(t, err, fs.ErrNotExist, name)
 		}

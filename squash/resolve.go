@@ -42,6 +42,9 @@ func (f *FS) walk(rest string, follow bool) (*node, error) {
 		if last > 0 && links == 0 && len(rest) == len(whole)-last-1 && cur.kind == kindDir {
 			f.keepDir(whole[:last], append(slices.Clone(dirs), cur))
 		}
+		if cur.kind != kindDir {
+			return nil, fs.ErrNotExist
+		}
 		elem, tail, _ := strings.Cut(rest, "/")
 		rest = tail
 		switch elem {
@@ -49,12 +52,10 @@ func (f *FS) walk(rest string, follow bool) (*node, error) {
 			continue
 		case "..":
 			if len(dirs) > 0 {
-				cur, dirs = dirs[len(dirs)-1], dirs[:len(dirs)-1]
+				up := len(dirs) - 1
+				cur, dirs = dirs[up], dirs[:up:up] // what is behind is others' to see
 			}
 			continue
-		}
-		if cur.kind != kindDir {
-			return nil, fs.ErrNotExist
 		}
 		e, err := f.find(cur, elem)
 		if err != nil {
@@ -78,7 +79,7 @@ func (f *FS) walk(rest string, follow bool) (*node, error) {
 			return nil, fs.ErrNotExist
 		}
 		if n.target[0] == '/' {
-			cur, dirs = f.root, dirs[:0]
+			cur, dirs = f.root, nil
 		}
 		if rest == "" {
 			rest = n.target

@@ -61,7 +61,7 @@ func cleanName(name string) (string, error) {
 	if strings.IndexByte(p, 0) >= 0 || len(p) > maxPath {
 		return "", fmt.Errorf("the archive has an entry %.80q with %d bytes in its name: %w", name, len(p), fs.ErrInvalid)
 	}
-	return p, nil
+	return strings.Clone(p), nil // of a PAX header, which may have 1 MiB
 }
 
 // tarEntry turns a header into an entry, without content. file is false
@@ -80,7 +80,7 @@ func tarEntry(h *tar.Header, name string) (e *Entry, file bool, err error) {
 		e.Mode |= fs.ModeDir
 	case tar.TypeSymlink:
 		e.Mode |= fs.ModeSymlink
-		e.Target = h.Linkname
+		e.Target = strings.Clone(h.Linkname)
 	case tar.TypeChar:
 		e.Mode |= fs.ModeDevice | fs.ModeCharDevice
 	case tar.TypeBlock:
@@ -117,7 +117,7 @@ func tarXattrs(records map[string]string) (map[string][]byte, error) {
 		if attrs == nil {
 			attrs = make(map[string][]byte)
 		}
-		attrs[name] = value
+		attrs[strings.Clone(name)] = value
 	}
 	for key, value := range records {
 		name, ok := strings.CutPrefix(key, "LIBARCHIVE.xattr.")

@@ -4,13 +4,16 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"context"
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -180,6 +183,7 @@ func TestArchivesThatCannotBeBuilt(t *testing.T) {
 		{"no archive", noise(1, 4096), "tar"},
 		{"xz", append([]byte("\xfd7zXZ\x00"), whole...), "xz or bzip2"},
 		{"base64", archive(t, member{name: "a", pax: map[string]string{"LIBARCHIVE.xattr.user.a": "!!"}}), "LIBARCHIVE.xattr.user.a"},
+		{"long path", archive(t, member{name: strings.Repeat("d/", 2048) + "f"}), "4097 bytes in its name"},
 		{"long name", archive(t, member{name: strings.Repeat("n", 256)}), "255"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -242,6 +246,38 @@ func TestTarOfTortureTree(t *testing.T) {
 			require.Equal(t, bare, got[name])
 		}
 	})
+}
+
+// A name and a link's target keep no memory of the header that they came in.
+func TestTarKeepsNoHeaders(t *testing.T) {
+	pax := map[string]string{"comment.of.somebody": strings.Repeat("x", 500_000), "SCHILY.xattr.user.a": "b"}
+	var members []member
+	for i := range 60 {
+		members = append(members, member{name: strings.Repeat("n", 200) + fmt.Sprint("/", i), pax: pax, typ: tar.TypeSymlink, data: strings.Repeat("t", 200)})
+	}
+	b := archive(t, members...)
+	heap := func() int {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int(m.HeapAlloc)
+	}
+	for _, src := range []squash.Source{squash.Tar(bytes.NewReader(b)), squash.Layers(layer(t, members...), layer(t, members...))} {
+		n, before, most := 0, heap(), 0
+		require.NoError(t, squash.Build(t.Context(), &memory{}, squash.SourceFunc(func(ctx context.Context) iter.Seq2[*squash.Entry, error] {
+			return func(yield func(*squash.Entry, error) bool) {
+				for e, err := range src.Entries(ctx) {
+					if !yield(e, err) {
+						return
+					}
+					if n++; n == len(members)-1 {
+						most = heap() - before
+					}
+				}
+			}
+		}), nil))
+		require.Less(t, most, 12<<20)
+	}
 }
 
 func TestCompressedTar(t *testing.T) {

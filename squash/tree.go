@@ -151,6 +151,7 @@ func (t *tree) link(d *inode, name string, ino *inode) error {
 	if t.names++; t.opts.MaxEntries >= 0 && t.names > t.opts.MaxEntries {
 		return fmt.Errorf("the tree has more names than Options.MaxEntries allows (%d)", t.opts.MaxEntries)
 	}
+	name = strings.Clone(name) // not the whole path
 	d.dir.entries = append(d.dir.entries, entry{name, ino})
 	if ino.kind == kindDir {
 		if d.dir.sub == nil {

@@ -18,7 +18,8 @@ const (
 	xattrOutOfLine = 0x100
 	maxXattrValue  = 64 << 10 // as Linux
 	maxXattrName   = 255
-	maxXattrBytes  = 1 << 20 // names and values of one file, when reading
+	maxXattrBytes  = 1 << 20   // names and values of one file
+	maxXattrTable  = 256 << 20 // those of a tree, equal sets counted once
 	// A value at least this long that occurs again is stored once: the
 	// reference to it takes 12 bytes.
 	sharedXattr = 24
@@ -30,6 +31,7 @@ type xattrWriter struct {
 	list   [][]byte // encoded sets: count, then type, name length, name, value length, value
 	pairs  []uint32
 	values map[string]int // how often a long value occurs
+	bytes  int            // of list
 }
 
 // add returns the index of a set of attributes, and the names of those that
@@ -57,6 +59,9 @@ func (x *xattrWriter) add(attrs map[string][]byte) (set uint32, dropped []string
 		b = append(b, value...)
 		pairs++
 	}
+	if len(b) > maxXattrBytes {
+		return 0, nil, fmt.Errorf("the extended attributes have %d bytes together, at most %d are read again: %w", len(b), maxXattrBytes, syscall.E2BIG)
+	}
 	if pairs == 0 {
 		return none32, dropped, nil
 	}
@@ -65,6 +70,9 @@ func (x *xattrWriter) add(attrs map[string][]byte) (set uint32, dropped []string
 	}
 	if x.sets == nil {
 		x.sets, x.values = make(map[string]uint32), make(map[string]int)
+	}
+	if x.bytes += len(b); x.bytes > maxXattrTable {
+		return 0, nil, fmt.Errorf("the tree has more than %d MiB of extended attributes that differ: %w", maxXattrTable>>20, syscall.E2BIG)
 	}
 	set = uint32(len(x.list))
 	x.sets[string(b)] = set
