@@ -4,13 +4,16 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"hash/crc32"
 	"io"
 	"io/fs"
 	"math"
+	"runtime"
 	"testing"
 	"testing/fstest"
 
 	"github.com/stretchr/testify/require"
+	"github.com/ulikunitz/xz"
 
 	"github.com/seed-3ec230fa/diskless/squash"
 )
@@ -302,6 +305,38 @@ func TestLargeHoles(t *testing.T) {
 	at, err := f.(io.Seeker).Seek(-1, io.SeekEnd)
 	require.NoError(t, err)
 	require.Equal(t, size-1, at)
+}
+
+// Each block of an xz stream says how large its dictionary is, which is memory.
+func TestXzDictionaries(t *testing.T) {
+	blocks := odd{Compressor: squash.XZ{}, encode: func(dst, src []byte) ([]byte, error) {
+		var out bytes.Buffer
+		w, err := xz.WriterConfig{DictCap: 4096, CheckSum: xz.CRC32}.NewWriter(&out)
+		if err != nil {
+			return nil, err
+		}
+		if _, err := w.Write(src); err != nil {
+			return nil, err
+		}
+		if err := w.Close(); err != nil || len(src) < 4096 {
+			return append(dst, out.Bytes()...), err
+		}
+		le, one := binary.LittleEndian, out.Bytes()
+		index := len(one) - 12 - 4*int(le.Uint32(one[len(one)-8:])+1)
+		again := bytes.Clone(one[12:index])
+		again[4] = 29 // 96 MiB
+		head := 4 * (int(again[0]) + 1)
+		le.PutUint32(again[head-4:], crc32.ChecksumIEEE(again[:head-4]))
+		dst = append(append(dst, one[:index]...), again...)
+		return append(dst, one[index:]...), nil
+	}}
+	image := buildBytes(t, fstest.MapFS{"a": {Data: text(8192)}}, &squash.Options{Compressor: blocks, BlockSize: 4096, FragmentSize: -1})
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, err := open(t, image).ReadFile("a")
+	runtime.ReadMemStats(&after)
+	require.ErrorIs(t, err, errors.ErrUnsupported)
+	require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(16<<20))
 }
 
 // holes makes every file of a tree size zeros long.

@@ -2,6 +2,7 @@ package squash
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -99,8 +100,43 @@ func (x xzDecoder) check(src []byte) error {
 		return fmt.Errorf("an xz stream with a filter for machine code (-Xbcj): %w", errors.ErrUnsupported)
 	}
 	bits := b[at+2]
+	head := 4 * (int(b[0]) + 1)
 	if bits > 40 || bits < 40 && (2|int(bits&1))<<(bits/2+11) > x.dict || bits == 40 {
 		return fmt.Errorf("an xz dictionary (code %d) larger than the %d bytes of a block", bits, x.dict)
 	}
+	// Another block would have a dictionary of its own.
+	next := (lzma2End(b, head)+3)&^3 + xzCheckSize(src[7])
+	if next >= len(b) {
+		return io.ErrUnexpectedEOF
+	}
+	if b[next] != 0 {
+		return fmt.Errorf("an xz stream of several blocks: %w", errors.ErrUnsupported)
+	}
 	return nil
+}
+
+// lzma2End goes from chunk to chunk to the end of a block's data, and returns
+// at least the length of b if that is not in it.
+func lzma2End(b []byte, at int) int {
+	for at+6 < len(b) {
+		switch c := b[at]; {
+		case c == 0:
+			return at + 1
+		case c < 3: // stored
+			at += 4 + int(binary.BigEndian.Uint16(b[at+1:]))
+		case c < 0x80:
+			return len(b)
+		default:
+			at += 6 + int(binary.BigEndian.Uint16(b[at+3:]))
+			if c >= 0xc0 { // with properties
+				at++
+			}
+		}
+	}
+	return len(b)
+}
+
+// xzCheckSize is the length of a check (the .xz file format 1.2.1, 2.1.1.2).
+func xzCheckSize(id byte) int {
+	return [...]int{0, 4, 4, 4, 8, 8, 8, 16, 16, 16, 32, 32, 32, 64, 64, 64}[id&15]
 }
