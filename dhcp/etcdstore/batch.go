@@ -147,10 +147,10 @@ func (s *Store) send(batch []*change) {
 			results[c] = err
 			continue
 		}
-		e := s.cache.at(c.addr)
-		p, err := c.plan(e, terms[c.seconds])
+		e := s.cache.at(c.addr, nil)
+		p, err := c.plan(&e, terms[c.seconds])
 		if err == nil && !p.nothing {
-			ops = append(ops, s.op(c, p, terms[c.seconds]))
+			ops = append(ops, s.op(c, &e, p, terms[c.seconds]))
 			sent, plans = append(sent, c), append(plans, p)
 			if p.forget.IsValid() {
 				s.busy[p.forget] = true
@@ -161,13 +161,12 @@ func (s *Store) send(batch []*change) {
 				s.adding[c.addr] = true
 			}
 		} else {
-			s.cache.tidy(c.addr, e)
 			results[c] = err
 		}
 	}
 	for _, addr := range gone {
 		key := s.leaseKey(addr)
-		cmps := []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(key), "=", s.cache.entries[addr].leaseMod)}
+		cmps := []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(key), "=", s.cache.leaseMod(addr))}
 		ops = append(ops, clientv3.OpTxn(cmps, []clientv3.Op{clientv3.OpDelete(key)}, []clientv3.Op{clientv3.OpGet(key)}))
 	}
 	s.mu.Unlock()

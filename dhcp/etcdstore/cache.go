@@ -1,6 +1,7 @@
 package etcdstore
 
 import (
+	"hash/maphash"
 	"net/netip"
 	"slices"
 	"time"
@@ -11,133 +12,253 @@ import (
 // cache is what this server has seen of etcd. Revisions order it: what the
 // watch brings and what this server's own transactions tell arrive in any
 // order, and the later one of a key stands.
+//
+// Leases are in slots, those of one owner, and of owners with the same hash,
+// in a chain, so that none has a slice or a map of its own.
 type cache struct {
-	entries map[netip.Addr]*entry
-	owners  map[string][]netip.Addr
-	terms   map[termID]int64 // that exist, by the revision they were made at
-	leases  int              // entries that have one
+	seed  maphash.Seed
+	slots []slot
+	free  []int32
+	addrs map[netip.Addr]int32
+	heads map[uint32]int32 // first slot of the chain of an owner's hash
 
-	// applied is the revision up to which the watch has brought everything.
+	offers map[netip.Addr]offer
+	terms  map[termID]int64 // that exist, by the revision they were made at
+
+	// applied is the revision up to which the watch has brought everything,
+	// and ahead what is known of later ones.
 	applied int64
+	ahead   map[netip.Addr]seen
+	pruneAt int // length of ahead
 }
 
-// entry is the two keys of an address. A mod of 0 is a key that does not
-// exist, as in etcd's compares; seen is the revision at which that was so.
+// slot is a lease; the one at 0 is none, and ends chains.
+type slot struct {
+	mod  int64 // revision of its key
+	rec  packed
+	next int32
+}
+
+// offer is the other key of an address. A mod of 0 is a key that does not
+// exist, as in etcd's compares.
+type offer struct {
+	mod    int64
+	heldBy string
+	heldAt time.Time // when this server saw it
+}
+
+// seen are the revisions at which the keys of an address were as they are here.
+type seen struct{ lease, offer int64 }
+
+// entry is what there is of an address.
 type entry struct {
-	leaseMod, leaseSeen int64
-	offerMod, offerSeen int64
+	leaseMod int64
+	offer    offer
 
 	// Of the lease:
-	value    string
+	rec      packed
 	owner    string
 	grants   []grant
 	expires  time.Time
 	declined bool
 	forever  bool
 	bad      bool // not understood: out of use
-	shared   bool // acknowledged by several servers
-	own      bool // by this one alone
-
-	// Of the offer:
-	heldBy string
-	heldAt time.Time // when this server saw it
+	own      bool // acknowledged by this server alone
 }
 
 func newCache() cache {
-	return cache{entries: make(map[netip.Addr]*entry), owners: make(map[string][]netip.Addr), terms: make(map[termID]int64)}
+	return cache{
+		seed: maphash.MakeSeed(), slots: make([]slot, 1), addrs: make(map[netip.Addr]int32), heads: make(map[uint32]int32),
+		offers: make(map[netip.Addr]offer), terms: make(map[termID]int64), ahead: make(map[netip.Addr]seen),
+	}
 }
 
-// at returns the entry of an address, a new one if there is none.
-func (c *cache) at(addr netip.Addr) *entry {
-	e := c.entries[addr]
-	if e == nil {
-		e = new(entry)
-		c.entries[addr] = e
+// at returns what there is of an address. grants, if not nil, are for the
+// grants of its lease.
+func (c *cache) at(addr netip.Addr, grants *[maxTerms]grant) entry {
+	e := entry{offer: c.offers[addr]}
+	i, ok := c.addrs[addr]
+	if !ok {
+		return e
+	}
+	e.leaseMod, e.rec = c.slots[i].mod, c.slots[i].rec
+	if e.bad = e.rec == ""; e.bad {
+		return e
+	}
+	e.owner, e.expires = e.rec.owner(), e.rec.expires()
+	e.declined, e.forever, e.own = e.rec.is(packedDeclined), e.rec.is(packedForever), e.rec.is(packedOwn)
+	if grants == nil {
+		grants = new([maxTerms]grant)
+	}
+	e.grants = grants[:e.rec[1]]
+	for i := range e.grants {
+		e.grants[i] = e.rec.grant(i)
 	}
 	return e
 }
 
-// tidy forgets an entry without content.
-func (c *cache) tidy(addr netip.Addr, e *entry) {
-	if e.leaseMod == 0 && e.offerMod == 0 && max(e.leaseSeen, e.offerSeen) <= c.applied {
-		delete(c.entries, addr)
+// late reports whether later revisions of a key than this one are known
+// already, and notes it if not.
+func (c *cache) late(addr netip.Addr, which func(*seen) *int64, rev int64) bool {
+	at, known := c.ahead[addr]
+	if known && rev < *which(&at) {
+		return true
 	}
+	if rev > c.applied {
+		*which(&at) = rev
+		c.ahead[addr] = at
+	}
+	return false
+}
+
+func seenLease(s *seen) *int64 { return &s.lease }
+func seenOffer(s *seen) *int64 { return &s.offer }
+
+// brought notes that the watch has brought all up to the revision.
+func (c *cache) brought(rev int64) {
+	c.applied = rev
+	if len(c.ahead) < c.pruneAt {
+		return
+	}
+	for addr, at := range c.ahead {
+		if max(at.lease, at.offer) <= rev {
+			delete(c.ahead, addr)
+		}
+	}
+	c.pruneAt = 2*len(c.ahead) + 64 // so that this costs little for each
 }
 
 // setLease takes the lease's value as it was at the revision seen; mod is 0
 // without one. It returns an error for a value that it does not understand.
 func (c *cache) setLease(addr netip.Addr, value []byte, mod, seen int64, server string) error {
-	e := c.at(addr)
-	defer c.tidy(addr, e)
-	if seen < e.leaseSeen {
+	if c.late(addr, seenLease, seen) || mod == c.leaseMod(addr) {
 		return nil
 	}
-	e.leaseSeen = seen
-	if mod == e.leaseMod {
-		return nil
-	}
-	if e.leaseMod != 0 {
-		c.disown(addr, e.owner)
-		c.leases--
-	}
-	*e = entry{leaseMod: mod, leaseSeen: seen, offerMod: e.offerMod, offerSeen: e.offerSeen, heldBy: e.heldBy, heldAt: e.heldAt}
 	if mod == 0 {
+		c.drop(addr)
 		return nil
 	}
-	c.leases++
 	r, l, err := parseRecord(value)
 	if err != nil {
-		e.bad = true
+		c.put(addr, mod, "")
 		return err
 	}
-	e.value, e.owner, e.grants, e.expires = string(value), l.Owner(), r.Grants, l.Expires
-	e.declined, e.forever, e.own = r.Declined, r.Forever, r.Server == server && !r.Shared
-	e.shared = r.Shared
-	if e.owner != "" {
-		c.owners[e.owner] = append(c.owners[e.owner], addr)
-	}
+	c.put(addr, mod, pack(addr, r, l, server))
 	return nil
 }
 
-func (c *cache) disown(addr netip.Addr, owner string) {
-	list := slices.DeleteFunc(c.owners[owner], func(a netip.Addr) bool { return a == addr })
-	if len(list) == 0 {
-		delete(c.owners, owner)
-	} else {
-		c.owners[owner] = list
+func (c *cache) leaseMod(addr netip.Addr) int64 { return c.slots[c.addrs[addr]].mod }
+
+// put replaces the lease of an address.
+func (c *cache) put(addr netip.Addr, mod int64, rec packed) {
+	i, known := c.addrs[addr]
+	switch n := len(c.free); {
+	case known:
+		if old := c.slots[i].rec; old != "" && rec != "" && old.owner() == rec.owner() {
+			c.slots[i].mod, c.slots[i].rec = mod, rec // the chain stays as it is
+			return
+		}
+		c.unlink(i)
+	case n > 0:
+		i, c.free = c.free[n-1], c.free[:n-1]
+	default:
+		i = int32(len(c.slots))
+		c.slots = append(c.slots, slot{})
+	}
+	c.addrs[addr] = i
+	c.slots[i] = slot{mod: mod, rec: rec}
+	if rec != "" {
+		if owner := rec.owner(); owner != "" {
+			h := c.hash(owner)
+			c.slots[i].next, c.heads[h] = c.heads[h], i
+		}
 	}
 }
 
+// drop forgets the lease of an address.
+func (c *cache) drop(addr netip.Addr) {
+	if i, ok := c.addrs[addr]; ok {
+		c.unlink(i)
+		delete(c.addrs, addr)
+		c.slots[i] = slot{}
+		c.free = append(c.free, i)
+	}
+}
+
+// unlink takes a slot out of its owner's chain.
+func (c *cache) unlink(i int32) {
+	if c.slots[i].rec == "" {
+		return
+	}
+	owner := c.slots[i].rec.owner()
+	if owner == "" {
+		return
+	}
+	h, next := c.hash(owner), c.slots[i].next
+	switch head := c.heads[h]; {
+	case head != i:
+		for c.slots[head].next != i {
+			head = c.slots[head].next
+		}
+		c.slots[head].next = next
+	case next != 0:
+		c.heads[h] = next
+	default:
+		delete(c.heads, h)
+	}
+}
+
+func (c *cache) hash(owner string) uint32 { return uint32(maphash.String(c.seed, owner)) }
+
 // setOffer is setLease for the offer.
 func (c *cache) setOffer(addr netip.Addr, value []byte, mod, seen int64) error {
-	e := c.at(addr)
-	defer c.tidy(addr, e)
-	if seen < e.offerSeen {
+	if c.late(addr, seenOffer, seen) || mod == c.offers[addr].mod {
 		return nil
 	}
-	e.offerSeen = seen
-	if mod == e.offerMod {
-		return nil
-	}
-	e.offerMod, e.heldBy, e.heldAt = mod, "", time.Now()
 	if mod == 0 {
+		delete(c.offers, addr)
 		return nil
 	}
 	owner, err := parseHeld(value)
 	if err != nil {
 		owner = "\xffnobody" // whoever it is for, it ends with its term
 	}
-	e.heldBy = owner
+	c.offers[addr] = offer{mod: mod, heldBy: owner, heldAt: time.Now()}
 	return err
 }
 
-// setTerm notes that a term exists since, or ended at, the revision.
+// setTerm notes that a term exists since, or ended at, the revision. What the
+// watch has told of later ones stands.
 func (c *cache) setTerm(id termID, rev int64, exists bool) {
 	switch {
 	case !exists:
 		delete(c.terms, id)
-	case rev > c.applied:
+	case rev >= c.applied:
 		c.terms[id] = rev
+	}
+}
+
+// adopt takes over from the cache that was before what this server has done
+// or found out after all that is in this one.
+func (c *cache) adopt(old *cache) {
+	for id, at := range old.terms {
+		c.setTerm(id, at, true)
+	}
+	for addr, at := range old.ahead {
+		if at.lease > c.applied && !c.late(addr, seenLease, at.lease) {
+			if i, ok := old.addrs[addr]; ok {
+				c.put(addr, old.slots[i].mod, old.slots[i].rec)
+			} else {
+				c.drop(addr)
+			}
+		}
+		if at.offer > c.applied && !c.late(addr, seenOffer, at.offer) {
+			if o, ok := old.offers[addr]; ok {
+				c.offers[addr] = o
+			} else {
+				delete(c.offers, addr)
+			}
+		}
 	}
 }
 
@@ -146,7 +267,15 @@ func (c *cache) taken(e *entry) bool {
 	if e.leaseMod == 0 {
 		return false
 	}
-	return e.bad || e.forever || slices.ContainsFunc(e.grants, func(g grant) bool { return c.lasts(e, g) })
+	if e.bad || e.forever {
+		return true
+	}
+	for _, g := range e.grants {
+		if c.lasts(e, g) {
+			return true
+		}
+	}
+	return false
 }
 
 // lasts reports whether a grant of the lease is not over, for all that is
@@ -178,11 +307,27 @@ func (c *cache) until(e *entry, wall time.Time) time.Time {
 	return time.Now().Add(left).Round(0)
 }
 
-// lease returns what the entry says, if it has a lease.
-func (c *cache) lease(addr netip.Addr, e *entry, wall time.Time) (dhcp.Lease, error) {
-	_, l, err := parseRecord([]byte(e.value))
-	l.Addr, l.Expires = addr, c.until(e, wall)
-	return l, err
+// lease returns what the entry says, if it has a lease that is understood.
+func (c *cache) lease(e *entry, wall time.Time) dhcp.Lease {
+	l := e.rec.lease()
+	l.Expires = c.until(e, wall)
+	return l
+}
+
+// leasesOf returns those of an owner.
+func (c *cache) leasesOf(owner string, wall time.Time) []dhcp.Lease {
+	if owner == "" {
+		return nil
+	}
+	var list []dhcp.Lease
+	for i := c.heads[c.hash(owner)]; i != 0; i = c.slots[i].next {
+		if rec := c.slots[i].rec; rec.owner() == owner {
+			var grants [maxTerms]grant
+			e := c.at(rec.addr(), &grants)
+			list = append(list, c.lease(&e, wall))
+		}
+	}
+	return list
 }
 
 // parseAddr reads the address in a key; the zero Addr is none.
@@ -196,17 +341,26 @@ func parseAddr(s string) netip.Addr {
 
 // forgettable reports whether nothing but a memory is lost with the lease.
 func (c *cache) forgettable(e *entry) bool {
-	return e.leaseMod != 0 && e.offerMod == 0 && !c.taken(e)
+	return e.leaseMod != 0 && e.offer.mod == 0 && !c.taken(e)
 }
 
 // oldest are up to n addresses whose leases ended first.
 func (c *cache) oldest(n int) []netip.Addr {
-	var list []netip.Addr
-	for addr, e := range c.entries {
-		if c.forgettable(e) {
-			list = append(list, addr)
+	type ended struct {
+		addr netip.Addr
+		at   time.Time
+	}
+	var list []ended
+	var grants [maxTerms]grant
+	for addr := range c.addrs {
+		if e := c.at(addr, &grants); c.forgettable(&e) {
+			list = append(list, ended{addr, e.expires})
 		}
 	}
-	slices.SortFunc(list, func(a, b netip.Addr) int { return c.entries[a].expires.Compare(c.entries[b].expires) })
-	return list[:min(n, len(list))]
+	slices.SortFunc(list, func(a, b ended) int { return a.at.Compare(b.at) })
+	addrs := make([]netip.Addr, 0, min(n, len(list)))
+	for _, l := range list[:cap(addrs)] {
+		addrs = append(addrs, l.addr)
+	}
+	return addrs
 }

@@ -71,12 +71,12 @@ func (s *Store) Commit(ctx context.Context, l dhcp.Lease) error {
 		switch {
 		case taken && !last:
 			return p, errExist(l.Addr, "leased to another machine or in quarantine")
-		case e.offerMod != 0 && e.heldBy != owner && !last:
+		case e.offer.mod != 0 && e.offer.heldBy != owner && !last:
 			return p, errExist(l.Addr, "offered to another machine")
 		case e.leaseMod == 0:
 			var full bool
 			if p.forget, full = s.room(); full {
-				return p, fmt.Errorf("etcdstore: %d leases, all active: raise MaxLeases: %w", s.cache.leases, syscall.ENOSPC)
+				return p, fmt.Errorf("etcdstore: %d leases, all active: raise MaxLeases: %w", len(s.cache.addrs), syscall.ENOSPC)
 			}
 		}
 		if !last {
@@ -92,7 +92,7 @@ func (s *Store) Commit(ctx context.Context, l dhcp.Lease) error {
 		}
 		value := encode(r)
 		p.lease = &value
-		if e.offerMod != 0 {
+		if e.offer.mod != 0 {
 			p.offer = new(string)
 		}
 		return p, nil
@@ -109,14 +109,14 @@ func (c *cache) believed(e *entry, seconds int64) []grant {
 // room returns a lease that is to be forgotten for a new one, the zero Addr if
 // there is room without. full is true if there is neither. It has the lock.
 func (s *Store) room() (forget netip.Addr, full bool) {
-	if s.maxLeases < 0 || s.cache.leases+len(s.adding) < s.maxLeases || s.cache.leases+s.underway() < s.maxLeases {
+	if s.maxLeases < 0 || len(s.cache.addrs)+len(s.adding) < s.maxLeases || len(s.cache.addrs)+s.underway() < s.maxLeases {
 		return netip.Addr{}, false
 	}
 	for looked := false; ; looked = true {
 		for len(s.oldest) > 0 {
 			addr := s.oldest[0]
 			s.oldest = s.oldest[1:]
-			if e := s.cache.entries[addr]; e != nil && s.cache.forgettable(e) && !s.busy[addr] {
+			if e := s.cache.at(addr, nil); s.cache.forgettable(&e) && !s.busy[addr] {
 				return addr, false
 			}
 		}
@@ -133,8 +133,7 @@ func (s *Store) room() (forget netip.Addr, full bool) {
 // done, not counting what is in the cache already.
 func (s *Store) underway() (n int) {
 	for addr, add := range s.adding {
-		e := s.cache.entries[addr]
-		switch has := e != nil && e.leaseMod != 0; {
+		switch _, has := s.cache.addrs[addr]; {
 		case add && !has:
 			n++
 		case !add && has:
@@ -154,11 +153,11 @@ func (s *Store) Release(ctx context.Context, addr netip.Addr, owner string) erro
 		if !s.cache.taken(e) || e.bad || e.declined || e.owner != owner || !e.own {
 			return plan{}, fmt.Errorf("etcdstore: %v has no active lease of %v that %s alone gave: %w", printable(owner), addr, s.name, fs.ErrNotExist)
 		}
-		r, _, err := parseRecord([]byte(e.value))
+		r, err := newRecord(e.rec.lease(), s.name)
 		if err != nil {
 			return plan{}, err
 		}
-		r.Grants, r.Forever, r.Expires = nil, false, s.now().UTC().Format(time.RFC3339Nano)
+		r.Expires = s.now().UTC().Format(time.RFC3339Nano)
 		value := encode(r)
 		s.looked = time.Time{} // there may be one to forget
 		return plan{lease: &value}, nil
@@ -195,7 +194,7 @@ func (s *Store) Decline(ctx context.Context, addr netip.Addr, owner string, unti
 		}
 		value := encode(r)
 		p.lease = &value
-		if e.offerMod != 0 {
+		if e.offer.mod != 0 {
 			p.offer = new(string)
 		}
 		return p, nil
@@ -219,9 +218,9 @@ func (s *Store) Hold(ctx context.Context, addr netip.Addr, owner string, d time.
 			return plan{nothing: true}, nil
 		case taken:
 			return plan{}, errExist(addr, "leased to another machine or in quarantine")
-		case e.offerMod != 0 && e.heldBy == owner && time.Since(e.heldAt) < d/2:
+		case e.offer.mod != 0 && e.offer.heldBy == owner && time.Since(e.offer.heldAt) < d/2:
 			return plan{nothing: true}, nil
-		case e.offerMod != 0 && e.heldBy != owner && !last:
+		case e.offer.mod != 0 && e.offer.heldBy != owner && !last:
 			return plan{}, errExist(addr, "offered to another machine")
 		}
 		value := encode(newHeld(owner, s.name))
@@ -235,12 +234,11 @@ func (s *Store) Hold(ctx context.Context, addr netip.Addr, owner string, d time.
 
 // op is the change as a transaction of its own, which is one of several inside
 // of another one. It has the lock.
-func (s *Store) op(c *change, p plan, t *term) clientv3.Op {
+func (s *Store) op(c *change, e *entry, p plan, t *term) clientv3.Op {
 	lease, offer := s.leaseKey(c.addr), s.offerKey(c.addr)
-	e := s.cache.at(c.addr)
 	cmps := []clientv3.Cmp{
 		clientv3.Compare(clientv3.ModRevision(lease), "=", e.leaseMod),
-		clientv3.Compare(clientv3.ModRevision(offer), "=", e.offerMod),
+		clientv3.Compare(clientv3.ModRevision(offer), "=", e.offer.mod),
 	}
 	for _, g := range p.over {
 		cmps = append(cmps, clientv3.Compare(clientv3.CreateRevision(s.termKey(g.Term)), "=", 0))

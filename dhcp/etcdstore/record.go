@@ -1,6 +1,7 @@
 package etcdstore
 
 import (
+	"cmp"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -136,8 +137,8 @@ func parseRecord(value []byte) (record, dhcp.Lease, error) {
 		ID: r.ID, Declined: r.Declined, Hostname: r.Hostname, ClientHostname: r.ClientHostname, UUID: r.UUID, Archs: r.Archs,
 	}
 	hw, err := uncolons(r.MAC)
-	if err != nil {
-		return r, l, err
+	if err != nil || len(hw) > 255 {
+		return r, l, cmp.Or(err, fmt.Errorf("a hardware address of %d bytes", len(hw)))
 	}
 	l.HardwareAddr = hw
 	if r.IDHex != "" {

@@ -1,6 +1,7 @@
 package etcdstore
 
 import (
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"testing"
@@ -78,28 +79,64 @@ func TestCacheOrder(t *testing.T) {
 	one, two := "\x02\x00\x00\x00\x00\x01", "\x02\x00\x00\x00\x00\x02"
 	require.NoError(t, c.setLease(a, value("02:00:00:00:00:02", "s"), 20, 20, "s"))
 	require.NoError(t, c.setLease(a, value("02:00:00:00:00:01", "t"), 10, 10, "s")) // late
-	require.Equal(t, two, c.entries[a].owner)
-	require.True(t, c.entries[a].own)
-	require.Empty(t, c.owners[one])
+	require.Equal(t, two, c.at(a, nil).owner)
+	require.True(t, c.at(a, nil).own)
+	require.Empty(t, c.leasesOf(one, time.Now()))
 	require.NoError(t, c.setLease(a, value("02:00:00:00:00:01", "t"), 30, 30, "s"))
-	require.Equal(t, []netip.Addr{a}, c.owners[one])
-	require.Empty(t, c.owners[two])
-	require.False(t, c.entries[a].own)
+	require.Len(t, c.leasesOf(one, time.Now()), 1)
+	require.Empty(t, c.leasesOf(two, time.Now()))
+	require.False(t, c.at(a, nil).own)
 	require.NoError(t, c.setOffer(a, []byte(`{"mac":"02:00:00:00:00:02"}`), 31, 31))
 	require.NoError(t, c.setOffer(a, nil, 0, 35))
 	require.NoError(t, c.setOffer(a, []byte(`{"mac":"02:00:00:00:00:02"}`), 31, 31)) // late
-	require.Zero(t, c.entries[a].offerMod)
-	c.applied = 40
+	require.Empty(t, c.offers)
+	c.pruneAt = 0
+	c.brought(34)
+	require.Len(t, c.ahead, 1, "the offer's end is not among what was brought")
 	require.NoError(t, c.setLease(a, nil, 0, 40, "s"))
-	require.Empty(t, c.entries)
-	require.Empty(t, c.owners)
-	require.Zero(t, c.leases)
+	require.Empty(t, c.addrs)
+	require.Empty(t, c.heads)
+	c.pruneAt = 0
+	c.brought(40)
+	require.Empty(t, c.ahead)
 
 	c.setTerm(7, 50, true)
 	c.setTerm(7, 60, false)
 	c.applied = 60
 	c.setTerm(7, 50, true) // of the transaction that made it, told late
 	require.False(t, c.exists(7))
+}
+
+// The leases of an owner are found whatever became of those around them.
+func TestCacheOwners(t *testing.T) {
+	c := newCache()
+	rnd := rand.New(rand.NewPCG(1, 1))
+	has := map[netip.Addr]string{}
+	for rev := int64(1); rev < 5000; rev++ {
+		addr, _ := netip.AddrFromSlice([]byte{10, 0, 0, byte(rnd.IntN(64))})
+		if owner := rnd.IntN(8); owner == 0 {
+			require.NoError(t, c.setLease(addr, nil, 0, rev, "s"))
+			delete(has, addr)
+		} else {
+			has[addr] = string(net.HardwareAddr{2, 0, 0, 0, 0, byte(owner)})
+			r, err := newRecord(dhcp.Lease{Addr: addr, HardwareAddr: net.HardwareAddr(has[addr])}, "s")
+			require.NoError(t, err)
+			r.Forever = true
+			require.NoError(t, c.setLease(addr, []byte(encode(r)), rev, rev, "s"))
+		}
+		want, got := map[netip.Addr]string{}, map[netip.Addr]string{}
+		for addr, owner := range has {
+			if rev%7+1 == int64(owner[5]) {
+				want[addr] = owner
+			}
+		}
+		for _, l := range c.leasesOf(string(net.HardwareAddr{2, 0, 0, 0, 0, byte(rev%7 + 1)}), time.Now()) {
+			got[l.Addr] = l.Owner()
+		}
+		require.Equal(t, want, got)
+	}
+	require.Len(t, c.addrs, len(has))
+	require.LessOrEqual(t, len(c.slots), 65)
 }
 
 // A clock that is wrong moves the end of no lease out of reach.
@@ -130,12 +167,17 @@ func FuzzParseRecord(f *testing.F) {
 		c := newCache()
 		a := netip.MustParseAddr("10.0.0.1")
 		if err := c.setLease(a, value, 1, 1, "s"); err != nil {
-			require.True(t, c.taken(c.entries[a]), "what is not understood is out of use")
+			e := c.at(a, nil)
+			require.True(t, c.taken(&e), "what is not understood is out of use")
 			return
 		}
-		l, err := c.lease(a, c.entries[a], time.Now())
+		e := c.at(a, nil)
+		l := e.rec.lease()
+		_, want, err := parseRecord(value)
 		require.NoError(t, err)
-		require.Equal(t, l.Owner(), c.entries[a].owner)
+		want.Addr = a
+		require.Equal(t, want, l)
+		require.Equal(t, l.Owner(), e.owner)
 		r, err := newRecord(l, "s")
 		if err != nil {
 			return // longer than we write

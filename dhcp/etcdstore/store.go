@@ -184,14 +184,15 @@ func (s *Store) LeaseByAddr(_ context.Context, addr netip.Addr) (dhcp.Lease, err
 	if err := s.freshLocked(); err != nil {
 		return dhcp.Lease{}, err
 	}
-	e := s.cache.entries[addr]
+	var grants [maxTerms]grant
+	e := s.cache.at(addr, &grants)
 	switch {
-	case e == nil || e.leaseMod == 0:
+	case e.leaseMod == 0:
 		return dhcp.Lease{}, fs.ErrNotExist
 	case e.bad:
 		return dhcp.Lease{}, fmt.Errorf("etcdstore: the value of %s is not understood: correct or delete it (etcdctl del): %w", s.leaseKey(addr), fs.ErrInvalid)
 	}
-	return s.cache.lease(addr, e, s.now())
+	return s.cache.lease(&e, s.now()), nil
 }
 
 // LeasesByOwner implements [dhcp.LeaseStore].
@@ -201,15 +202,7 @@ func (s *Store) LeasesByOwner(_ context.Context, owner string) ([]dhcp.Lease, er
 	if err := s.freshLocked(); err != nil {
 		return nil, err
 	}
-	var list []dhcp.Lease
-	for _, addr := range s.cache.owners[owner] {
-		l, err := s.cache.lease(addr, s.cache.entries[addr], s.now())
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, l)
-	}
-	return list, nil
+	return s.cache.leasesOf(owner, s.now()), nil
 }
 
 // Leases implements [dhcp.LeaseStore]. It iterates over a copy.
@@ -217,9 +210,9 @@ func (s *Store) Leases(ctx context.Context) iter.Seq2[dhcp.Lease, error] {
 	return func(yield func(dhcp.Lease, error) bool) {
 		s.mu.RLock()
 		err := s.freshLocked()
-		addrs := make([]netip.Addr, 0, len(s.cache.entries))
-		for addr, e := range s.cache.entries {
-			if e.leaseMod != 0 && !e.bad {
+		addrs := make([]netip.Addr, 0, len(s.cache.addrs))
+		for addr, i := range s.cache.addrs {
+			if s.cache.slots[i].rec != "" {
 				addrs = append(addrs, addr)
 			}
 		}
@@ -250,21 +243,18 @@ func (s *Store) Leases(ctx context.Context) iter.Seq2[dhcp.Lease, error] {
 func (s *Store) AddrState(addr netip.Addr, owner string) (until time.Time, known bool) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	e := s.cache.entries[addr]
-	if e == nil {
-		return time.Time{}, false
-	}
+	var grants [maxTerms]grant
+	e := s.cache.at(addr, &grants)
 	last := e.leaseMod != 0 && !e.bad && !e.declined && e.owner == owner
-	taken := s.cache.taken(e)
 	switch {
 	case last:
 		return time.Time{}, false
-	case taken:
-		return s.cache.until(e, s.now()), true
-	case e.offerMod != 0 && e.heldBy != owner:
+	case s.cache.taken(&e):
+		return s.cache.until(&e, s.now()), true
+	case e.offer.mod != 0 && e.offer.heldBy != owner:
 		return time.Now().Add(time.Second), true // etcd tells when it ends
 	case e.leaseMod != 0:
-		return s.cache.until(e, s.now()), true
+		return s.cache.until(&e, s.now()), true
 	}
 	return time.Time{}, false
 }

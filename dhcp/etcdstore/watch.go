@@ -72,6 +72,7 @@ func (s *Store) load() (int64, error) {
 		}
 		if rev == 0 {
 			rev = resp.Header.Revision
+			fresh.brought(rev)
 		}
 		for _, kv := range resp.Kvs {
 			if err := s.set(&fresh, kv, kv.ModRevision, rev); err != nil {
@@ -83,23 +84,9 @@ func (s *Store) load() (int64, error) {
 			break
 		}
 	}
-	fresh.applied = rev
 	s.mu.Lock()
-	old := s.cache
+	fresh.adopt(&s.cache)
 	s.cache = fresh
-	// What this server has done or found out since stands.
-	for id, at := range old.terms {
-		s.cache.setTerm(id, at, true)
-	}
-	for addr, e := range old.entries {
-		if e.leaseSeen > rev && !e.bad {
-			bad = append(bad, s.cache.setLease(addr, []byte(e.value), e.leaseMod, e.leaseSeen, s.name))
-		}
-		if e.offerSeen > rev {
-			n := s.cache.at(addr)
-			n.offerMod, n.offerSeen, n.heldBy, n.heldAt = e.offerMod, e.offerSeen, e.heldBy, e.heldAt
-		}
-	}
 	s.loaded = true
 	s.mu.Unlock()
 	s.wake()
@@ -135,7 +122,7 @@ func (s *Store) follow(rev int64) (int64, error) {
 				s.beaten(kv)
 			}
 		}
-		s.cache.applied = rev
+		s.cache.brought(rev)
 		s.mu.Unlock()
 		s.warnBad(errors.Join(bad...))
 	}
