@@ -2,6 +2,7 @@ package squash
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -14,8 +15,9 @@ import (
 // hard links, extended attributes and names of any bytes on Linux, and as
 // [FromFS] sees it elsewhere. What cannot be read without root is an error.
 //
-// A file that is replaced while the tree is read, or is a link by then, is an
-// error too: nothing outside of the directory gets into the image.
+// A file or a directory that is replaced while the tree is read, or is a link by
+// then, is an error too. That is for trees that change by accident: read what
+// somebody hostile can write to from a snapshot.
 func Dir(root string) Source { return dirSource(root) }
 
 type dirSource string
@@ -24,8 +26,25 @@ func (s dirSource) Entries(ctx context.Context) iter.Seq2[*Entry, error] { retur
 
 func (s dirSource) stat() (fs.FileInfo, error) { return os.Stat(string(s)) }
 
-func (s dirSource) list(dir string) ([]fs.DirEntry, error) {
-	list, err := os.ReadDir(s.path(dir))
+// same fails when another directory has the name by now, or a link.
+func (s dirSource) same(dir string, was fs.FileInfo) error {
+	stat := os.Lstat
+	if dir == "." { // which may be a link all the time
+		stat = os.Stat
+	}
+	now, err := stat(s.path(dir))
+	if err == nil && !os.SameFile(now, was) {
+		err = errors.New("another directory stands here than when the tree was listed; build from a tree at rest")
+	}
+	return err
+}
+
+func (s dirSource) list(dir string, fi fs.FileInfo) ([]fs.DirEntry, error) {
+	err := s.same(dir, fi)
+	var list []fs.DirEntry
+	if err == nil {
+		list, err = os.ReadDir(s.path(dir))
+	}
 	if err != nil {
 		return nil, wrapPath(dir, err)
 	}

@@ -68,3 +68,36 @@ func TestDirThatChangesMeanwhile(t *testing.T) {
 		})
 	}
 }
+
+// A directory that another one, or a link to it, replaces after it was listed,
+// before what it holds is listed or meanwhile.
+func TestDirectoriesThatAreReplaced(t *testing.T) {
+	outside := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(outside, "secret"), nil, 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(outside, "f"), nil, 0o600))
+	for _, at := range []string{"d", "d/e"} {
+		for _, put := range []func(name string) error{
+			func(name string) error { return os.Symlink(outside, name) },
+			func(name string) error { return os.Mkdir(name, 0o755) },
+		} {
+			dir := t.TempDir()
+			require.NoError(t, os.MkdirAll(filepath.Join(dir, "d", "e"), 0o755))
+			require.NoError(t, os.WriteFile(filepath.Join(dir, "d", "f"), nil, 0o600))
+			var last error
+			for e, err := range squash.Dir(dir).Entries(t.Context()) {
+				if last = err; err != nil {
+					break
+				}
+				require.NotEqual(t, "d/secret", e.Path)
+				if e.Path == at {
+					require.NoError(t, os.Rename(filepath.Join(dir, "d"), filepath.Join(dir, "was")))
+					require.NoError(t, put(filepath.Join(dir, "d")))
+				}
+			}
+			require.Error(t, last)
+			if at == "d" {
+				require.ErrorContains(t, last, "another directory stands here")
+			}
+		}
+	}
+}

@@ -27,8 +27,10 @@ func (s fsSource) Entries(ctx context.Context) iter.Seq2[*Entry, error] { return
 
 func (s fsSource) stat() (fs.FileInfo, error) { return fs.Stat(s.fsys, ".") }
 
+func (s fsSource) same(string, fs.FileInfo) error { return nil }
+
 // list sorts, which a foreign ReadDir may not have done, and checks the names.
-func (s fsSource) list(dir string) ([]fs.DirEntry, error) {
+func (s fsSource) list(dir string, _ fs.FileInfo) ([]fs.DirEntry, error) {
 	list, err := fs.ReadDir(s.fsys, dir)
 	if err != nil {
 		return nil, wrapPath(dir, err)

@@ -10,8 +10,9 @@ import (
 
 // walker is what the sources that list directories have in common.
 type walker interface {
-	stat() (fs.FileInfo, error)             // of the root
-	list(dir string) ([]fs.DirEntry, error) // its error names the path
+	stat() (fs.FileInfo, error)                             // of the root
+	list(dir string, fi fs.FileInfo) ([]fs.DirEntry, error) // its error names the path
+	same(dir string, fi fs.FileInfo) error                  // it is still the one that was listed
 	entry(name string, fi fs.FileInfo) (*Entry, error)
 }
 
@@ -27,21 +28,25 @@ func walk(ctx context.Context, w walker) iter.Seq2[*Entry, error] {
 		if !yield(e, err) || err != nil {
 			return
 		}
-		walkDir(ctx, w, ".", yield)
+		walkDir(ctx, w, ".", fi, yield)
 	}
 }
 
 // walkDir yields a directory's entries, then what lies below them.
-func walkDir(ctx context.Context, w walker, dir string, yield func(*Entry, error) bool) bool {
+func walkDir(ctx context.Context, w walker, dir string, fi fs.FileInfo, yield func(*Entry, error) bool) bool {
 	fail := func(err error) bool { yield(nil, err); return false }
 	if err := context.Cause(ctx); err != nil {
 		return fail(err)
 	}
-	list, err := w.list(dir)
+	list, err := w.list(dir, fi)
 	if err != nil {
 		return fail(err)
 	}
-	var dirs []string
+	type sub struct {
+		name string
+		fi   fs.FileInfo
+	}
+	var dirs []sub
 	for _, de := range list {
 		full := path.Join(dir, de.Name())
 		fi, err := de.Info()
@@ -56,11 +61,14 @@ func walkDir(ctx context.Context, w walker, dir string, yield func(*Entry, error
 			return false
 		}
 		if fi.IsDir() {
-			dirs = append(dirs, full)
+			dirs = append(dirs, sub{full, fi})
 		}
 	}
+	if err := w.same(dir, fi); err != nil {
+		return fail(wrapPath(dir, err))
+	}
 	for _, d := range dirs {
-		if !walkDir(ctx, w, d, yield) {
+		if !walkDir(ctx, w, d.name, d.fi, yield) {
 			return false
 		}
 	}
