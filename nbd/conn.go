@@ -36,8 +36,6 @@ type conn struct {
 	// negotiated
 	tls        *tls.ConnectionState
 	metaExport string // for which meta counts
-	meta       bool   // base:allocation was selected
-	structured bool
 
 	dev     Device
 	wdev    io.WriterAt // nil: read-only
@@ -48,25 +46,28 @@ type conn struct {
 	size    uint64
 	align   uint64 // of requests
 	maxReq  uint32
+	streak  uint32 // requests since another connection had one
 	timeout time.Duration
 
 	requests uint64
-	readSeen atomic.Bool // FirstRead has been traced
-	warned   atomic.Bool // the device's first error has been logged
-	streak   int         // requests since another connection had one
 
 	workers *workers // nil: none were needed yet
-
-	armed    bool // the read deadline for the piece at hand is set
-	deadline bool // some read deadline is set
-	lame     bool // draining, the deadline for answering ESHUTDOWN is set
+	share   share    // of the server's budget, whose lock guards it
 
 	mu       sync.Mutex // guards state, and setting draining against it
 	state    connState
 	draining atomic.Bool // from any goroutine
+
+	meta       bool // base:allocation was selected
+	structured bool
+	readSeen   atomic.Bool // FirstRead has been traced
+	warned     atomic.Bool // the device's first error has been logged
+	armed      bool        // the read deadline for the piece at hand is set
+	deadline   bool        // some read deadline is set
+	lame       bool        // draining, the deadline for answering ESHUTDOWN is set
 }
 
-type connState int
+type connState int8
 
 const (
 	stateHandshake connState = iota

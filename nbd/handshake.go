@@ -331,8 +331,6 @@ func (c *conn) setDevice(dev Device, open OpenInfo) {
 	c.out.send.setTimeout(c.timeout)
 	if open.Features.Map && !open.Features.Slow && c.out.send.can() {
 		c.mdev = dev.(Mapper)
-	} else {
-		c.out.least = smallBufLen // for several replies with their data
 	}
 	smallest, _ := blockSizes(open.Features)
 	c.align = uint64(smallest)

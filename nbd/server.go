@@ -13,8 +13,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/sync/semaphore"
 )
 
 // Server serves the exports of a [Handler]. Its exported fields are options:
@@ -65,8 +63,10 @@ type Server struct {
 	// MaxBuffered is how many bytes all connections together may hold of
 	// replies whose data is copied, as it is for encryption and from a device
 	// that is no [Mapper], and of writes to slow devices; 0 is 256 MiB, and
-	// less than 2 MiB is 2 MiB. When they are used up, connections that need
-	// some wait for each other.
+	// less than 2 MiB is 2 MiB. A connection that has a seventeenth of what
+	// others leave of it waits for its own client before it gets more, as do
+	// all of an address when they have a fifth: clients that ask for much and
+	// take nothing, until IOTimeout cuts them, are not in the way of others.
 	MaxBuffered int64
 	// IOTimeout is how long a client may take to send the next 64 KiB of a
 	// request it has begun, or to take the replies sent at once (at most
@@ -88,10 +88,10 @@ type Server struct {
 	empty     chan struct{} // closed when closing is set and conns is empty
 	listeners map[net.Listener]struct{}
 	conns     map[*conn]struct{}
-	perAddr   map[netip.Addr]int
+	peers     map[netip.Addr]*peer
 	lastID    uint64
 	warned    warnings
-	budget    *semaphore.Weighted
+	budget    budget
 
 	bufs bufPools
 	// last is the connection that had the last request, to know when one is
@@ -251,8 +251,8 @@ func (s *Server) setupLocked() {
 	s.empty = make(chan struct{})
 	s.listeners = make(map[net.Listener]struct{})
 	s.conns = make(map[*conn]struct{})
-	s.perAddr = make(map[netip.Addr]int)
-	s.budget = semaphore.NewWeighted(s.maxBuffered())
+	s.peers = make(map[netip.Addr]*peer)
+	s.budget.free = s.maxBuffered()
 }
 
 // admit makes a connection known, or closes it because of a limit.
@@ -289,14 +289,19 @@ func (s *Server) register(ctx context.Context, nc net.Conn, p *Port, info *ConnI
 		return nil, ErrServerClosed
 	case len(s.conns) >= s.maxConns():
 		return nil, fmt.Errorf("nbd: %d connections are open, the most that MaxConns allows", len(s.conns))
-	case ip.IsValid() && s.perAddr[ip] >= s.maxConnsPerAddr():
-		return nil, fmt.Errorf("nbd: %v has %d connections open, the most that MaxConnsPerAddr allows", ip, s.perAddr[ip])
 	}
+	from := s.peers[ip] // those without an address are all from here
+	if from == nil {
+		from = new(peer)
+	}
+	if ip.IsValid() && from.conns >= s.maxConnsPerAddr() {
+		return nil, fmt.Errorf("nbd: %v has %d connections open, the most that MaxConnsPerAddr allows", ip, from.conns)
+	}
+	from.conns++
+	s.peers[ip] = from
 	c := newConn(ctx, s, nc, p, *info)
+	c.share.peer = from
 	s.conns[c] = struct{}{}
-	if ip.IsValid() {
-		s.perAddr[ip]++
-	}
 	return c, nil
 }
 
@@ -304,10 +309,8 @@ func (s *Server) remove(c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.conns, c)
-	if ip := c.info.Client.Addr(); ip.IsValid() {
-		if s.perAddr[ip]--; s.perAddr[ip] == 0 {
-			delete(s.perAddr, ip)
-		}
+	if c.share.peer.conns--; c.share.peer.conns == 0 {
+		delete(s.peers, c.info.Client.Addr())
 	}
 	if s.closing && len(s.conns) == 0 {
 		close(s.empty)

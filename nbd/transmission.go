@@ -15,6 +15,9 @@ import (
 // "Transmission phase").
 func (c *conn) transmit() error {
 	c.setState(stateBusy)
+	if c.mdev == nil && !c.open.Features.Slow {
+		c.out.least = smallBufLen // for several replies with their data
+	}
 	for {
 		p, err := c.nextRequest()
 		if err != nil {

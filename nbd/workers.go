@@ -59,8 +59,8 @@ func (c *conn) delegate(r command) error {
 	}
 	var data *[readBufLen]byte
 	if write {
-		if c.srv.budget.Acquire(c.ctx, readBufLen) != nil {
-			return context.Cause(c.ctx)
+		if err := c.srv.budget.take(c.ctx, &c.share, readBufLen); err != nil {
+			return err
 		}
 		var ok bool
 		if data, ok = c.srv.bufs.read.Get().(*[readBufLen]byte); !ok {
@@ -124,7 +124,7 @@ func (w *worker) answer() error {
 	}
 	// Before there is a buffer for the reply.
 	w.c.srv.bufs.read.Put(w.data)
-	w.c.srv.budget.Release(readBufLen)
+	w.c.srv.budget.give(&w.c.share, readBufLen)
 	w.data = nil
 	if code == 0 {
 		code = w.c.persist(w.r)

@@ -1,7 +1,6 @@
 package nbd
 
 import (
-	"context"
 	"errors"
 	"sync"
 )
@@ -165,9 +164,8 @@ func (b *writer) acquire(n int) error {
 	case n > headBufLen/4:
 		size = smallBufLen
 	}
-	// Also nothing has to wait where others do.
-	if n := b.budgeted(size); n > 0 && !b.c.srv.budget.TryAcquire(n) && b.c.srv.budget.Acquire(b.c.ctx, n) != nil {
-		return context.Cause(b.c.ctx)
+	if err := b.c.srv.budget.take(b.c.ctx, &b.c.share, b.budgeted(size)); err != nil {
+		return err
 	}
 	switch size {
 	case headBufLen:
@@ -217,6 +215,6 @@ func (b *writer) release() {
 	default:
 		b.c.srv.bufs.large.Put((*[largeBufLen]byte)(b.buf[:size]))
 	}
-	b.c.srv.budget.Release(b.budgeted(int64(size)))
+	b.c.srv.budget.give(&b.c.share, b.budgeted(int64(size)))
 	b.buf = nil
 }
