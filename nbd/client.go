@@ -1,6 +1,7 @@
 package nbd
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -17,11 +18,14 @@ import (
 // Client is an export of some server, opened over one connection. It is a
 // [Device]: an export can be read, compared, or served again.
 //
-// Its methods may be called concurrently; they take turns, one request is
-// under way at a time. An error of the connection ends the Client: every later
-// call returns it. An error that the server sends does not: it is a
-// [syscall.Errno] (EIO, ENOSPC, EPERM ...) and the next call may succeed. There
-// is no timeout: Close ends a call that waits.
+// Its methods may be called concurrently: each call has its request under way,
+// those of all share the connection, and the server may answer them in any order.
+// A read or write of more than the server's largest request (32 MiB) is several,
+// one after the other. An error of the connection ends the Client: every call
+// under way and every later one returns it. An error that the server sends does
+// not: the call that it is for returns it, a [syscall.Errno] (EIO, ENOSPC, EPERM
+// ...), and the next one may succeed. There is no timeout: Close ends calls that
+// wait.
 type Client struct {
 	nc         net.Conn
 	size       int64
@@ -34,11 +38,21 @@ type Client struct {
 	preferred  int
 	maxReq     int // bytes, of one read or write
 
-	mu     sync.Mutex
-	cookie uint64
-	err    error // what ended the connection
-	hdr    [requestHeaderLen]byte
+	sending sync.Mutex // requests, one as a whole after the other
+	out     [requestHeaderLen]byte
+
+	mu      sync.Mutex // guards what follows, but for rd and in
+	cookie  uint64     // of the last request
+	err     error      // what ended the connection
+	calls   map[uint64]*call
+	idle    []*call       // for use again
+	reading bool          // one of the calls takes replies
+	rd      *bufio.Reader // that one's
+	in      [replyHeaderLen]byte
 }
+
+// clientBufLen is for the headers of replies, and for short ones as a whole.
+const clientBufLen = 16 << 10
 
 var errClientClosed = fmt.Errorf("nbd: the client is closed: %w", net.ErrClosed)
 
@@ -79,6 +93,7 @@ func (d *Dialer) NewClient(ctx context.Context, nc net.Conn, export string) (*Cl
 		nc.Close()
 		return nil, fmt.Errorf("nbd: opening the export %q: %w", export, err)
 	}
+	c.rd, c.calls = bufio.NewReaderSize(c.nc, clientBufLen), make(map[uint64]*call)
 	return c, nil
 }
 
@@ -117,7 +132,8 @@ func (c *Client) Size() int64 { return c.size }
 // ReadOnly says whether the server refuses writes.
 func (c *Client) ReadOnly() bool { return c.flags&transReadOnly != 0 }
 
-// Features returns what the server announced.
+// Features returns what the server announced, and Slow: what serves the export
+// again has several requests under way.
 func (c *Client) Features() Features {
 	has := func(flag uint16) bool { return c.flags&flag != 0 }
 	return Features{
@@ -128,6 +144,7 @@ func (c *Client) Features() Features {
 		FastZero:       has(transSendZeroes) && has(transSendFastZero) && !c.ReadOnly(),
 		Cache:          has(transSendCache),
 		Extents:        c.meta,
+		Slow:           true,
 		MultiConn:      has(protocol.NEGOTIATION_REPLY_FLAGS_CAN_MULTI_CONN),
 		MinBlock:       c.minBlock,
 		PreferredBlock: c.preferred,
@@ -167,26 +184,26 @@ func (c *Client) Sync() error {
 	if !c.Features().Flush {
 		return nil
 	}
-	return c.do(&exchange{typ: cmdFlush})
+	_, err := c.do(exchange{typ: cmdFlush})
+	return err
 }
 
-// Close takes leave of the server and closes the connection.
+// Close takes leave of the server, unless requests are under way, and closes the
+// connection. Calls that wait fail, with an error that wraps [net.ErrClosed].
 func (c *Client) Close() error {
-	if !c.mu.TryLock() {
-		c.nc.Close() // ends the request under way
-		c.mu.Lock()
-	}
-	defer c.mu.Unlock()
+	c.mu.Lock()
 	if errors.Is(c.err, errClientClosed) {
+		c.mu.Unlock()
 		return nil
 	}
-	if c.err == nil {
+	failed, busy := c.err != nil, len(c.calls) > 0
+	c.err = errClientClosed
+	c.mu.Unlock()
+	if !failed && !busy {
 		// The server may be gone or not reading; closing is what counts.
 		_ = c.nc.SetDeadline(time.Now().Add(time.Second))
-		_ = c.send(&exchange{typ: protocol.TRANSMISSION_TYPE_REQUEST_DISC})
+		_ = c.send(&exchange{typ: protocol.TRANSMISSION_TYPE_REQUEST_DISC}, 0)
 	}
-	failed := c.err != nil
-	c.err = errClientClosed
 	if err := c.nc.Close(); !failed {
 		return err
 	}
@@ -197,8 +214,7 @@ func (c *Client) inPieces(typ uint16, p []byte, off int64) (int, error) {
 	done := 0
 	for done < len(p) {
 		n := min(len(p)-done, c.maxReq)
-		q := exchange{typ: typ, off: off + int64(done), n: uint32(n), data: p[done : done+n]}
-		if err := c.do(&q); err != nil {
+		if _, err := c.do(exchange{typ: typ, off: off + int64(done), n: uint32(n), data: p[done : done+n]}); err != nil {
 			return done, err
 		}
 		done += n

@@ -53,7 +53,7 @@ func TestClientCommands(t *testing.T) {
 	useAll(t, dial(t, serve(t, nbdtest.NewMemory(holey())), "x"))
 
 	c := dial(t, serve(t, nbd.NewReaderAt(bytes.NewReader(make([]byte, 512)), 512)), "x")
-	require.Equal(t, nbd.Features{MultiConn: true, MinBlock: 1, PreferredBlock: 4096}, c.Features())
+	require.Equal(t, nbd.Features{Slow: true, MultiConn: true, MinBlock: 1, PreferredBlock: 4096}, c.Features())
 	_, err := c.Extents(0, 512, make([]nbd.Extent, 1))
 	for _, err := range []error{c.Trim(0, 512), c.Zero(0, 512, 0), c.Cache(0, 512), err} {
 		require.ErrorIs(t, err, errors.ErrUnsupported)

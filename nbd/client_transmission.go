@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net"
 
 	"github.com/pojntfx/go-nbd/pkg/protocol"
 )
@@ -55,7 +54,7 @@ func (c *Client) inSpans(typ, flags uint16, off, n int64) error {
 	}
 	for n > 0 {
 		m := min(n, maxSpan)
-		if err := c.do(&exchange{typ: typ, flags: flags, off: off, n: uint32(m)}); err != nil {
+		if _, err := c.do(exchange{typ: typ, flags: flags, off: off, n: uint32(m)}); err != nil {
 			return err
 		}
 		off, n = off+m, n-m
@@ -83,82 +82,7 @@ func (c *Client) Extents(off, n int64, dst []Extent) (int, error) {
 	if len(dst) == 1 {
 		q.flags = cmdFlagReqOne
 	}
-	if err := c.do(&q); err != nil {
-		return 0, err
-	}
-	return q.found, nil
-}
-
-// exchange is a request, and what its reply brings.
-type exchange struct {
-	typ, flags uint16
-	off        int64
-	n          uint32
-	data       []byte // to be written, or read into
-
-	got     uint32   // bytes of data that came
-	extents []Extent // to be filled in
-	found   int
-	code    uint32 // the first error
-}
-
-// do sends one request and takes its reply.
-func (c *Client) do(q *exchange) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.err != nil {
-		return c.err
-	}
-	if err := c.roundTrip(q); err != nil {
-		c.err = fmt.Errorf("nbd: the connection failed: %w", unexpected(err))
-		c.nc.Close()
-		return c.err
-	}
-	if q.code != 0 {
-		return fmt.Errorf("nbd: the server answered: %w", errnoOf(q.code))
-	}
-	return nil
-}
-
-func (c *Client) roundTrip(q *exchange) error {
-	c.cookie++
-	if err := c.send(q); err != nil {
-		return err
-	}
-	for {
-		// Both kinds of replies begin with as many bytes.
-		h := c.hdr[:replyHeaderLen]
-		if _, err := io.ReadFull(c.nc, h); err != nil {
-			return err
-		}
-		magic, cookie := binary.BigEndian.Uint32(h), binary.BigEndian.Uint64(h[8:])
-		chunked := c.structured && magic == magicStructured
-		switch {
-		case !chunked && magic != protocol.TRANSMISSION_MAGIC_REPLY:
-			return errors.New("a reply without its magic number")
-		case cookie != c.cookie:
-			return fmt.Errorf("a reply to request %d, not %d", cookie, c.cookie)
-		case chunked:
-			flags, typ := binary.BigEndian.Uint16(h[4:]), binary.BigEndian.Uint16(h[6:])
-			if err := c.chunk(q, typ); err != nil {
-				return err
-			}
-			if flags&chunkDone == 0 {
-				continue
-			}
-			return q.complete()
-		}
-		q.code = binary.BigEndian.Uint32(h[4:])
-		isRead := q.typ == protocol.TRANSMISSION_TYPE_REQUEST_READ
-		if c.structured && (isRead || q.typ == cmdBlockStatus) {
-			return errors.New("a simple reply where a structured one was agreed on")
-		}
-		if q.code == 0 && isRead {
-			_, err := io.ReadFull(c.nc, q.data)
-			return err
-		}
-		return nil
-	}
+	return c.do(q)
 }
 
 // complete checks that a structured reply without an error brought all.
@@ -176,8 +100,8 @@ func (q *exchange) complete() error {
 
 // chunk takes the rest of a chunk of a structured reply, from its length on.
 func (c *Client) chunk(q *exchange, typ uint16) error {
-	p := c.hdr[:12]
-	if _, err := io.ReadFull(c.nc, p[:4]); err != nil {
+	p := c.in[:12]
+	if _, err := io.ReadFull(c.rd, p[:4]); err != nil {
 		return err
 	}
 	n := binary.BigEndian.Uint32(p)
@@ -190,7 +114,7 @@ func (c *Client) chunk(q *exchange, typ uint16) error {
 		if typ == chunkHole {
 			head = p[:12]
 		}
-		if _, err := io.ReadFull(c.nc, head); err != nil {
+		if _, err := io.ReadFull(c.rd, head); err != nil {
 			return err
 		}
 		if typ == chunkHole {
@@ -206,18 +130,18 @@ func (c *Client) chunk(q *exchange, typ uint16) error {
 			clear(part)
 			return nil
 		}
-		_, err := io.ReadFull(c.nc, part)
+		_, err := io.ReadFull(c.rd, part)
 		return err
 	case typ == chunkBlockStatus && q.typ == cmdBlockStatus && n >= 12 && n%8 == 4 && n <= maxListLen:
 		return c.takeExtents(q, n)
 	case typ&chunkIsError != 0 && n >= 6 && n <= maxReplyLen:
-		if _, err := io.ReadFull(c.nc, p[:4]); err != nil {
+		if _, err := io.ReadFull(c.rd, p[:4]); err != nil {
 			return err
 		}
 		if q.code == 0 {
 			q.code = max(binary.BigEndian.Uint32(p), 1)
 		}
-		_, err := io.CopyN(io.Discard, c.nc, int64(n-4))
+		_, err := io.CopyN(io.Discard, c.rd, int64(n-4))
 		return err
 	}
 	return fmt.Errorf("a chunk of type %#x with %d bytes", typ, n)
@@ -225,8 +149,8 @@ func (c *Client) chunk(q *exchange, typ uint16) error {
 
 // takeExtents takes a chunk of n bytes.
 func (c *Client) takeExtents(q *exchange, n uint32) error {
-	p := c.hdr[:8]
-	if _, err := io.ReadFull(c.nc, p[:4]); err != nil {
+	p := c.in[:8]
+	if _, err := io.ReadFull(c.rd, p[:4]); err != nil {
 		return err
 	}
 	if binary.BigEndian.Uint32(p) != c.metaID {
@@ -234,7 +158,7 @@ func (c *Client) takeExtents(q *exchange, n uint32) error {
 	}
 	left := int64(q.n)
 	for n -= 4; n > 0; n -= 8 {
-		if _, err := io.ReadFull(c.nc, p); err != nil {
+		if _, err := io.ReadFull(c.rd, p); err != nil {
 			return err
 		}
 		length, state := int64(binary.BigEndian.Uint32(p)), binary.BigEndian.Uint32(p[4:])
@@ -250,21 +174,4 @@ func (c *Client) takeExtents(q *exchange, n uint32) error {
 		left -= length
 	}
 	return nil
-}
-
-func (c *Client) send(q *exchange) error {
-	h := c.hdr[:]
-	binary.BigEndian.PutUint32(h, protocol.TRANSMISSION_MAGIC_REQUEST)
-	binary.BigEndian.PutUint16(h[4:], q.flags)
-	binary.BigEndian.PutUint16(h[6:], q.typ)
-	binary.BigEndian.PutUint64(h[8:], c.cookie)
-	binary.BigEndian.PutUint64(h[16:], uint64(q.off))
-	binary.BigEndian.PutUint32(h[24:], q.n)
-	if q.typ == protocol.TRANSMISSION_TYPE_REQUEST_WRITE {
-		bufs := net.Buffers{h, q.data}
-		_, err := bufs.WriteTo(c.nc)
-		return err
-	}
-	_, err := c.nc.Write(h)
-	return err
 }

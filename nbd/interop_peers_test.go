@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -62,7 +63,7 @@ func dialSoon(t *testing.T, d *nbd.Dialer, network, addr, export string) (c *nbd
 // Our client does with other people's servers all that it can: their file
 // afterwards has what was written.
 func TestClientWritesToPeers(t *testing.T) {
-	all := nbd.Features{Write: true, Flush: true, Trim: true, Zero: true, Cache: true, Extents: true}
+	all := nbd.Features{Write: true, Flush: true, Trim: true, Zero: true, Cache: true, Extents: true, Slow: true}
 	p := newPKI(t)
 	tests := map[string]struct {
 		start func(t *testing.T, file string) *nbd.Client
@@ -95,7 +96,7 @@ func TestClientWritesToPeers(t *testing.T) {
 				"[generic]\nlistenaddr = 127.0.0.1\nport = %s\n[disk]\nexportname = %s\nflush = true\nfua = true\ntrim = true\n", port, file)), 0o600))
 			startTool(t, "nbd-server", "-d", "-C", conf)
 			return dialSoon(t, &nbd.Dialer{}, "tcp", "127.0.0.1:"+port, "disk")
-		}, nbd.Features{Write: true, Flush: true, Trim: true, Zero: true}},
+		}, nbd.Features{Write: true, Flush: true, Trim: true, Zero: true, Slow: true}},
 		"go-nbd": {func(t *testing.T, file string) *nbd.Client {
 			f, err := os.OpenFile(file, os.O_RDWR, 0)
 			require.NoError(t, err)
@@ -109,7 +110,7 @@ func TestClientWritesToPeers(t *testing.T) {
 			require.NoError(t, err)
 			t.Cleanup(func() { _ = c.Close(); <-ended; _ = f.Close() })
 			return c
-		}, nbd.Features{Write: true}},
+		}, nbd.Features{Write: true, Slow: true}},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -170,6 +171,15 @@ func TestClientWritesToPeers(t *testing.T) {
 				_, err := c.Extents(0, 4096, extents)
 				require.ErrorIs(t, err, errors.ErrUnsupported)
 			}
+			var wg sync.WaitGroup
+			for i := range 8 {
+				wg.Go(func() {
+					if err := callAtRandom(c, want[i<<18:][:1<<18], int64(i)<<18, uint64(i)); err != nil {
+						t.Errorf("caller %d: %v", i, err)
+					}
+				})
+			}
+			wg.Wait()
 			read := make([]byte, len(want))
 			_, err := c.ReadAt(read, 0)
 			require.NoError(t, err)
