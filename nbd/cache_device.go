@@ -29,8 +29,8 @@ type CacheOptions struct {
 	// 1 is 1.
 	Fetches int
 	// Readahead is how far ahead of a sequential reader units are fetched, in
-	// bytes; 0 is 4 MiB, a negative value is not at all. It uses at most half
-	// of the Fetches.
+	// bytes, and as far as that has read; 0 is 4 MiB, a negative value is not at
+	// all. It uses at most half of the Fetches.
 	Readahead int64
 	// Logger gets a Warn record when the base is out of reach and when the
 	// cache's own disk fails; nil is slog.Default().
@@ -46,7 +46,12 @@ type CacheOptions struct {
 // seconds' units, which are fetched again). When the base is out of reach, what
 // is kept is served all the same; the rest fails, and the base is tried again.
 // When all is kept the base is not needed any more. When the cache's disk is
-// full or fails, reads go to the base.
+// full or fails, reads go to the base, for what they need.
+//
+// The least that is fetched is a unit, for a read of one byte too, and once a
+// reader goes on where it was, as much ahead of it as it has asked for, rounded up
+// to a unit. All that clients can make the base read, in whatever way they read, is
+// its content once, and of a unit that cannot be kept one more each second.
 //
 // A cache never gives up what it has kept: it grows to the size of its base, of
 // one content, and no further. Leave that much room on its disk; when a content
@@ -80,6 +85,7 @@ type Cache struct {
 	bufs     sync.Pool
 	streams  streams
 	warned   atomic.Bool
+	unkept   atomic.Int64 // when a unit could not be kept, in ns since 1970; 0: the last one could
 
 	hits, misses atomic.Uint64
 }

@@ -71,6 +71,15 @@ func (c *Cache) fly(u int64, f *flight, p []byte, off int64) error {
 	return f.err
 }
 
+// keepAgain is how long after a unit could not be kept nothing is: until then a
+// read asks the base for no more than it needs, since it would do so each time.
+const keepAgain = time.Second
+
+func (c *Cache) keeps() bool {
+	failed := c.unkept.Load()
+	return failed == 0 || time.Now().UnixNano()-failed > int64(keepAgain)
+}
+
 // load gets a unit from the base, keeps it, and copies p out of it.
 func (c *Cache) load(u int64, p []byte, off int64) (err error) {
 	defer recovered(&err)
@@ -82,21 +91,35 @@ func (c *Cache) load(u int64, p []byte, off int64) (err error) {
 	if err != nil {
 		return err
 	}
+	if !c.keeps() {
+		return readBase(base, p, off)
+	}
 	bp := c.bufs.Get().(*[]byte)
 	defer c.bufs.Put(bp)
 	start := u * c.unit
 	buf := (*bp)[:min(c.unit, c.size-start)]
-	if n, err := base.ReadAt(buf, start); n < len(buf) {
-		if err == nil || err == io.EOF {
-			err = io.ErrUnexpectedEOF
-		}
-		return fmt.Errorf("nbd: cache: reading %d bytes at %d of the base: %w", len(buf), start, err)
+	if err := readBase(base, buf, start); err != nil {
+		return err
 	}
 	if err := c.store.keep(u, buf); err != nil {
+		c.unkept.Store(time.Now().UnixNano())
 		c.warnDisk(err)
+	} else {
+		c.unkept.Store(0)
 	}
 	copy(p, buf[off-start:])
 	return nil
+}
+
+func readBase(base Device, p []byte, off int64) error {
+	n, err := base.ReadAt(p, off)
+	if n == len(p) {
+		return nil
+	}
+	if err == nil || err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
+	return fmt.Errorf("nbd: cache: reading %d bytes at %d of the base: %w", len(p), off, err)
 }
 
 // device returns the base, and tries to open it if it was out of reach, at
@@ -144,6 +167,9 @@ func (c *Cache) plan(off, end int64) {
 // prefetch begins to fetch the units from off to end, as far as there are
 // fetches free for what nobody waits for. The caller holds life.
 func (c *Cache) prefetch(off, end int64) {
+	if !c.keeps() {
+		return
+	}
 	for u := off / c.unit; u*c.unit < end; u++ {
 		if c.store.present(u) {
 			continue
@@ -172,13 +198,15 @@ type streams struct {
 
 type stream struct {
 	next   int64 // where its last read ended
+	asked  int64 // bytes, in all its reads
 	window int64 // how far ahead of it is fetched
 	used   uint64
 }
 
 // advance notes a read and returns how far ahead to fetch: nothing at first,
-// then twice as much each time, up to most. Requests of one reader may come
-// out of order, by up to a unit.
+// then twice as much each time, up to most, and up to what it has asked for, in
+// whole units: short reads here and there do not make the base read much. Requests of
+// one reader may come out of order, by up to a unit.
 func (s *streams) advance(off, end, unit, most int64) int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -187,8 +215,10 @@ func (s *streams) advance(off, end, unit, most int64) int64 {
 	for i := range s.known {
 		k := &s.known[i]
 		if k.used > 0 && off >= k.next-unit && off <= k.next+unit {
+			k.asked += end - off
 			if end > k.next {
-				k.next, k.window = end, min(max(2*k.window, unit), most)
+				asked := (k.asked + unit - 1) / unit * unit
+				k.next, k.window = end, min(max(2*k.window, unit), asked, most)
 			}
 			k.used = s.clock
 			return k.window
@@ -197,6 +227,6 @@ func (s *streams) advance(off, end, unit, most int64) int64 {
 			oldest = k
 		}
 	}
-	*oldest = stream{next: end, used: s.clock}
+	*oldest = stream{next: end, asked: end - off, used: s.clock}
 	return 0
 }

@@ -25,6 +25,7 @@ const testUnit = 64 << 10
 type slowBase struct {
 	bytesBase
 	reads  atomic.Int64
+	bytes  atomic.Int64
 	fail   atomic.Bool
 	gate   chan struct{}
 	closed atomic.Int64
@@ -32,6 +33,7 @@ type slowBase struct {
 
 func (b *slowBase) ReadAt(p []byte, off int64) (int, error) {
 	b.reads.Add(1)
+	b.bytes.Add(int64(len(p)))
 	if b.gate != nil {
 		<-b.gate
 	}
@@ -110,6 +112,36 @@ func TestCacheReadahead(t *testing.T) {
 		require.NoError(t, c.Cache(30*testUnit, 1))
 		return c.store.present(30)
 	}, 20*time.Second, time.Millisecond)
+}
+
+// TestCacheReadsLittle: short reads make the base read a unit for each, and no
+// more ahead of them than they have asked for.
+func TestCacheReadsLittle(t *testing.T) {
+	content := randomBytes(8, 400*testUnit)
+	base := &slowBase{bytesBase: content}
+	opts := cacheOpts()
+	opts.Readahead = 0
+	c, err := OpenCache(t.Context(), t.TempDir(), base.as("a"), opts)
+	require.NoError(t, err)
+	defer c.Close()
+	quiet := func() bool {
+		c.flightMu.Lock()
+		defer c.flightMu.Unlock()
+		return len(c.flights) == 0
+	}
+	const places, reads = 10, 8
+	for place := range int64(places) {
+		for i := range int64(reads) {
+			readBack(t, c, content, place*40*testUnit+i, 1)
+			require.Eventually(t, quiet, 20*time.Second, 100*time.Microsecond)
+		}
+	}
+	require.EqualValues(t, 2*places*testUnit, base.bytes.Load(), "the unit, and one ahead")
+	for off := int64(0); off < 8*testUnit; off += testUnit {
+		readBack(t, c, content, off, testUnit)
+		require.Eventually(t, quiet, 20*time.Second, 100*time.Microsecond)
+	}
+	require.Greater(t, c.Usage().Kept, int64((2*(places-1)+12)*testUnit), "a sequence is read ahead")
 }
 
 // TestCacheOffline: what is kept is served without the base, over a restart;
@@ -281,9 +313,16 @@ func TestCacheDiskFaults(t *testing.T) {
 	d.fail["write data"] = syscall.ENOSPC
 	readBack(t, c, content, testUnit, 1)
 	require.EqualValues(t, testUnit, c.Usage().Kept)
+	before := base.bytes.Load()
+	for range 1000 {
+		readBack(t, c, content, testUnit+7, 3)
+	}
+	require.Less(t, base.bytes.Load()-before, int64(100*testUnit), "each read of what cannot be kept is one of a whole unit")
 	clear(d.fail)
-	readBack(t, c, content, testUnit, 1)
-	require.EqualValues(t, 2*testUnit, c.Usage().Kept)
+	require.Eventually(t, func() bool {
+		readBack(t, c, content, testUnit, 1)
+		return c.Usage().Kept == 2*testUnit
+	}, 20*time.Second, time.Millisecond, "it is tried again")
 
 	d.fail["sync data"] = syscall.EIO
 	require.ErrorIs(t, c.Sync(), syscall.EIO)
