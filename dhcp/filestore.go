@@ -24,6 +24,7 @@ import (
 type FileStore struct {
 	o    FileStoreOptions
 	dir  journalDir
+	host host
 	lock interface{ Close() error }
 	name string
 
@@ -39,7 +40,8 @@ type FileStore struct {
 
 	// With the token:
 	file    *journal
-	tail    []record // written since the compaction at work began
+	timed   time.Time // the last time record
+	tail    []record  // written since the compaction at work began
 	tailing bool
 	wg      sync.WaitGroup // compaction
 }
@@ -55,8 +57,8 @@ type journalBatch struct {
 type FileStoreOptions struct {
 	// MaxLeases is as in [MemoryStore.MaxLeases].
 	MaxLeases int
-	// Logger gets, at Warn, what was lost with a damaged end of the file; nil
-	// is [slog.Default].
+	// Logger gets, at Warn, what of the file was damaged, and how much a clock
+	// was set; nil is [slog.Default].
 	Logger *slog.Logger
 }
 
@@ -67,15 +69,21 @@ var _ LeaseStore = (*FileStore)(nil)
 // the file one more with ".lock", and at times one with ".new", is made.
 //
 // What a loss of power left half written at the end of the file is dropped:
-// nobody was told about that. A file that is no journal is an error that is
-// [fs.ErrInvalid].
+// nobody was told about that. Damage in front of leases that are whole, of which
+// a disk may have told nothing, costs those that it is in: the rest is kept, the
+// file as it was found stays beside it with ".damaged", and a line at Warn tells.
+// A file that is no journal is an error that is [fs.ErrInvalid].
+//
+// A clock that was set while the file was closed, or begins anew at each start of
+// the machine, does not matter: leases have as much time left as they had when
+// the file was last written, less the time since, as far as that can be told.
 func OpenFileStore(name string, o *FileStoreOptions) (*FileStore, error) {
 	dir := osJournalDir(filepath.Dir(name))
 	lock, err := dir.lock(filepath.Base(name) + ".lock")
 	if err != nil {
 		return nil, fmt.Errorf("dhcp: lease file %s: %w", name, err)
 	}
-	s, err := openFileStore(dir, filepath.Base(name), o)
+	s, err := openFileStore(dir, filepath.Base(name), o, thisHost())
 	if err != nil {
 		lock.Close()
 		return nil, fmt.Errorf("dhcp: lease file %s: %w", name, err)
@@ -84,28 +92,98 @@ func OpenFileStore(name string, o *FileStoreOptions) (*FileStore, error) {
 	return s, nil
 }
 
-func openFileStore(dir journalDir, name string, o *FileStoreOptions) (*FileStore, error) {
-	s := &FileStore{dir: dir, name: name, token: make(chan struct{}, 1), batch: newBatch(), compactAbove: defaultCompactAbove}
+func openFileStore(dir journalDir, name string, o *FileStoreOptions, h host) (*FileStore, error) {
+	s := &FileStore{dir: dir, host: h, name: name, token: make(chan struct{}, 1), batch: newBatch(), compactAbove: defaultCompactAbove}
 	if o != nil {
 		s.o = *o
 	}
-	file, dropped, err := openJournal(dir, name, func(rec record) error {
-		if rec.isForget() {
+	s.table.clock.begin(h.now())
+	var last record
+	file, found, err := openJournal(dir, name, func(rec record) error {
+		switch {
+		case rec.isTime():
+			last = rec
+		case rec.isForget():
 			s.table.drop(rec.addr())
-			return nil
+		default:
+			_, err := s.table.put(rec, -1)
+			return err
 		}
-		_, err := s.table.put(rec, -1)
-		return err
+		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	if dropped > 0 {
-		orDefault(s.o.Logger).Warn("dhcp: the end of the lease file was damaged, as after a loss of power, and is dropped", "file", name, "bytes", dropped)
-	}
 	s.file = file
+	if err := s.repair(found, last); err != nil {
+		s.file.close()
+		return nil, err
+	}
 	s.token <- struct{}{}
 	return s, nil
+}
+
+// repair writes the file anew where it was damaged, or its times are not of the
+// clock that the store has now.
+func (s *FileStore) repair(found damage, last record) error {
+	log := orDefault(s.o.Logger)
+	var ahead time.Duration
+	if last != "" {
+		ahead = s.host.moment(&s.table.clock).ahead(last.moment())
+		s.table.shift(ahead)
+	}
+	if found.lost == 0 && found.cut > 0 {
+		log.Warn("dhcp: the end of the lease file was damaged, as after a loss of power, and is dropped", "file", s.name, "bytes", found.cut)
+	}
+	if found.lost > 0 {
+		kept := s.name + ".damaged"
+		if err := s.copyTo(kept); err != nil {
+			return fmt.Errorf("it is damaged, and cannot be copied to %s before it is written anew: %w", kept, err)
+		}
+		log.Warn("dhcp: the lease file was damaged, and leases are lost that were in it: their addresses may be given to others, so look for machines that use one without a lease (arping), and have the disk checked",
+			"file", s.name, "bytes", found.lost+found.cut, "leases kept", s.table.len(), "damaged file", kept)
+	}
+	if ahead != 0 {
+		log.Warn("dhcp: the system's clock was set while the lease file was closed: leases have the time left that they had", "file", s.name, "by", ahead.Round(time.Second))
+	}
+	if found.lost == 0 && ahead == 0 {
+		return nil
+	}
+	next, err := createJournal(s.dir, s.name+".new", s.contents())
+	if err != nil {
+		return err
+	}
+	if err := s.replaceBy(next); err != nil {
+		next.close()
+		return err
+	}
+	return nil
+}
+
+// contents is what a new file has in it.
+func (s *FileStore) contents() []record {
+	return append([]record{s.host.moment(&s.table.clock).record()}, s.table.all()...)
+}
+
+// copyTo copies the file as it is.
+func (s *FileStore) copyTo(name string) error {
+	to, err := s.dir.open(name, true)
+	if err != nil {
+		return err
+	}
+	size, err := s.file.file.size()
+	buf := make([]byte, 256<<10)
+	for off := int64(0); off < size && err == nil; {
+		var n int
+		if n, err = s.file.file.ReadAt(buf[:min(int64(len(buf)), size-off)], off); n > 0 {
+			_, err = to.WriteAt(buf[:n], off)
+			off += int64(n)
+		}
+	}
+	if err == nil {
+		err = to.sync()
+	}
+	return errors.Join(err, to.close())
 }
 
 func newBatch() *journalBatch { return &journalBatch{done: make(chan struct{})} }
@@ -126,6 +204,9 @@ func (s *FileStore) Close() error {
 	s.failed = fmt.Errorf("dhcp: lease file: %w", fs.ErrClosed)
 	s.mu.Unlock()
 	if failed == nil {
+		if !s.timed.IsZero() || len(b.recs) > 0 {
+			b.recs = append(b.recs, s.host.moment(&s.table.clock).record())
+		}
 		failed = s.file.write(b.recs)
 	}
 	if s.tailing {
@@ -210,6 +291,10 @@ func (s *FileStore) flush() {
 	s.mu.Unlock()
 
 	if err == nil {
+		if now := time.Now(); s.timed.IsZero() || now.Sub(s.timed) >= timeEvery {
+			s.timed = now
+			b.recs = append(b.recs, s.host.moment(&s.table.clock).record())
+		}
 		if err = s.file.write(b.recs); err != nil {
 			err = fmt.Errorf("dhcp: lease file: %w: leases cannot be kept, so none are given until it is opened anew", err)
 			s.mu.Lock()

@@ -14,7 +14,7 @@ func (s *FileStore) mayCompact() {
 	due := s.file.end > s.compactAbove && s.file.end > 2*int64(s.table.len())*s.file.average()
 	var all []record
 	if due {
-		all = s.table.all()
+		all = s.contents()
 	}
 	s.mu.RUnlock()
 	if !due {
@@ -40,10 +40,7 @@ func (s *FileStore) compact(all []record) {
 	}
 	s.tail = nil
 	if err == nil {
-		err = s.dir.rename(s.name+".new", s.name)
-	}
-	if err == nil {
-		err = s.dir.sync()
+		err = s.replaceBy(next)
 	}
 	if err != nil {
 		if next != nil {
@@ -56,8 +53,19 @@ func (s *FileStore) compact(all []record) {
 			s.failed = fmt.Errorf("dhcp: lease file: writing it anew: %w", err)
 		}
 		s.mu.Unlock()
-		return
+	}
+}
+
+// replaceBy has the new file take the place of the one in use. An error leaves
+// this open.
+func (s *FileStore) replaceBy(next *journal) error {
+	if err := s.dir.rename(s.name+".new", s.name); err != nil {
+		return err
+	}
+	if err := s.dir.sync(); err != nil {
+		return err
 	}
 	s.file.close()
 	s.file = next
+	return nil
 }

@@ -237,7 +237,7 @@ func recordLife(t *testing.T, skip string) (*tape, []promise) {
 	version := 0
 	quiet := &FileStoreOptions{Logger: slog.New(slog.DiscardHandler)}
 	for life := range 3 {
-		s, err := openFileStore(d, "leases", quiet)
+		s, err := openFileStore(d, "leases", quiet, thisHost())
 		require.NoError(t, err)
 		s.compactAbove = 1200
 		d.gate = make(chan struct{})
@@ -251,10 +251,14 @@ func recordLife(t *testing.T, skip string) (*tape, []promise) {
 		}
 		close(d.gate) // a compaction has waited: what came meanwhile is its tail
 		s.wg.Wait()
-		if life != 1 {
+		if life == 1 { // killed between a write and its flush
+			rec, err := newRecord(promised(9, version))
+			require.NoError(t, err)
+			require.NoError(t, s.file.append([]record{rec, rec}))
+		} else {
 			commit(7)
+			require.NoError(t, s.Close())
 		}
-		require.NoError(t, s.Close())
 		d.gate = nil
 	}
 	return d, promises
@@ -266,9 +270,13 @@ func broken(d *tape, promises []promise, seeds int) error {
 	for n := range len(d.log) + 1 {
 		for seed := range seeds {
 			rng := rand.New(rand.NewPCG(uint64(n), uint64(seed)))
-			s, err := openFileStore(d.after(n, rng), "leases", quiet)
+			left := d.after(n, rng)
+			s, err := openFileStore(left, "leases", quiet, thisHost())
 			if err != nil {
 				return fmt.Errorf("after %d steps: cannot be opened: %w", n, err)
+			}
+			if _, ok := left.names["leases.damaged"]; ok {
+				return fmt.Errorf("after %d steps: the loss of power was taken for damage", n)
 			}
 			kept := map[byte]int{}
 			last := 0
@@ -310,7 +318,7 @@ func TestFileStoreLossOfPower(t *testing.T) {
 // A disk that fails ends all promises.
 func TestFileStoreDiskFails(t *testing.T) {
 	d := &failingDir{tape: newTape()}
-	s, err := openFileStore(d, "leases", nil)
+	s, err := openFileStore(d, "leases", nil, thisHost())
 	require.NoError(t, err)
 	require.NoError(t, s.Commit(t.Context(), promised(1, 1)))
 	d.fail = true
@@ -324,7 +332,7 @@ func TestFileStoreDiskFails(t *testing.T) {
 	require.Error(t, s.Close())
 	require.ErrorIs(t, s.Close(), fs.ErrClosed)
 
-	again, err := openFileStore(d.tape, "leases", &FileStoreOptions{Logger: slog.New(slog.DiscardHandler)})
+	again, err := openFileStore(d.tape, "leases", &FileStoreOptions{Logger: slog.New(slog.DiscardHandler)}, thisHost())
 	require.NoError(t, err)
 	_, err = again.LeaseByAddr(t.Context(), testAddr(1))
 	require.NoError(t, err)

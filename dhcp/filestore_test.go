@@ -61,7 +61,7 @@ func TestFileStoreReopen(t *testing.T) {
 // What is forgotten for want of room stays so after a restart.
 func TestFileStoreBound(t *testing.T) {
 	d := newTape()
-	s, err := openFileStore(d, "leases", &FileStoreOptions{MaxLeases: 4})
+	s, err := openFileStore(d, "leases", &FileStoreOptions{MaxLeases: 4}, thisHost())
 	require.NoError(t, err)
 	for n := range byte(4) {
 		l := promised(n, 0)
@@ -70,7 +70,7 @@ func TestFileStoreBound(t *testing.T) {
 	}
 	require.NoError(t, s.Commit(t.Context(), promised(9, 1)))
 	require.NoError(t, s.Close())
-	s, err = openFileStore(d, "leases", nil)
+	s, err = openFileStore(d, "leases", nil, thisHost())
 	require.NoError(t, err)
 	for n, want := range map[byte]error{0: nil, 1: nil, 2: fs.ErrNotExist, 3: fs.ErrNotExist, 9: nil} {
 		_, err := s.LeaseByAddr(t.Context(), testAddr(n))
@@ -114,7 +114,7 @@ func TestFileStoreConcurrent(t *testing.T) {
 // What Close writes while the file is being written anew is in the new one.
 func TestFileStoreCloseWhileCompacting(t *testing.T) {
 	d := newTape()
-	s, err := openFileStore(d, "leases", nil)
+	s, err := openFileStore(d, "leases", nil, thisHost())
 	require.NoError(t, err)
 	s.compactAbove = 200
 	d.gate = make(chan struct{})
@@ -130,7 +130,7 @@ func TestFileStoreCloseWhileCompacting(t *testing.T) {
 	close(d.gate)
 	require.NoError(t, <-closed)
 	d.gate = nil
-	s, err = openFileStore(d, "leases", nil)
+	s, err = openFileStore(d, "leases", nil, thisHost())
 	require.NoError(t, err)
 	_, err = s.LeaseByAddr(t.Context(), testAddr(2))
 	require.NoError(t, err)
@@ -158,7 +158,7 @@ func (s *FileStore) failedBy() <-chan struct{} {
 // that they do not have, and what it opened it can write to and open again.
 func FuzzJournal(f *testing.F) {
 	d := newTape()
-	s, err := openFileStore(d, "leases", nil)
+	s, err := openFileStore(d, "leases", nil, thisHost())
 	require.NoError(f, err)
 	for n := range byte(3) {
 		require.NoError(f, s.Commit(f.Context(), promised(n, 1)))
@@ -172,7 +172,7 @@ func FuzzJournal(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		d := newTape()
 		d.files, d.names["leases"] = [][]byte{data}, 0
-		s, err := openFileStore(d, "leases", quiet)
+		s, err := openFileStore(d, "leases", quiet, thisHost())
 		if err != nil {
 			require.ErrorIs(t, err, fs.ErrInvalid)
 			return
@@ -181,7 +181,7 @@ func FuzzJournal(f *testing.F) {
 		l.Expires = time.Time{}
 		err = s.Commit(t.Context(), l)
 		require.NoError(t, s.Close())
-		s, oerr := openFileStore(d, "leases", quiet)
+		s, oerr := openFileStore(d, "leases", quiet, thisHost())
 		require.NoError(t, oerr)
 		if err == nil {
 			_, err = s.LeaseByAddr(t.Context(), l.Addr)

@@ -1,6 +1,7 @@
 package dhcp
 
 import (
+	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -9,26 +10,40 @@ import (
 	"io/fs"
 )
 
-// A journal file is a header and records one after the other, each with
+// A journal file is a header of
+//
+//	8 bytes  what it is
+//	4 bytes  salt, which all sums begin with: what a client has put into a
+//	         record never passes for one
+//	4 bytes  CRC-32C of these
+//
+// and records one after the other, each with
 //
 //	4 bytes  length of the record
-//	4 bytes  CRC-32C of the record, begun with the sum of the record before
-//	         it, so that what an earlier use left behind is never valid
+//	4 bytes  sum of the record before it, so that what an earlier use left
+//	         behind is never taken for the next
+//	4 bytes  how far in front of it the flush began that it was part of:
+//	         before that, all was on disk
+//	4 bytes  CRC-32C of these and the record
 //	the record (see appendRecord)
 //
 // and zeroes up to its end, which is laid out ahead: a flush then has no
 // length to write, only data. The last record for an address counts.
+//
+// What is no record is the end of a flush that a loss of power cut short, if
+// it is not older than the flush of a record behind it. Then it is damage.
 
 const (
-	journalMagic = "dhcplog1"
-	frameHeader  = 8
+	journalMagic  = "dhcplog2"
+	journalHeader = 16
+	frameHeader   = 16
 	// layAhead is how much room is made at a time.
 	layAhead = 1 << 20
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-var errNotJournal = fmt.Errorf("not a lease journal, or of another version: move it away to begin with no leases: %w", fs.ErrInvalid)
+var errNotJournal = fmt.Errorf("not a lease journal, of another version, or damaged at its beginning: restore it from a copy, or move it away to begin with no leases: %w", fs.ErrInvalid)
 
 // journalDir is the directory of a journal: the disk, or a test.
 type journalDir interface {
@@ -50,13 +65,15 @@ type journalFile interface {
 // journal is an open file, positioned at the end of its records. It is used by
 // one goroutine at a time.
 type journal struct {
-	file   journalFile
-	end    int64 // of the records
-	laid   int64 // length of the file
-	sum    uint32
-	count  int64 // of records
-	buf    []byte
-	failed error
+	file    journalFile
+	salt    uint32
+	flushed int64 // from the beginning
+	end     int64 // of the records
+	laid    int64 // length of the file
+	sum     uint32
+	count   int64 // of records
+	buf     []byte
+	failed  error
 }
 
 // average is the mean size of a record with its frame.
@@ -73,6 +90,9 @@ func (r record) isForget() bool { return r[0]&recordForget != 0 }
 
 // check reports whether the record, from a file, is whole.
 func (r record) check() error {
+	if r.isTime() {
+		return nil
+	}
 	if len(r) >= recordHeader && r[0]&^recordIPv6 == recordForget {
 		if len(r) != recordHeader+r.addrLen() {
 			return errRecord
@@ -85,34 +105,33 @@ func (r record) check() error {
 	return nil
 }
 
-// openJournal opens or makes a journal and replays it. dropped is how many
-// bytes at its end were no records, and are gone.
-func openJournal(dir journalDir, name string, each func(record) error) (j *journal, dropped int64, err error) {
+// openJournal opens or makes a journal and replays it.
+func openJournal(dir journalDir, name string, each func(record) error) (j *journal, found damage, err error) {
 	f, err := dir.open(name, false)
 	if errors.Is(err, fs.ErrNotExist) {
 		// Under another name until it is complete: the name never stands
 		// for half a header.
 		if j, err = createJournal(dir, name+".new", nil); err != nil {
-			return nil, 0, err
+			return nil, found, err
 		}
 		if err = dir.rename(name+".new", name); err == nil {
 			err = dir.sync()
 		}
 		if err != nil {
 			j.close()
-			return nil, 0, err
+			return nil, found, err
 		}
-		return j, 0, nil
+		return j, found, nil
 	}
 	if err != nil {
-		return nil, 0, err
+		return nil, found, err
 	}
 	j = &journal{file: f}
-	if dropped, err = j.replay(each); err != nil {
+	if found, err = j.replay(each); err != nil {
 		f.close()
-		return nil, 0, err
+		return nil, found, err
 	}
-	return j, dropped, nil
+	return j, found, nil
 }
 
 // createJournal makes a journal of the records, on disk but for its name.
@@ -121,11 +140,14 @@ func createJournal(dir journalDir, name string, recs []record) (*journal, error)
 	if err != nil {
 		return nil, err
 	}
-	j := &journal{file: f, end: int64(len(journalMagic))}
-	if _, err = f.WriteAt([]byte(journalMagic), 0); err == nil {
-		j.laid = j.end
+	var salt [4]byte
+	rand.Read(salt[:]) // never fails
+	head := append([]byte(journalMagic), salt[:]...)
+	j := &journal{file: f, salt: crc32.Checksum(head, castagnoli), end: journalHeader, laid: journalHeader}
+	if _, err = f.WriteAt(binary.BigEndian.AppendUint32(head, j.salt), 0); err == nil {
 		for len(recs) > 0 && err == nil {
 			n := min(len(recs), 4096)
+			j.flushed = -1 // none of it is seen before all of it is on disk
 			err = j.append(recs[:n])
 			recs = recs[n:]
 		}
@@ -137,79 +159,8 @@ func createJournal(dir journalDir, name string, recs []record) (*journal, error)
 		f.close()
 		return nil, err
 	}
+	j.flushed = j.end
 	return j, nil
-}
-
-// replay reads all records, and cuts the file behind the last good one.
-func (j *journal) replay(each func(record) error) (dropped int64, err error) {
-	size, err := j.file.size()
-	if err != nil {
-		return 0, err
-	}
-	r := &journalReader{r: io.NewSectionReader(j.file, 0, size)}
-	head := r.next(len(journalMagic))
-	if string(head) != journalMagic {
-		return 0, errors.Join(r.err, errNotJournal)
-	}
-	j.end = int64(len(journalMagic))
-	for {
-		head := r.next(frameHeader)
-		if head == nil {
-			break
-		}
-		n, sum := binary.BigEndian.Uint32(head), binary.BigEndian.Uint32(head[4:])
-		if n < recordHeader || n > maxRecord {
-			break
-		}
-		data := r.next(int(n))
-		if data == nil || crc32.Update(j.sum, castagnoli, data) != sum {
-			break
-		}
-		rec := record(data)
-		if rec.check() != nil {
-			break
-		}
-		if err := each(rec); err != nil {
-			return 0, err
-		}
-		j.sum = sum
-		j.count++
-		j.end += frameHeader + int64(n)
-	}
-	if r.err != nil {
-		return 0, r.err
-	}
-	dropped, err = j.notZero(size)
-	if err != nil {
-		return 0, err
-	}
-	if size > j.end {
-		// Not flushed: should it come back, its sums are no continuation of
-		// what is written instead.
-		if err := j.file.truncate(j.end); err != nil {
-			return 0, err
-		}
-	}
-	j.laid = j.end
-	return dropped, nil
-}
-
-// notZero counts the bytes behind the records up to the last one that is set.
-func (j *journal) notZero(size int64) (n int64, err error) {
-	buf := make([]byte, 64<<10)
-	for off := j.end; off < size; {
-		m, err := j.file.ReadAt(buf[:min(int64(len(buf)), size-off)], off)
-		if m == 0 {
-			return n, err
-		}
-		for i, b := range buf[:m] {
-			if b != 0 {
-				n = off + int64(i) + 1 - j.end
-			}
-		}
-		off += int64(m)
-	}
-	return n, nil
 }
 
 // write appends the records and returns when they are on disk.
@@ -222,7 +173,9 @@ func (j *journal) write(recs []record) error {
 	}
 	// A failed flush may have dropped what it could not write: trying again
 	// would report it done.
-	j.failed = j.file.sync()
+	if j.failed = j.file.sync(); j.failed == nil {
+		j.flushed = j.end
+	}
 	return j.failed
 }
 
@@ -232,8 +185,15 @@ func (j *journal) append(recs []record) error {
 	}
 	b := j.buf[:0]
 	for _, rec := range recs {
-		j.sum = crc32.Update(j.sum, castagnoli, []byte(rec))
+		back := j.end + int64(len(b)) - j.flushed
+		if j.flushed < 0 {
+			back = 0
+		}
+		at := len(b)
 		b = binary.BigEndian.AppendUint32(b, uint32(len(rec)))
+		b = binary.BigEndian.AppendUint32(b, j.sum)
+		b = binary.BigEndian.AppendUint32(b, uint32(back))
+		j.sum = frameSum(j.salt, b[at:], []byte(rec))
 		b = binary.BigEndian.AppendUint32(b, j.sum)
 		b = append(b, rec...)
 	}
@@ -254,34 +214,9 @@ func (j *journal) append(recs []record) error {
 	return nil
 }
 
+// frameSum is of the head without its sum, and the record.
+func frameSum(salt uint32, head, rec []byte) uint32 {
+	return crc32.Update(crc32.Update(salt, castagnoli, head), castagnoli, rec)
+}
+
 func (j *journal) close() error { return j.file.close() }
-
-// journalReader reads ahead in pieces of bounded size.
-type journalReader struct {
-	r    io.Reader
-	buf  []byte
-	have []byte
-	err  error
-}
-
-// next returns the next n bytes, valid until the next call, or nil at the end.
-func (r *journalReader) next(n int) []byte {
-	if len(r.have) < n {
-		if r.buf == nil {
-			r.buf = make([]byte, 256<<10)
-		}
-		m := copy(r.buf, r.have)
-		k, err := io.ReadFull(r.r, r.buf[m:])
-		if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
-			r.err = err
-			return nil
-		}
-		r.have = r.buf[:m+k]
-		if len(r.have) < n {
-			return nil
-		}
-	}
-	b := r.have[:n]
-	r.have = r.have[n:]
-	return b
-}

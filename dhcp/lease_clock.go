@@ -14,8 +14,11 @@ type storeClock struct {
 	start time.Time // with its monotonic clock reading
 }
 
+// begin has the store count from now, if it does not count yet.
+func (c *storeClock) begin(now time.Time) { c.once.Do(func() { c.start = now }) }
+
 func (c *storeClock) started() time.Time {
-	c.once.Do(func() { c.start = time.Now() })
+	c.begin(time.Now())
 	return c.start
 }
 
