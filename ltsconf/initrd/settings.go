@@ -231,6 +231,7 @@ func (s *script) keyboard(settings []Setting) {
 	s.variables("/etc/default/keyboard", x)
 	if set, ok := last(settings, "CONSOLE_KEYMAP"); ok {
 		s.variables("/etc/vconsole.conf", map[string]Setting{"KEYMAP": set})
+		s.set("keymap", set)
 	}
 }
 
