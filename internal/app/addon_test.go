@@ -83,6 +83,7 @@ func TestAddonBelongsToItsMachine(t *testing.T) {
 	require.Equal(t, over, body, "byte by byte")
 	got := files(t, body)
 	require.Contains(t, got["diskless/env"], "TOKEN='for-one-only'\n")
+	require.Contains(t, got["diskless/env"], "SERVER='127.0.0.1'\n")
 	require.Contains(t, got["diskless/settings"], "hostname 'HOSTNAME' 'one'\n")
 	require.Contains(t, got["diskless/settings"], "authorize 'root' 'ssh-ed25519 AAAA admin\n'")
 	require.Equal(t, "overlay_size='50%'\n", got["diskless/options"])

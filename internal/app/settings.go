@@ -53,7 +53,12 @@ func (a *App) settings(c pxecfg.Client, m *config.Machine) ([]initrd.Setting, er
 			}
 		}
 	}
-	return initrdSettings(all), nil
+	out := initrdSettings(all)
+	if !slices.ContainsFunc(out, func(s initrd.Setting) bool { return s.Name == "SERVER" }) {
+		// Clients of LTSP know it from DHCP, and values refer to it.
+		out = slices.Insert(out, 0, initrd.Setting{Name: "SERVER", Value: a.cfg.Server.Address.String()})
+	}
+	return out, nil
 }
 
 // hostNumber is the last part of the address.
