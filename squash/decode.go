@@ -1,13 +1,10 @@
 package squash
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"sync"
 
-	"github.com/klauspost/compress/zlib"
 	"github.com/klauspost/compress/zstd"
 )
 
@@ -64,48 +61,17 @@ func (z zstdDecoder) decode(dst, src []byte, size int) ([]byte, error) {
 	return dst, nil
 }
 
-// zlibDecoder keeps its readers: each has 40 KB of tables.
+// zlibDecoder keeps its decoders: each has 20 KB of tables.
 type zlibDecoder struct{ pool sync.Pool }
 
-type zlibReader struct {
-	src bytes.Reader
-	zr  io.ReadCloser
-	one [1]byte
-}
-
 func (z *zlibDecoder) decode(dst, src []byte, size int) ([]byte, error) {
-	r, _ := z.pool.Get().(*zlibReader)
+	r, _ := z.pool.Get().(*inflater)
 	if r == nil {
-		r = &zlibReader{}
+		r = &inflater{}
 	}
-	defer func() {
-		r.src.Reset(nil)
-		z.pool.Put(r)
-	}()
-	r.src.Reset(src)
-	var err error
-	if r.zr == nil {
-		r.zr, err = zlib.NewReader(&r.src)
-	} else {
-		err = r.zr.(zlib.Resetter).Reset(&r.src, nil)
-	}
+	defer z.pool.Put(r)
+	n, err := r.inflate(dst, src, size)
 	if err != nil {
-		return nil, err
-	}
-	dst = dst[:size]
-	n := 0
-	for n < len(dst) && err == nil {
-		var k int
-		k, err = r.zr.Read(dst[n:])
-		n += k
-	}
-	for err == nil { // full: the checksum is read with the end
-		var k int
-		if k, err = r.zr.Read(r.one[:]); k > 0 {
-			return nil, errTooLong
-		}
-	}
-	if err != io.EOF {
 		return nil, err
 	}
 	return dst[:n], nil
