@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/insomniacslk/dhcp/iana"
@@ -70,14 +71,22 @@ func pack(addr netip.Addr, r record, l dhcp.Lease, server string) packed {
 // packUUID returns the 16 bytes that formatUUID makes the same text of, or the
 // text where there are none.
 func packUUID(s string) (string, bool) {
-	if len(s) != 36 {
+	if len(s) != 36 || s[8] != '-' || s[13] != '-' || s[18] != '-' || s[23] != '-' || strings.ToLower(s) != s {
 		return s, false
 	}
-	b, err := hex.DecodeString(s[0:8] + s[9:13] + s[14:18] + s[19:23] + s[24:36])
-	if err != nil || formatUUID(string(b)) != s {
-		return s, false
+	var digits [32]byte
+	n := 0
+	for i := range len(s) {
+		if s[i] != '-' && n < len(digits) {
+			digits[n] = s[i]
+			n++
+		}
 	}
-	return string(b), true
+	var id [16]byte
+	if _, err := hex.Decode(id[:], digits[:]); err != nil {
+		return s, false // as with another '-'
+	}
+	return string(id[:]), true
 }
 
 func formatUUID(b string) string {

@@ -109,8 +109,17 @@ func uncolons(s string) ([]byte, error) {
 	if s == "" {
 		return nil, nil
 	}
-	b, err := hex.DecodeString(strings.ReplaceAll(s, ":", ""))
-	if err == nil && colons(b) != s {
+	digits := make([]byte, 0, 40)
+	for i := range len(s) {
+		if i%3 != 2 {
+			digits = append(digits, s[i])
+		} else if s[i] != ':' {
+			return nil, fmt.Errorf("malformed hardware address %q", s)
+		}
+	}
+	b := make([]byte, len(digits)/2)
+	_, err := hex.Decode(b, digits)
+	if err == nil && (len(s)%3 != 2 || strings.ToLower(s) != s) {
 		err = fmt.Errorf("malformed hardware address %q", s)
 	}
 	return b, err
@@ -126,12 +135,15 @@ func encode(v any) string {
 
 // parseRecord reads a lease's value; Addr is not in it.
 func parseRecord(value []byte) (record, dhcp.Lease, error) {
-	var r record
 	if len(value) > maxValue {
-		return r, dhcp.Lease{}, fmt.Errorf("%d bytes", len(value))
+		return record{}, dhcp.Lease{}, fmt.Errorf("%d bytes", len(value))
 	}
-	if err := json.Unmarshal(value, &r); err != nil {
-		return r, dhcp.Lease{}, err
+	r, ok := scanRecord(value)
+	if !ok {
+		r = record{}
+		if err := json.Unmarshal(value, &r); err != nil {
+			return r, dhcp.Lease{}, err
+		}
 	}
 	l := dhcp.Lease{
 		ID: r.ID, Declined: r.Declined, Hostname: r.Hostname, ClientHostname: r.ClientHostname, UUID: r.UUID, Archs: r.Archs,

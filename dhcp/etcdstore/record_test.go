@@ -1,6 +1,7 @@
 package etcdstore
 
 import (
+	"encoding/json"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -23,6 +24,12 @@ func TestRecordIsReadable(t *testing.T) {
 	r.Grants = []grant{{0x694d9c0a, 3600}}
 	require.Equal(t, `{"mac":"02:00:00:00:00:01","expires":"2026-01-02T03:04:05Z","grants":[{"term":"694d9c0a","seconds":3600}],"server":"dhcp1",`+
 		`"name":"desk01","client_name":"localhost","client_id":"0102","uuid":"12345678-9abc-def0-0102-030405060708","archs":[7]}`, encode(r))
+	r.ID, r.Shared = "x", true
+	for _, r := range []record{r, {}, {IDHex: "ff", Declined: true, Forever: true, Grants: []grant{{-1, 0}, {1, maxSeconds}}}} {
+		got, ok := scanRecord([]byte(encode(r)))
+		require.True(t, ok)
+		require.Equal(t, r, got)
+	}
 	require.Equal(t, `{"mac":"02:00:00:00:00:01","server":"dhcp1"}`, encode(newHeld("\x02\x00\x00\x00\x00\x01", "dhcp1")))
 }
 
@@ -163,9 +170,16 @@ func FuzzParseRecord(f *testing.F) {
 	f.Add([]byte(`{"id_hex":"ff","forever":true,"client_id":"01"}`))
 	f.Add([]byte(`{"id":"x","id_hex":"00"}`))
 	f.Add([]byte(`[]`))
+	f.Add([]byte(`{"mac":"02:00:00:00:00:01","expires":"2026-01-02T03:04:05Z","server":"\u003c","server":"b"}`))
+	f.Add([]byte(`{"declined":true,"forever":true,"grants":[{"term":"1","seconds":01}],"uuid":"12345678-9abc-def0-0102-03040506070-","archs":[]}`))
 	f.Fuzz(func(t *testing.T, value []byte) {
 		c := newCache()
 		a := netip.MustParseAddr("10.0.0.1")
+		if r, ok := scanRecord(value); ok {
+			var same record
+			require.NoError(t, json.Unmarshal(value, &same))
+			require.Equal(t, same, r)
+		}
 		if err := c.setLease(a, value, 1, 1, "s"); err != nil {
 			e := c.at(a, nil)
 			require.True(t, c.taken(&e), "what is not understood is out of use")

@@ -20,8 +20,9 @@ const (
 	beatEvery = time.Second
 	// beatTTL is how long that key outlives the server.
 	beatTTL = 30
-	// loadPage is how many keys are read at once.
-	loadPage = 5000
+	// loadPage is how many keys are read at once: some megabytes. For each
+	// page etcd counts all keys that are left.
+	loadPage = 50_000
 	// retryAfter is the pause after etcd failed.
 	retryAfter = 200 * time.Millisecond
 )
@@ -62,27 +63,28 @@ func (s *Store) load() (int64, error) {
 	fresh := newCache()
 	var rev int64
 	var bad []error
-	from, end := s.prefix+"/", clientv3.GetPrefixRangeEnd(s.prefix+"/")
-	for {
-		ctx, cancel := context.WithTimeout(s.ctx, 10*s.timeout)
-		resp, err := s.client.Get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(loadPage), clientv3.WithRev(rev))
+	ctx, cancel := context.WithCancel(s.ctx)
+	pages := make(chan page)
+	go s.read(ctx, pages)
+	defer func() {
 		cancel()
-		if err != nil {
-			return 0, err
+		for range pages {
 		}
-		if rev == 0 {
-			rev = resp.Header.Revision
-			fresh.brought(rev)
+	}()
+	for p := range pages {
+		if p.err != nil {
+			return 0, p.err
 		}
-		for _, kv := range resp.Kvs {
+		rev = p.rev
+		fresh.brought(rev)
+		for _, kv := range p.kvs {
 			if err := s.set(&fresh, kv, kv.ModRevision, rev); err != nil {
 				bad = append(bad, err)
 			}
-			from = string(kv.Key) + "\x00"
 		}
-		if !resp.More {
-			break
-		}
+	}
+	if err := ctx.Err(); err != nil {
+		return 0, err
 	}
 	s.mu.Lock()
 	fresh.adopt(&s.cache)
@@ -92,6 +94,41 @@ func (s *Store) load() (int64, error) {
 	s.wake()
 	s.warnBad(errors.Join(bad...))
 	return rev, nil
+}
+
+// page is a part of all keys, as of rev.
+type page struct {
+	kvs []*mvccpb.KeyValue
+	rev int64
+	err error
+}
+
+// read reads all keys, a page ahead of who takes them, until ctx ends. It
+// closes pages.
+func (s *Store) read(ctx context.Context, pages chan<- page) {
+	defer close(pages)
+	from, end := s.prefix+"/", clientv3.GetPrefixRangeEnd(s.prefix+"/")
+	rev := int64(0)
+	for more := true; more; {
+		ctx2, cancel := context.WithTimeout(ctx, 10*s.timeout)
+		resp, err := s.client.Get(ctx2, from, clientv3.WithRange(end), clientv3.WithLimit(loadPage), clientv3.WithRev(rev))
+		cancel()
+		p := page{err: err}
+		if more = err == nil && resp.More; err == nil {
+			if rev == 0 {
+				rev = resp.Header.Revision
+			}
+			p.kvs, p.rev = resp.Kvs, rev
+		}
+		if more {
+			from = string(p.kvs[len(p.kvs)-1].Key) + "\x00"
+		}
+		select {
+		case pages <- p:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // follow applies what changes after the revision. It returns the one that it
