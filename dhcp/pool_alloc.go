@@ -56,7 +56,7 @@ func (p *Pool) allocate(ctx context.Context, c client) (addr netip.Addr, fresh b
 			return c.res.Addr, false, nil // nobody else is offered it: no hold needed
 		}
 		c.notef("%v is reserved for %v, but in use by another machine or in quarantine", c.res.Addr, c.res.String())
-		if p.taken.First(c.hw.String()) {
+		if !c.dry() && p.taken.First(c.hw.String()) {
 			p.logger().Warn("dhcp: the reserved address is still leased to another machine or in quarantine, the pool gives one meanwhile",
 				"mac", c.hw.String(), "addr", c.res.Addr)
 		}
@@ -266,13 +266,18 @@ func (p *Pool) findFree(ctx context.Context, c client) (netip.Addr, error) {
 		}
 		next = earlier(next, idleAt.Add(-hold).Add(patience))
 	}
-	p.search.failed(mark, next)
+	if !c.dry() {
+		p.search.failed(mark, next)
+	}
 	p.warnExhausted(c)
 	return netip.Addr{}, nil
 }
 
 func (p *Pool) warnExhausted(c client) {
 	c.notef("no address is left in %v", p.Prefix)
+	if c.dry() {
+		return
+	}
 	if ok, missed := p.exhausted.Due(time.Minute); ok {
 		p.logger().Warn("dhcp: no address left for a client: widen Ranges or shorten LeaseTime",
 			"subnet", p.Prefix, "mac", c.hw.String(), "addresses", p.size, "unlogged", missed)

@@ -550,6 +550,33 @@ func TestExplainKeepsOffer(t *testing.T) {
 	require.Equal(t, toAddr(offer.YourIPAddr), p.offers.addr(string(macA)))
 }
 
+// What a request has logged once is not used up by an explanation, nor is a pool
+// taken for full by it.
+func TestExplainLogsNothing(t *testing.T) {
+	logger, log := logTo(slog.LevelDebug)
+	p := testPool(func(p *Pool) {
+		p.Logger = logger
+		p.Ranges = []Range{{ip("10.0.0.100"), ip("10.0.0.101")}}
+		p.Reservations = []Reservation{{HardwareAddr: macC, Addr: ip("10.0.0.9")}}
+	})
+	ctx := t.Context()
+	require.NoError(t, p.Validate())
+	for i, a := range []string{"10.0.0.100", "10.0.0.101", "10.0.0.9"} {
+		require.NoError(t, p.store.Commit(ctx, Lease{Addr: ip(a), HardwareAddr: net.HardwareAddr{6, 0, 0, 0, 0, byte(i)}, Expires: time.Now().Add(time.Hour)}))
+	}
+	for _, mac := range []net.HardwareAddr{macA, macC} {
+		e := Explain(ctx, p, on(message(discover, mac, bareSystem)))
+		require.Nil(t, e.Reply)
+		require.Contains(t, strings.Join(e.Steps, "\n"), "no address is left")
+	}
+	require.Empty(t, log.String())
+	require.False(t, p.search.hopeless(time.Now()))
+	kind, _ := serve(t, p, on(message(discover, macC, bareSystem)))
+	require.Equal(t, silence, kind)
+	require.Contains(t, log.String(), "no address left")
+	require.Contains(t, log.String(), "still leased to another machine")
+}
+
 // What is explained of a rapid commit is what is sent, and makes no lease.
 func TestExplainRapidCommit(t *testing.T) {
 	p := testPool(func(p *Pool) { p.RapidCommit = true })

@@ -117,7 +117,7 @@ func encode(r *Request, reply *dhcpv4.DHCPv4) (data []byte, left []uint8, err er
 	limit -= ipUDPHeader
 
 	data = marshal(reply)
-	if len(data) > limit {
+	if len(data) > limit && !r.isBOOTP() { // which knows no option 52
 		if short := overload(reply, limit); short != nil {
 			return short, nil, nil
 		}

@@ -216,6 +216,35 @@ func TestEncodeOverload(t *testing.T) {
 	}
 }
 
+// A BOOTP client takes file and sname for what they are called; one that has
+// room for all of the options gets them where they belong.
+func TestEncodeOverloadNot(t *testing.T) {
+	for _, test := range []struct {
+		m     *dhcpv4.DHCPv4
+		kind  dhcpv4.MessageType
+		words int
+		left  int
+		limit int
+	}{
+		{message(dhcpv4.MessageTypeDiscover, macA, bareSystem, option(57, 1500>>8, 1500&255)), dhcpv4.MessageTypeOffer, 60, 0, 1472},
+		{message(dhcpv4.MessageTypeNone, macA, bareSystem, func(m *dhcpv4.DHCPv4) { clear(m.Options) }), dhcpv4.MessageTypeNone, 10, 1, 300},
+	} {
+		r := on(test.m)
+		reply := NewReply(r, test.kind)
+		for _, code := range []uint8{15, 42} {
+			setOption(reply, dhcpv4.GenericOptionCode(code), bytes.Repeat([]byte("abcd"), test.words))
+		}
+		setOption(reply, dhcpv4.OptionRootPath, []byte("/root"))
+		data, left, err := encode(r, reply)
+		require.NoError(t, err)
+		require.Len(t, left, test.left)
+		require.LessOrEqual(t, len(data), test.limit)
+		require.Equal(t, make([]byte, cookieAt-snameAt), data[snameAt:cookieAt])
+		require.NotContains(t, data[cookieAt:], dhcpv4.OptionOptionOverload.Code())
+		require.Contains(t, string(data[cookieAt:]), "/root")
+	}
+}
+
 func TestDecodeOverload(t *testing.T) {
 	m := message(dhcpv4.MessageTypeDiscover, macA, bareSystem, option(52, 3), option(60, []byte("PXE")...))
 	data := append(m.ToBytes(), 0)

@@ -49,6 +49,8 @@ dhcp-boot=tag:ipxe,http://10.20.0.2/boot.ipxe
 dhcp-boot=tag:special,tag:!ipxe,special.0
 pxe-service=ARM64_EFI,"Install",grubaa64.efi
 pxe-service=11,"Other",other
+pxe-prompt="What shall it be?",10
+pxe-service=x86PC,"The local disk",0
 dhcp-ignore=tag:pi
 conf-dir=/etc/dnsmasq.d
 `
@@ -71,7 +73,9 @@ func TestDnsmasq(t *testing.T) {
 		`d:26:1: dhcp-option with vendor is not taken over`,
 		`d:27:1: dhcp: no option "nothing": use its number: invalid argument`,
 		`d:33:1: a menu of several services is not taken over: machines of architecture 11 boot the first`,
-		`d:35:1: conf-dir is not taken over`,
+		`d:34:1: pxe-prompt is not taken over`,
+		`d:35:1: pxe-service x86PC, 0: only services with a file of a known architecture are taken over`,
+		`d:37:1: conf-dir is not taken over`,
 	}, serious)
 	require.Len(t, c.Networks, 2)
 	bios := dhcp.BIOSFirmware()
