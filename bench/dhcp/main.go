@@ -13,7 +13,7 @@ package main
 
 import (
 	"bytes"
-	_ "embed"
+	"embed"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -29,12 +29,13 @@ import (
 	"github.com/seed-3ec230fa/diskless/bench/internal/measure"
 )
 
-//go:embed load/dhcpload.c
-var loadSource []byte
+//go:embed load/dhcpload.c load/reflect.c
+var sources embed.FS
 
 type bench struct {
 	dir     string // of everything that is made
-	load    string
+	load    string // the programs in C
+	reflect string
 	tools   map[string]string // kind to program
 	secs    float64
 	used    int // clients
@@ -149,13 +150,17 @@ func (b *bench) prepare(dir string) {
 	if b.dir, err = os.MkdirTemp(dir, "bench-dhcp-"); err != nil {
 		b.fatal(err)
 	}
-	b.load = filepath.Join(b.dir, "dhcpload")
-	src := filepath.Join(b.dir, "dhcpload.c")
-	if err := os.WriteFile(src, loadSource, 0o644); err != nil {
-		b.fatal(err)
-	}
-	if out, err := exec.Command("gcc", "-O2", "-o", b.load, src).CombinedOutput(); err != nil {
-		b.fatal("gcc:", err, string(out))
+	for name, program := range map[string]*string{"dhcpload": &b.load, "reflect": &b.reflect} {
+		*program = filepath.Join(b.dir, name)
+		text, err := sources.ReadFile("load/" + name + ".c")
+		if err != nil {
+			b.fatal(err)
+		}
+		gcc := exec.Command("gcc", "-O2", "-x", "c", "-o", *program, "-")
+		gcc.Stdin = bytes.NewReader(text)
+		if out, err := gcc.CombinedOutput(); err != nil {
+			b.fatal("gcc:", err, string(out))
+		}
 	}
 	if b.meter = measure.NewMeter(); !b.meter.Exact() {
 		b.fatal("no cgroup (version 2, or cpuacct of version 1) can be made: CPU time cannot be counted")

@@ -18,7 +18,8 @@ import (
 )
 
 // The servers there are; ours has two stores. server4 is what
-// github.com/insomniacslk/dhcp gives a program, with a map.
+// github.com/insomniacslk/dhcp gives a program, with a map. reflector is none:
+// it shows what the generators can do.
 const (
 	ours     = "diskless"
 	inMemory = "in-memory"
@@ -26,9 +27,11 @@ const (
 	dnsmasq  = "dnsmasq"
 	isc      = "isc-dhcpd"
 	server4  = "server4"
+
+	reflector = "reflector"
 )
 
-var everyone = []string{ours, inMemory, kea, dnsmasq, isc, server4}
+var everyone = []string{ours, inMemory, reflector, kea, dnsmasq, isc, server4}
 
 // server is one that runs, on CPU 1.
 type server struct {
@@ -63,6 +66,8 @@ func (b *bench) args(kind, dir, first, last string) ([]string, error) {
 		return []string{self, "serve", "-file", filepath.Join(dir, "leases"), "-first", first, "-last", last}, nil
 	case inMemory:
 		return []string{self, "serve", "-first", first, "-last", last}, nil
+	case reflector:
+		return []string{b.reflect, serverIf, serverAddr}, nil
 	case server4:
 		return []string{self, "serve", "-server4"}, nil
 	case kea:

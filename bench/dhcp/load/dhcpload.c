@@ -14,7 +14,8 @@
 //	discover  the same, but they only send DISCOVER
 //	storm     clients machines within two seconds, loss of the packets lost in
 //	          either direction; they repeat themselves after first, and after
-//	          twice as long each time, but ten seconds at most
+//	          twice as long each time, but ten seconds at most; unlucky are
+//	          those that lost four packets in a row
 //
 // It prints "ready" when it has prepared itself, waits for a line, and prints
 // name=value pairs in the end. Times are in microseconds.
@@ -41,7 +42,7 @@ enum { BATCH = 64, FRAME = 640, RING = 1 << 20, IDLE = 0, SELECTING, REQUESTING,
 
 struct client {
 	uint32_t n, ip, server;
-	int state, slot, tries;
+	int state, slot, tries, lost; // lost: packets in a row
 	double began, sent, due, bound;
 };
 
@@ -57,7 +58,7 @@ static long max = -1;
 static uint32_t base;
 
 static uint32_t self_ip, relay_ip;
-static long started, done, timeouts, naks, dups, offers, busy;
+static long started, done, timeouts, naks, dups, offers, busy, unlucky;
 static float *offer_us, *ack_us;
 static long offer_n, ack_n, us_max = 1 << 22;
 
@@ -112,10 +113,19 @@ static void put16(uint8_t *p, uint16_t v) { p[0] = v >> 8, p[1] = v; }
 static void put32(uint8_t *p, uint32_t v) { put16(p, v >> 16), put16(p + 2, v); }
 static uint32_t get32(const uint8_t *p) { return (uint32_t)p[0] << 24 | p[1] << 16 | p[2] << 8 | p[3]; }
 
+// is_lost is for a packet of the client's, or one to it. Whoever loses four in
+// a row waits for 15 seconds, whatever the server does.
+static int is_lost(struct client *c) {
+	if (loss <= 0) return 0;
+	if (random_share() >= loss) return 0;
+	if (++c->lost == 4) unlucky++;
+	return 1;
+}
+
 // send_message is what a UEFI machine sends.
 static void send_message(struct client *c, int type) {
 	c->sent = now;
-	if (loss > 0 && random_share() < loss) return;
+	if (is_lost(c)) return;
 	static const uint8_t options[] = {57, 2, 5, 0xc0, 93, 2, 0, 7, 94, 3, 1, 3, 16, 60, 32, 'P', 'X', 'E', 'C', 'l', 'i', 'e', 'n', 't', ':',
 		'A', 'r', 'c', 'h', ':', '0', '0', '0', '0', '7', ':', 'U', 'N', 'D', 'I', ':', '0', '0', '3', '0', '1', '6',
 		55, 10, 1, 3, 6, 12, 15, 43, 60, 66, 67, 54};
@@ -185,10 +195,11 @@ static void note(float *list, long *n, double v) {
 
 static void receive(const uint8_t *f, int len) {
 	const uint8_t *d = f + 42, *end = f + len;
-	if (len < 42 + 240 || d[0] != 2 || (loss > 0 && random_share() < loss)) return;
+	if (len < 42 + 240 || d[0] != 2) return;
 	uint32_t n = get32(d + 4), ip = get32(d + 16), server = 0;
 	struct client *c = &ring[n % RING];
-	if (c->n != n || c->state == IDLE) return;
+	if (c->n != n || c->state == IDLE || (c->state == BOUND && loss > 0) || is_lost(c)) return;
+	c->lost = 0;
 	int type = 0;
 	for (const uint8_t *o = d + 240; o + 1 < end && *o != 255;) {
 		if (*o == 0) {
@@ -432,8 +443,8 @@ int main(int argc, char **argv) {
 	}
 	struct rusage u;
 	getrusage(RUSAGE_SELF, &u);
-	printf("started=%ld done=%ld offers=%ld secs=%.6f timeouts=%ld naks=%ld dups=%ld busy=%ld within=%ld last=%.3f cpu=%.3f", started, done, offers, took, timeouts,
-		naks, dups, busy, within, last, u.ru_utime.tv_sec + u.ru_stime.tv_sec + (u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6);
+	printf("started=%ld done=%ld offers=%ld secs=%.6f timeouts=%ld naks=%ld dups=%ld busy=%ld unlucky=%ld within=%ld last=%.3f cpu=%.3f", started, done, offers, took, timeouts,
+		naks, dups, busy, unlucky, within, last, u.ru_utime.tv_sec + u.ru_stime.tv_sec + (u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6);
 	percentiles("offer", offer_us, offer_n);
 	percentiles("ack", ack_us, ack_n);
 	puts("");
