@@ -3,6 +3,7 @@ package dhcp
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -143,6 +144,41 @@ func TestBootPolicyWarnings(t *testing.T) {
 	p = &BootPolicy{Next: testPool(), Logger: logger, Boot: func(context.Context, *Request) (Boot, error) { return Boot{}, fs.ErrNotExist }}
 	serve(t, p, on(message(discover, macA, InitramfsFirmware())))
 	require.Empty(t, logged.String(), "an initramfs does not need to be told anything")
+}
+
+// Each architecture is told its own file, HTTP clients a URL with their class;
+// of one that nobody has a rule for the log says what to do.
+func TestArchitectures(t *testing.T) {
+	var rules BootRules
+	file := func(arch iana.Arch) string { return fmt.Sprintf("http://10.0.0.1/%d", arch) }
+	// What firmware sends, with the 9 and 17 of an erratum.
+	told := map[iana.Arch]iana.Arch{
+		0: 0, 6: 6, 7: 7, 9: 7, 10: 10, 11: 11, 15: 15, 16: 16, 17: 16, 18: 18, 19: 19, 27: 27, 28: 28, 37: 37, 39: 39, 41: 41,
+	}
+	for sent, rule := range told {
+		if sent == rule {
+			rules = append(rules, BootRule{Match: Match{Archs: []iana.Arch{rule}}, Boot: Boot{File: file(rule)}})
+		}
+	}
+	logger, logged := logTo(slog.LevelWarn)
+	p := &BootPolicy{Next: testPool(), Boot: rules.Boot, Logger: logger}
+	for sent, rule := range told {
+		f := UEFIFirmware(sent)
+		class := "PXEClient"
+		switch sent {
+		case 15, 16, 17, 18, 19, 28:
+			f, class = HTTPFirmware(sent), "HTTPClient"
+		}
+		_, reply := serve(t, p, on(message(discover, macA, f)))
+		require.Equal(t, file(rule), reply.BootFileName, "architecture %d", sent)
+		require.Equal(t, class, reply.ClassIdentifier(), "architecture %d", sent)
+	}
+	require.Empty(t, logged.String())
+	_, reply := serve(t, p, on(message(discover, macA, UEFIFirmware(0x4242))))
+	require.Empty(t, reply.BootFileName)
+	require.Contains(t, logged.String(), "arch=16962")
+	require.Contains(t, logged.String(), "add a rule for its architecture or platform")
+	require.Contains(t, logged.String(), "class=PXEClient:Arch:16962:")
 }
 
 func TestBootPolicyErrors(t *testing.T) {

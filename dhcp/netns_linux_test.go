@@ -72,7 +72,12 @@ func testInNamespace(t *testing.T) {
 	t.Run("Prober", func(t *testing.T) { testProber(t, ns) })
 	t.Run("dhclient", func(t *testing.T) { testDhclient(t, ns) })
 	t.Run("ipconfig", func(t *testing.T) { testIPConfig(t, ns) })
-	t.Run("dhcrelay", func(t *testing.T) { testRelay(t, ns) })
+	t.Run("dhcrelay", func(t *testing.T) {
+		testRelay(t, ns, "far.example", "dhcrelay", "-4", "-d", "-a", "-id", "far0", "-iu", "cli0", "10.77.0.1")
+	})
+	t.Run("dnsmasq relay", func(t *testing.T) { // names no port
+		testRelay(t, ns, "", "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--user=root", "--log-facility=-", "--pid-file=", "--dhcp-relay=10.79.0.1,10.77.0.1")
+	})
 	t.Run("Proxy", func(t *testing.T) { testProxy(t, ns) })
 	t.Run("ProbeNobody", testProbeNobody)
 	t.Run("ProbeDnsmasq", func(t *testing.T) { testProbeDnsmasq(t, ns) })
@@ -326,7 +331,7 @@ func testIPConfig(t *testing.T, ns clientNS) {
 
 // A client on another subnet, through ISC's relay with option 82, while the
 // server serves two interfaces.
-func testRelay(t *testing.T, ns clientNS) {
+func testRelay(t *testing.T, ns clientNS, domain, relay string, args ...string) {
 	far := newClientNS(t)
 	ns.run(t, "ip", "link", "add", "far0", "type", "veth", "peer", "name", "cli9", "netns", strconv.Itoa(far.pid))
 	ns.run(t, "ip", "addr", "add", "10.79.0.1/24", "dev", "far0")
@@ -341,16 +346,18 @@ func testRelay(t *testing.T, ns clientNS) {
 		Classes: []Class{{Name: "port", Match: Match{CircuitIDs: []string{"far0"}}, Options: dhcpv4.Options{15: []byte("far.example")}}},
 	}
 	netServer(t, First(netPool(), pool), "srv0", "srv1")
-	relay := ns.command("dhcrelay", "-4", "-d", "-a", "-id", "far0", "-iu", "cli0", "10.77.0.1")
-	relay.Stdout, relay.Stderr = t.Output(), t.Output()
-	require.NoError(t, relay.Start())
-	defer func() { relay.Process.Kill(); relay.Wait() }()
+	defer run(t, "ip", "route", "del", "10.79.0.0/24")
+	defer ns.run(t, "ip", "link", "del", "far0")
+	cmd := ns.command(relay, args...)
+	cmd.Stdout, cmd.Stderr = t.Output(), t.Output()
+	require.NoError(t, cmd.Start())
+	defer func() { cmd.Process.Kill(); cmd.Wait() }()
 	dir := t.TempDir()
 	script := filepath.Join(dir, "script")
 	require.NoError(t, os.WriteFile(script, []byte("#!/bin/sh\ntest \"$1\" = bound && echo $ip $domain\nexit 0\n"), 0o755))
 	out, err := far.command("busybox", "udhcpc", "-f", "-q", "-n", "-t", "30", "-T", "1", "-i", "cli9", "-s", script).CombinedOutput()
 	require.NoError(t, err, "%s", out)
-	require.Regexp(t, `10\.79\.0\.1\d\d far\.example`, string(out))
+	require.Regexp(t, `10\.79\.0\.1\d\d ?`+domain+`\n`, string(out))
 }
 
 // Both of a proxy's ports on two interfaces, with one call.
