@@ -29,11 +29,13 @@ func TestCompressors(t *testing.T) {
 	for len(prose) < 1<<20+3<<17+77 {
 		prose = append(append(prose, words[r.IntN(len(words))]...), byte(r.IntN(40)))
 	}
-	src := fstest.MapFS{
-		"prose": {Data: prose, Mode: 0o644}, "noise": {Data: noise(1, 300001), Mode: 0o644},
-		"zero": {Data: make([]byte, 1<<20+1), Mode: 0o644}, "a": {Data: []byte("a"), Mode: 0o644},
-		"text": {Data: text(3 << 20), Mode: 0o644}, "half": {Data: append(noise(2, 60000), text(80000)...), Mode: 0o644},
-		"l": {Data: []byte("a"), Mode: fs.ModeSymlink | 0o777},
+	tree := func(block int) fstest.MapFS { // some blocks and a tail of each
+		return fstest.MapFS{
+			"prose": {Data: prose[:min(9*block+77, len(prose))], Mode: 0o644}, "noise": {Data: noise(1, block+block/3), Mode: 0o644},
+			"zero": {Data: make([]byte, block+1), Mode: 0o644}, "a": {Data: []byte("a"), Mode: 0o644},
+			"text": {Data: text(2 * block), Mode: 0o644}, "half": {Data: append(noise(2, block/2), text(block*2/3)...), Mode: 0o644},
+			"l": {Data: []byte("a"), Mode: fs.ModeSymlink | 0o777},
+		}
 	}
 	var all []squash.Compressor
 	for level := range 10 {
@@ -55,6 +57,7 @@ func TestCompressors(t *testing.T) {
 		}
 		for _, block := range blocks {
 			t.Run(fmt.Sprint(comp.Settings(), " ", block), func(t *testing.T) {
+				src := tree(block)
 				image := buildBytes(t, src, &squash.Options{Compressor: comp, BlockSize: block})
 				f := open(t, image)
 				require.Equal(t, comp.ID(), map[string]uint16{"gzip": 1, "xz": 4, "lz4": 5, "zstd": 6}[f.Info().Compressor])

@@ -29,7 +29,7 @@ func TestFakeTreeComesBack(t *testing.T) {
 	require.Equal(t, "dr-xr-xr-x 0:0 mtime 0", got["."])
 	want["."] = got["."]
 	requireSame(t, want, got)
-	require.NoError(t, fstest.TestFS(image, "etc/passwd", "usr/bin/su", "dev/console", "lib/module-599-with-a-rather-long-name.ko"))
+	require.NoError(t, fstest.TestFS(image, "etc/passwd", "usr/bin/su", "dev/console", "lib/module-299-with-a-rather-long-name.ko"))
 }
 
 func TestTortureTree(t *testing.T) {
@@ -75,6 +75,9 @@ func TestTortureTree(t *testing.T) {
 			require.NotContains(t, out, "error")
 			requireSame(t, want, describe(t, dirFS(dest)))
 		})
+		if (opts.Compressor == squash.XZ{}) { // whose writer takes its time
+			continue
+		}
 		t.Run("again", func(t *testing.T) {
 			// An image is a source like any other, and its image is the same.
 			again := buildBytes(t, image, &opts)

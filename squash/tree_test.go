@@ -271,7 +271,7 @@ func torture(t testing.TB, block, many int) string {
 		attr(name, "trusted.on", name)
 	}
 	mkdir("manyattr")
-	for i := range 900 {
+	for i := range max(many/3, 100) {
 		put(fmt.Sprintf("manyattr/x%d", i), nil)
 		attr(fmt.Sprintf("manyattr/x%d", i), fmt.Sprintf("user.k%d", i%7), strings.Repeat("v", i%50)+fmt.Sprint(i))
 	}
@@ -325,7 +325,7 @@ func fakeTree() fstest.MapFS {
 	add("run/fifo", fs.ModeNamedPipe|0o600, nil, nil)
 	add("run/socket", fs.ModeSocket|0o600, nil, nil)
 	add("lib", dirMode, nil, nil)
-	for i := range 600 {
+	for i := range 300 {
 		add(fmt.Sprintf("lib/module-%03d-with-a-rather-long-name.ko", i), 0o644, fmt.Append(nil, i), nil)
 	}
 	return m

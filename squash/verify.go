@@ -102,6 +102,7 @@ type verifier struct {
 	dictionary int64 // of xz streams
 	dataStart  int64
 	names      int
+	room       int64             // words that the inode table has room for, less those of files seen
 	seen       map[uint32]uint64 // the place of each inode, by number
 	links      map[uint32]*linkCount
 	ordinal    map[int64]int64 // the directory table's pieces

@@ -11,6 +11,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -328,6 +329,27 @@ func TestVerifyGoodImages(t *testing.T) {
 	require.NoError(t, err)
 	defer f.Close()
 	require.Empty(t, defects(t, f))
+}
+
+// Files whose words are those of others, too: a small image that stands for
+// endless work.
+func TestVerifyBoundsOverlappingFiles(t *testing.T) {
+	var entries []rawEntry
+	var files []byte
+	for i := range 40 {
+		entries = append(entries, rawEntry{32 * (i + 1), uint32(i + 2), 2, fmt.Sprintf("%03d", i)})
+		files = append(files, rawInode(2, uint32(i+2), 96, 0xffffffff, 0, 600*4096)...)
+	}
+	listing := rawListing(entries...)
+	r := rawImage{inodes: slices.Concat(rawDir(1, 0, len(listing)), files, make([]byte, 3000)), dirs: listing, count: 41}
+	n := 0
+	for _, d := range defects(t, bytes.NewReader(r.bytes())) {
+		if strings.Contains(d, "their inodes overlap") {
+			n++
+			require.Contains(t, d, `"001"`)
+		}
+	}
+	require.Equal(t, 1, n)
 }
 
 func TestVerifyEnds(t *testing.T) {

@@ -38,6 +38,11 @@ func (v *verifier) file(name string, n *node) bool {
 		}
 	}
 	size := int64(v.f.sb.BlockSize)
+	// Inodes that overlap could stand for more blocks than anybody can look at.
+	had := v.room
+	if v.room -= n.blocks(size); v.room < 0 {
+		return v.require(had < 0, name, c.off, "files of more blocks than the inode table has room for, so that their inodes overlap")
+	}
 	h := v.f.open(name, n)
 	for i := range n.blocks(size) {
 		if i%groupWords == 0 && v.done() {

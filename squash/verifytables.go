@@ -46,7 +46,13 @@ func (v *verifier) tables() bool {
 			end = v.f.xattrKV
 		}
 	}
-	return v.pieces("inode", int64(sb.InodeStart), int64(sb.DirStart), nil) && v.pieces("directory", int64(sb.DirStart), end, v.ordinal)
+	if v.room = 0; !v.pieces("inode", int64(sb.InodeStart), int64(sb.DirStart), nil) {
+		return false
+	}
+	room := v.room
+	ok := v.pieces("directory", int64(sb.DirStart), end, v.ordinal)
+	v.room = room
+	return ok
 }
 
 // pieces checks a table that is only pieces: all but the last are full. It
@@ -63,6 +69,7 @@ func (v *verifier) pieces(name string, off, end int64, ordinal map[int64]int64) 
 		if !v.require(len(p.data) == metaSize || p.next == end, "", off, "a piece of %d bytes in the middle of the %s table, where all have %d", len(p.data), name, metaSize) {
 			return false
 		}
+		v.room += int64(len(p.data)) / 4
 		if ordinal != nil {
 			ordinal[off] = i
 		}
