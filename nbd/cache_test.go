@@ -324,6 +324,12 @@ func TestCacheDiskFaults(t *testing.T) {
 		return c.Usage().Kept == 2*testUnit
 	}, 20*time.Second, time.Millisecond, "it is tried again")
 
+	d.fail["read data"] = syscall.EIO
+	readBack(t, c, content, testUnit, testUnit)
+	clear(d.fail)
+	readBack(t, c, content, testUnit, testUnit)
+	require.EqualValues(t, 2*testUnit, c.Usage().Kept, "what could not be read is kept anew")
+
 	d.fail["sync data"] = syscall.EIO
 	require.ErrorIs(t, c.Sync(), syscall.EIO)
 	require.EqualValues(t, testUnit, c.Usage().Kept, "nobody knows whether the second unit is there")

@@ -49,6 +49,13 @@ func (f *faultFile) WriteAt(p []byte, off int64) (int, error) {
 	return f.crashFile.WriteAt(p, off)
 }
 
+func (f *faultFile) ReadAt(p []byte, off int64) (int, error) {
+	if err := f.fail["read "+f.name]; err != nil {
+		return 0, err
+	}
+	return f.crashFile.ReadAt(p, off)
+}
+
 func (f *faultFile) sync() error {
 	if err := f.fail["sync "+strings.TrimSuffix(f.name, ".new")]; err != nil {
 		return err

@@ -164,6 +164,62 @@ func TestListOneReplyEach(t *testing.T) {
 	r.send(option(optAbort, nil))
 	r.wantReply(optAbort, repAck)
 	r.closed()
+
+	// One that cannot be said on the wire is left out; an error is one reply.
+	for _, test := range []struct {
+		list []nbd.ExportInfo
+		err  error
+		want int
+	}{
+		{list: []nbd.ExportInfo{{Name: "a\x00b"}, {Name: "\xff"}, {Name: string(make([]byte, 4097))}, {Name: "ok", Description: "it is"},
+			{Name: "x", Description: string(make([]byte, 4097))}}},
+		{err: errors.New("secret"), want: errShut},
+		{err: fs.ErrPermission, want: errPolicy},
+	} {
+		r = dialRaw(t, nbdtest.ServeServer(t, &nbd.Server{Handler: listing{always(nil), test.list, test.err}, Logger: quiet})).greet(3)
+		r.send(option(optList, nil))
+		if test.err != nil {
+			require.NotContains(t, string(r.wantReply(optList, test.want)), "secret")
+		} else {
+			require.Equal(t, cat(u32(2), []byte("okit is")), r.wantReply(optList, repServer))
+			r.wantReply(optList, repAck)
+		}
+	}
+}
+
+// listing is a handler with a list.
+type listing struct {
+	nbd.Handler
+	list []nbd.ExportInfo
+	err  error
+}
+
+func (h listing) ListNBD(context.Context, *nbd.Request) ([]nbd.ExportInfo, error) {
+	return h.list, h.err
+}
+
+// What stands in front of a handler lists what that lists.
+func TestListThroughFilters(t *testing.T) {
+	exports := nbd.Exports{"a": always(nil), "b": always(nil)}
+	for name, filter := range map[string]func(nbd.Handler) nbd.Handler{
+		"Filtered":      func(h nbd.Handler) nbd.Handler { return nbd.Filtered(h, nbd.ReadOnly) },
+		"RateLimit":     func(h nbd.Handler) nbd.Handler { return &nbd.RateLimit{Handler: h} },
+		"ConnLimit":     func(h nbd.Handler) nbd.Handler { return &nbd.ConnLimit{Handler: h} },
+		"StatsByClient": func(h nbd.Handler) nbd.Handler { return &nbd.StatsByClient{Handler: h} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			list := func(h nbd.Handler) ([]nbd.ExportInfo, error) {
+				nc, err := net.Dial("tcp", nbdtest.ServeServer(t, &nbd.Server{Handler: h, Logger: quiet}))
+				require.NoError(t, err)
+				return nbd.List(t.Context(), nc)
+			}
+			got, err := list(filter(exports))
+			require.NoError(t, err)
+			require.Equal(t, []nbd.ExportInfo{{Name: "a"}, {Name: "b"}}, got)
+			_, err = list(filter(always(nil)))
+			require.ErrorIs(t, err, fs.ErrPermission)
+		})
+	}
 }
 
 func TestHandlerErrors(t *testing.T) {
