@@ -69,11 +69,15 @@ func (w *workers) done() {
 	}
 }
 
-// line is what tells the client from others: its DUID, or without one where it
-// is.
+// line is what tells the client from others. As for leases that is its hardware
+// address, which firmware and system have in common, or its DUID; and without
+// either where it is.
 func (r *Request) line() string {
+	if hw := r.HardwareAddr(); hw != nil {
+		return "mac=" + string(hw)
+	}
 	if id := r.DUID(); id != nil {
-		return string(id)
+		return "duid=" + string(id)
 	}
 	return r.clientAddr().String() + " " + r.Peer.Addr().String()
 }

@@ -3,6 +3,7 @@ package dhcp6
 import (
 	"context"
 	"log/slog"
+	"net/netip"
 	"testing"
 
 	"github.com/insomniacslk/dhcp/dhcpv6"
@@ -30,20 +31,27 @@ func TestOrderOfOneClient(t *testing.T) {
 	w := newWorkers(s, nil)
 	a := message(release, macA, system)
 	b := message(request, macB, system)
-	// Without an identifier it is where it is, behind its relay or none.
-	bare := message(information, macA, system)
+	// With an address that tells nothing it is its DUID, and without one where
+	// it is, behind its relay or none.
+	private := func(r *Request) *Request {
+		r.Peer = netip.MustParseAddrPort("[fe80::1234:5678:9abc:def0]:546")
+		return r
+	}
+	uuid := private(message(information, macA, uefi))
+	bare := private(message(information, macA, system))
 	bare.Options.Del(dhcpv6.OptionClientID)
 	far := relayed(bare, "fd00:1::1")
 
+	require.NotEqual(t, bare.line(), far.line())
+	require.NotEqual(t, bare.line(), uuid.line())
 	w.give(received{Request: a})
 	require.Equal(t, seen{a.line(), release}, <-began)
-	w.give(received{Request: message(solicit, macA, system)})
+	w.give(received{Request: message(solicit, macA, uefi)}) // by another DUID
 	w.give(received{Request: message(request, macA, system)})
-	for _, r := range []*Request{b, bare, far} {
+	for _, r := range []*Request{b, uuid, bare, far} {
 		w.give(received{Request: r})
 		require.Equal(t, seen{r.line(), r.MessageType}, <-began)
 	}
-	require.NotEqual(t, bare.line(), far.line())
 	close(goOn)
 	require.Equal(t, seen{a.line(), solicit}, <-began)
 	require.Equal(t, seen{a.line(), request}, <-began)
