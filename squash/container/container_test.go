@@ -271,6 +271,8 @@ func TestNoImages(t *testing.T) {
 		{write("escape.tar", tarOf(t, "manifest.json", `[{"Config":"../../etc/passwd","Layers":[]}]`)), "does not exist"},
 		{write("config.tar", tarOf(t, "manifest.json", `[{"Config":"c","Layers":["l"]}]`, "c", `{"rootfs":{"diff_ids":[]}}`, "l", "x")), "1 layers, the configuration 0"},
 		{write("json.tar", tarOf(t, "manifest.json", `{`)), "manifest.json"},
+		{write("many.tar", tarOf(t, "manifest.json", "["+strings.Repeat(`{"Config":"c"},`, 39)+`{"Config":"c"}]`, "c", `{"rootfs":{"diff_ids":[]}}`+strings.Repeat(" ", 1<<20))), "more than 32 MiB"},
+		{write("layers.tar", tarOf(t, "manifest.json", `[{"Config":"c","Layers":["l"`+strings.Repeat(`,"l"`, 1000)+`]}]`, "c", `{"rootfs":{"diff_ids":[]}}`, "l", "x")), "1001 layers"},
 		{write("index.tar", tarOf(t, "index.json", `[]`)), "index.json"},
 		{write("hash.tar", tarOf(t, "index.json", `{"manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:../../x","size":1}]}`)), "index.json"},
 	} {

@@ -49,7 +49,7 @@ func Open(path string, opts *Options) (*Image, error) {
 	if err != nil {
 		return nil, fmt.Errorf("container: %w", err)
 	}
-	image, err := open(s, opts)
+	image, err := open(&limited{s, maxDocuments}, opts)
 	if err != nil {
 		_ = s.Close()
 		return nil, fmt.Errorf("container: %s: %w", path, err)
@@ -143,9 +143,22 @@ func peek(s store, name string) (size int64, ok bool, err error) {
 	return size, true, f.Close()
 }
 
-// maxDocument is the size of the largest manifest, index or configuration that
-// is read, in bytes.
-const maxDocument = 16 << 20
+// What is read of manifests, indexes and configurations, in bytes: of one and of
+// all, for the same one can be named thousands of times.
+const (
+	maxDocument  = 16 << 20
+	maxDocuments = 32 << 20
+)
+
+// maxLayers is how many layers an image may have, some of them the same; other
+// programs allow some 127.
+const maxLayers = 1000
+
+// limited is a store of which so much may be read as documents.
+type limited struct {
+	store
+	left int64
+}
 
 func document(s store, name string) ([]byte, error) {
 	f, size, err := s.open(name)
@@ -156,6 +169,11 @@ func document(s store, name string) ([]byte, error) {
 	if size > maxDocument {
 		return nil, fmt.Errorf("%s has %d bytes, no manifest is that long: %w", name, size, fs.ErrInvalid)
 	}
+	if l, ok := s.(*limited); ok {
+		if l.left -= size; l.left < 0 {
+			return nil, fmt.Errorf("the manifests and configurations have more than %d MiB: %w", maxDocuments>>20, fs.ErrInvalid)
+		}
+	}
 	return io.ReadAll(f)
 }
 
@@ -163,6 +181,9 @@ func document(s store, name string) ([]byte, error) {
 // configuration's diff_ids.
 func layersOf(config *v1.ConfigFile, layers []squash.Layer) ([]squash.Layer, error) {
 	ids := config.RootFS.DiffIDs
+	if len(layers) > maxLayers {
+		return nil, fmt.Errorf("an image of %d layers, more than %d: %w", len(layers), maxLayers, fs.ErrInvalid)
+	}
 	if len(ids) != len(layers) {
 		return nil, fmt.Errorf("the manifest has %d layers, the configuration %d: %w", len(layers), len(ids), fs.ErrInvalid)
 	}
