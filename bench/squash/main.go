@@ -7,6 +7,7 @@
 //
 //	go run ./bench/squash -dir /dev/shm/bench                # everything
 //	go run ./bench/squash -dir /dev/shm/bench -rows "lz4 read"
+//	go run ./bench/squash -dir /dev/shm/bench -boot -rounds 1  # a machine boots from two images
 //
 // See bench/README.md.
 package main
@@ -45,6 +46,7 @@ func main() {
 	limit := flag.Duration("limit", 30*time.Minute, "begin no further sample after this time")
 	dir := flag.String("dir", "", "`directory` with 4 GiB of room, best in memory; the tree that is made there stays for the next run")
 	tree := flag.String("tree", "", "`directory` to pack instead of a Debian root made in -dir")
+	machine := flag.Bool("boot", false, "boot a machine from two images instead, over NBD (as much as -rounds says)")
 	flag.Parse()
 	if *dir == "" {
 		fmt.Fprintln(os.Stderr, "which -dir may be used?")
@@ -53,6 +55,13 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	b := &bench{ctx: ctx, dir: *dir, tree: *tree}
+	if *machine {
+		if err := b.boots(*rounds); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	if err := b.prepare(); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
