@@ -114,6 +114,45 @@ func TestCacheOrder(t *testing.T) {
 	require.False(t, c.exists(7))
 }
 
+// What was read anew is older than what this server did meanwhile.
+func TestCacheAdopt(t *testing.T) {
+	addr := func(n byte) netip.Addr { return netip.AddrFrom4([4]byte{10, 0, 0, n}) }
+	value := []byte(`{"mac":"02:00:00:00:00:01","server":"s","forever":true}`)
+	other := []byte(`{"mac":"02:00:00:00:00:02","server":"t","forever":true}`)
+	held := []byte(`{"mac":"02:00:00:00:00:01","server":"s"}`)
+	old, fresh := newCache(), newCache()
+	old.brought(10)
+	for n := byte(1); n <= 3; n++ {
+		require.NoError(t, old.setLease(addr(n), other, 5, 10, "s"))
+	}
+	require.NoError(t, old.setOffer(addr(3), held, 5, 10))
+	require.NoError(t, old.setLease(addr(1), value, 30, 30, "s"))
+	require.NoError(t, old.setLease(addr(2), nil, 0, 31, "s"))
+	require.NoError(t, old.setLease(addr(3), value, 12, 12, "s")) // others changed it since
+	require.NoError(t, old.setOffer(addr(3), nil, 0, 32))
+	require.NoError(t, old.setOffer(addr(4), held, 33, 33))
+	old.setTerm(7, 34, true)
+	old.setTerm(8, 11, true) // over since
+
+	fresh.brought(20)
+	for n := byte(1); n <= 3; n++ {
+		require.NoError(t, fresh.setLease(addr(n), other, 15, 20, "s"))
+	}
+	require.NoError(t, fresh.setOffer(addr(3), held, 16, 20))
+	fresh.adopt(&old)
+	require.Equal(t, "\x02\x00\x00\x00\x00\x01", fresh.at(addr(1), nil).owner)
+	require.Zero(t, fresh.at(addr(2), nil).leaseMod)
+	require.EqualValues(t, 15, fresh.at(addr(3), nil).leaseMod)
+	require.Zero(t, fresh.at(addr(3), nil).offer.mod)
+	require.EqualValues(t, 33, fresh.at(addr(4), nil).offer.mod)
+	require.True(t, fresh.exists(7))
+	require.False(t, fresh.exists(8))
+	require.NoError(t, fresh.setLease(addr(1), other, 25, 25, "s")) // the watch comes to that only now
+	require.EqualValues(t, 30, fresh.at(addr(1), nil).leaseMod)
+	require.NoError(t, fresh.setLease(addr(2), other, 26, 26, "s"))
+	require.Zero(t, fresh.at(addr(2), nil).leaseMod)
+}
+
 // The leases of an owner are found whatever became of those around them.
 func TestCacheOwners(t *testing.T) {
 	c := newCache()
