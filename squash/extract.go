@@ -421,7 +421,11 @@ func (w *sparseWriter) Write(p []byte) (n int, err error) {
 // changing it takes setuid and capabilities away. f is the file if it is open.
 func (x *extractor) attributes(at *openDir, base string, e *Entry, f *os.File) error {
 	mode := e.Mode
-	if err := at.root.Lchown(base, int(e.Uid), int(e.Gid)); err != nil {
+	err := at.root.Lchown(base, int(e.Uid), int(e.Gid))
+	if e.Uid == none32 || e.Gid == none32 { // which says to leave it: the caller's, with setuid perhaps
+		err = syscall.EINVAL
+	}
+	if err != nil {
 		if !x.skip(err) {
 			return x.needs(fmt.Errorf("owner %d:%d: %w", e.Uid, e.Gid, bare(err)))
 		}
@@ -440,7 +444,7 @@ func (x *extractor) attributes(at *openDir, base string, e *Entry, f *os.File) e
 		}
 	}
 	mode &= fs.ModePerm | fs.ModeSetuid | fs.ModeSetgid | fs.ModeSticky
-	var err error
+	err = nil
 	switch {
 	case e.Mode&fs.ModeSymlink != 0: // has no mode
 	case f != nil:

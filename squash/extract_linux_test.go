@@ -40,6 +40,26 @@ func TestExtract(t *testing.T) {
 	require.ErrorContains(t, err, "not empty")
 }
 
+// An owner of -1 tells Linux to leave the owner: root, of a file with setuid.
+func TestExtractOwnerThatMeansNobody(t *testing.T) {
+	need(t, "root")
+	for _, st := range []squash.Stat{{Uid: 1<<32 - 1, Gid: 5}, {Uid: 5, Gid: 1<<32 - 1}} {
+		src := fstest.MapFS{"su": {Data: []byte("x"), Mode: fs.ModeSetuid | fs.ModeSetgid | 0o755, Sys: &st}}
+		image := open(t, buildBytes(t, src, nil))
+		dir := t.TempDir()
+		_, err := squash.Extract(t.Context(), dir+"/all", image, nil)
+		require.ErrorIs(t, err, unix.EINVAL)
+		require.ErrorContains(t, err, "owner")
+		done, err := squash.Extract(t.Context(), dir+"/some", image, &squash.ExtractOptions{Partial: true, Logger: slog.New(slog.DiscardHandler)})
+		require.NoError(t, err)
+		require.Equal(t, 1, done.Modes)
+		require.Equal(t, 1, done.Owners)
+		fi, err := os.Lstat(dir + "/some/su")
+		require.NoError(t, err)
+		require.Equal(t, fs.FileMode(0o755), fi.Mode())
+	}
+}
+
 // asUser runs a function with the rights that a user has on files. Its thread
 // ends with it.
 func asUser(t *testing.T, id int, f func()) {
