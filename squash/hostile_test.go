@@ -8,7 +8,10 @@ import (
 	"io"
 	"io/fs"
 	"math"
+	"os"
+	"path/filepath"
 	"runtime"
+	"syscall"
 	"testing"
 	"testing/fstest"
 
@@ -291,7 +294,7 @@ func TestLyingImages(t *testing.T) {
 // A file may claim any size that its words can stand for; only what is read
 // takes memory.
 func TestLargeHoles(t *testing.T) {
-	const size int64 = 5 << 30
+	const size int64 = 4<<30 + 4097
 	src := fstest.MapFS{"f": {Sys: nil}}
 	image := buildBytes(t, holes{src, size}, &squash.Options{BlockSize: 1 << 20})
 	require.Less(t, len(image), 100000)
@@ -305,6 +308,17 @@ func TestLargeHoles(t *testing.T) {
 	at, err := f.(io.Seeker).Seek(-1, io.SeekEnd)
 	require.NoError(t, err)
 	require.Equal(t, size-1, at)
+	// Linux agrees, on the blocks that it takes, too.
+	linux, err := os.Open(filepath.Join(mount(t, imageFile(t, image)), "f"))
+	require.NoError(t, err)
+	defer linux.Close()
+	fi, err := linux.Stat()
+	require.NoError(t, err)
+	require.Equal(t, size, fi.Size())
+	require.Less(t, fi.Sys().(*syscall.Stat_t).Blocks, int64(100))
+	n, err = linux.ReadAt(b[:], size-2)
+	require.Equal(t, 2, n)
+	require.ErrorIs(t, err, io.EOF)
 }
 
 // Each block of an xz stream says how large its dictionary is, which is memory.

@@ -99,7 +99,7 @@ func TestRandomTrees(t *testing.T) {
 	} {
 		seed := seed + uint64(i)
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			root := randomTree(t, seed, 300)
+			root := randomTree(t, seed, 150)
 			want := describe(t, dirFS(root))
 			dir := t.TempDir()
 			file := filepath.Join(dir, "image")
