@@ -34,7 +34,7 @@ func TestNamespace(t *testing.T) {
 		testInNamespace(t)
 		return
 	}
-	need(t, "ip", "nsenter", "busybox", "dnsmasq", "dhclient", "dhcrelay", "/usr/lib/klibc/bin/ipconfig")
+	need(t, "ip", "nsenter", "busybox", "dnsmasq", "dhclient", "dhcrelay", "grub-emu", "/usr/lib/klibc/bin/ipconfig")
 	cmd := exec.Command(os.Args[0], "-test.run=^TestNamespace$", "-test.v", "-test.timeout=120s")
 	cmd.Env = append(os.Environ(), inNamespace+"=1")
 	cmd.SysProcAttr = namespaces()
@@ -78,6 +78,7 @@ func testInNamespace(t *testing.T) {
 	t.Run("dnsmasq relay", func(t *testing.T) { // names no port
 		testRelay(t, ns, "", "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--user=root", "--log-facility=-", "--pid-file=", "--dhcp-relay=10.79.0.1,10.77.0.1")
 	})
+	t.Run("GRUB", testGRUB)
 	t.Run("Proxy", func(t *testing.T) { testProxy(t, ns) })
 	t.Run("ProbeNobody", testProbeNobody)
 	t.Run("ProbeDnsmasq", func(t *testing.T) { testProbeDnsmasq(t, ns) })
@@ -358,6 +359,60 @@ func testRelay(t *testing.T, ns clientNS, domain, relay string, args ...string) 
 	out, err := far.command("busybox", "udhcpc", "-f", "-q", "-n", "-t", "30", "-T", "1", "-i", "cli9", "-s", script).CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	require.Regexp(t, `10\.79\.0\.1\d\d ?`+domain+`\n`, string(out))
+}
+
+// grubConfig asks until its card is on a network where there is a server.
+const grubConfig = `
+for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30; do
+	if net_dhcp; then
+		net_ls_addr
+		net_ls_routes
+		echo "$net_emu0_dhcp_next_server,$net_emu0_dhcp_hostname,$net_emu0_dhcp_domain,$net_emu0_dhcp_rootpath"
+		halt
+	fi
+	sleep 1
+done
+halt
+`
+
+// GRUB's own client, as where a loader without a lease of the firmware's asks.
+func testGRUB(t *testing.T) {
+	if err := syscall.Access("/dev/net/tun", 6); err != nil {
+		skip(t, "grub-emu makes a network device of its own, of /dev/net/tun: "+err.Error())
+	}
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "grub.cfg"), []byte(grubConfig), 0o644))
+	var said logBuffer
+	grub := exec.Command(lookTool("grub-emu"), "-d", dir)
+	grub.Env = append(os.Environ(), "TERM=vt100")
+	grub.Stdout, grub.Stderr = &said, &said
+	require.NoError(t, grub.Start())
+	exited := make(chan error, 1)
+	go func() { exited <- grub.Wait() }()
+	defer grub.Process.Kill()
+	require.Eventually(t, func() bool { _, err := net.InterfaceByName("tap0"); return err == nil }, time.Minute, 10*time.Millisecond, "GRUB says: %s", &said)
+	run(t, "ip", "addr", "add", "10.80.0.1/24", "dev", "tap0")
+	run(t, "ip", "link", "set", "tap0", "up")
+
+	mac := net.HardwareAddr{0, 1, 2, 3, 4, 5} // which GRUB's emulated card has
+	pool := &Pool{
+		Prefix: netip.MustParsePrefix("10.80.0.0/24"), ServerID: ip("10.80.0.1"), Router: ip("10.80.0.254"), Domain: "lab.example",
+		Reservations: []Reservation{{HardwareAddr: mac, Addr: ip("10.80.0.7"), Hostname: "node-80"}},
+	}
+	rules := BootRules{{Match: Match{Platforms: []Platform{PlatformLinux}}, Boot: Boot{RootPath: "/srv/root"}}}
+	netServer(t, &BootPolicy{Next: pool, Boot: rules.Boot}, "tap0")
+	select {
+	case err := <-exited:
+		require.NoError(t, err, "GRUB says: %s", &said)
+	case <-time.After(time.Minute):
+		require.Fail(t, "GRUB got no address", "it says: %s", &said)
+	}
+	require.Contains(t, said.String(), "10.80.0.1,node-80,lab.example,/srv/root")
+	require.Contains(t, said.String(), "10.80.0.7")
+	require.Contains(t, said.String(), "gw 10.80.0.254")
+	l, err := pool.LeaseByHardwareAddr(t.Context(), mac)
+	require.NoError(t, err)
+	require.Equal(t, ip("10.80.0.7"), l.Addr)
 }
 
 // Both of a proxy's ports on two interfaces, with one call.
