@@ -81,7 +81,9 @@
 //     file systems below the source (/proc, /sys) are read like the rest.
 //   - Linux refuses an image whose block size is below its page size, so
 //     blocks under 64 KiB do not mount on arm64 kernels with 64 KiB pages.
+//   - Paths of more than 4,096 bytes and files with more than 1 MiB of extended
+//     attributes are errors, in a source and in an image.
 //   - lzma images, which Linux does not read, and xz images with filters for
-//     machine code (mksquashfs -Xbcj) are recognised and refused with an error
-//     that matches [errors.ErrUnsupported]. 7-Zip does not read lz4 images.
+//     machine code (mksquashfs -Xbcj) or with streams of several blocks are
+//     recognised and refused with an error that matches [errors.ErrUnsupported]. 7-Zip does not read lz4 images.
 package squash

@@ -165,6 +165,7 @@ func TestLayout(t *testing.T) {
 	for _, path := range []string{dir, pack(t, dir)} {
 		requireSample(t, path, &container.Options{Name: "one"}, "amd64")
 		requireSample(t, path, &container.Options{Name: "many", Platform: "linux/arm64"}, "arm64")
+		requireSample(t, path, &container.Options{Platform: "linux/arm64/v8"}, "arm64")
 		requireSample(t, path, &container.Options{Platform: "linux/arm/v7"}, "arm/v7")
 		_, err = container.Open(path, &container.Options{Platform: "linux/riscv64"})
 		require.ErrorIs(t, err, fs.ErrNotExist)
@@ -273,12 +274,21 @@ func TestNoImages(t *testing.T) {
 		{write("json.tar", tarOf(t, "manifest.json", `{`)), "manifest.json"},
 		{write("many.tar", tarOf(t, "manifest.json", "["+strings.Repeat(`{"Config":"c"},`, 39)+`{"Config":"c"}]`, "c", `{"rootfs":{"diff_ids":[]}}`+strings.Repeat(" ", 1<<20))), "more than 32 MiB"},
 		{write("layers.tar", tarOf(t, "manifest.json", `[{"Config":"c","Layers":["l"`+strings.Repeat(`,"l"`, 1000)+`]}]`, "c", `{"rootfs":{"diff_ids":[]}}`, "l", "x")), "1001 layers"},
+		{write("names.tar", tarOf(t, names(70, 1<<20)...)), "64 MiB of names"},
 		{write("index.tar", tarOf(t, "index.json", `[]`)), "index.json"},
 		{write("hash.tar", tarOf(t, "index.json", `{"manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:../../x","size":1}]}`)), "index.json"},
 	} {
 		_, err := container.Open(tt.path, nil)
 		require.ErrorContains(t, err, tt.text, tt.path)
 	}
+}
+
+// names are empty files with long names.
+func names(n, size int) (files []string) {
+	for i := range n {
+		files = append(files, strings.Repeat("n", size-2000)+fmt.Sprint(i), "")
+	}
+	return files
 }
 
 func FuzzOpen(f *testing.F) {

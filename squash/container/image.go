@@ -99,10 +99,11 @@ func open(s store, opts *Options) (*Image, error) {
 		if want, err = v1.ParsePlatform(opts.Platform); err != nil {
 			return nil, fmt.Errorf("the platform %q: %w: %w", opts.Platform, fs.ErrInvalid, err)
 		}
+		want = usual(want)
 	}
 	var fit []candidate
 	for _, c := range list {
-		if opts.Name != "" && !matches(c.names, opts.Name) || want != nil && (c.platform == nil || !c.platform.Satisfies(*want)) {
+		if opts.Name != "" && !matches(c.names, opts.Name) || want != nil && (c.platform == nil || !usual(c.platform).Satisfies(*want)) {
 			continue
 		}
 		fit = append(fit, c)
@@ -123,6 +124,16 @@ func open(s store, opts *Options) (*Image, error) {
 	}
 	image.store, image.Names = s, fit[0].names
 	return image, nil
+}
+
+// usual is a platform without the variant that goes without saying, which some
+// images name and others do not.
+func usual(p *v1.Platform) *v1.Platform {
+	c := *p
+	if v := c.Architecture + "/" + c.Variant; v == "arm64/v8" || v == "amd64/v1" {
+		c.Variant = ""
+	}
+	return &c
 }
 
 // matches takes "node:1" for "docker.io/library/node:1", too.

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"strings"
 )
 
 // store is the files of an image, in a directory or an archive.
@@ -18,8 +19,11 @@ type store interface {
 	io.Closer
 }
 
-// maxMembers bounds what an archive's list takes in memory.
-const maxMembers = 1_000_000
+// What an archive's list may take in memory: members, and the bytes of names.
+const (
+	maxMembers = 1_000_000
+	maxNames   = 64 << 20
+)
 
 func openStore(name string) (store, error) {
 	f, err := os.Open(name)
@@ -91,6 +95,7 @@ func indexTar(f *os.File) (*tarStore, error) {
 	}
 	s := &tarStore{f: f, members: make(map[string]extent)}
 	// On a file, archive/tar seeks over contents and reads nothing ahead.
+	names := 0
 	for r := tar.NewReader(f); ; {
 		h, err := r.Next()
 		if err == io.EOF {
@@ -99,7 +104,9 @@ func indexTar(f *os.File) (*tarStore, error) {
 		if err != nil {
 			return nil, err
 		}
-		name := path.Clean(h.Name)
+		// Copies, for they are parts of headers of up to 1 MiB.
+		name, link := strings.Clone(path.Clean(h.Name)), strings.Clone(h.Linkname)
+		names += len(name) + len(link)
 		switch h.Typeflag {
 		case tar.TypeReg:
 			at, err := f.Seek(0, io.SeekCurrent)
@@ -108,12 +115,12 @@ func indexTar(f *os.File) (*tarStore, error) {
 			}
 			s.members[name] = extent{off: at, size: h.Size}
 		case tar.TypeSymlink: // to the same layer of another image
-			s.members[name] = extent{link: path.Join(path.Dir(name), h.Linkname)}
+			s.members[name] = extent{link: path.Join(path.Dir(name), link)}
 		case tar.TypeLink:
-			s.members[name] = extent{link: path.Clean(h.Linkname)}
+			s.members[name] = extent{link: path.Clean(link)}
 		}
-		if len(s.members) > maxMembers {
-			return nil, fmt.Errorf("an archive of more than %d files is no container image: %w", maxMembers, fs.ErrInvalid)
+		if len(s.members) > maxMembers || names > maxNames {
+			return nil, fmt.Errorf("an archive of more than %d files, or %d MiB of names, is no container image: %w", maxMembers, maxNames>>20, fs.ErrInvalid)
 		}
 	}
 }
