@@ -1,8 +1,10 @@
 package dhcp6
 
 import (
+	"bytes"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -153,6 +155,33 @@ func TestMessages(t *testing.T) {
 	_, err = p.LeaseByAddr(t.Context(), ip(mine))
 	require.ErrorIs(t, err, fs.ErrNotExist)
 	require.Equal(t, mine, lease(t, p, macA, uefi), "it is there again")
+}
+
+// What a request has logged once is not used up by an explanation, nor is a pool
+// taken for full by it.
+func TestExplainLogsNothing(t *testing.T) {
+	var log bytes.Buffer
+	p := testPool(func(p *Pool) {
+		p.Logger = slog.New(slog.NewTextHandler(&log, nil))
+		p.Ranges = []dhcp.Range{{First: ip("fd00::1"), Last: ip("fd00::200")}}
+		p.Reservations = []Reservation{{HardwareAddr: macB, Addr: ip("fd00::1")}}
+	})
+	require.NoError(t, p.Validate())
+	var last dhcp.Lease
+	for i := range uint64(0x200) {
+		last = dhcp.Lease{Addr: p.nth(i), HardwareAddr: net.HardwareAddr{6, 0, 0, 0, byte(i >> 8), byte(i)}, Expires: time.Now().Add(time.Hour)}
+		require.NoError(t, p.store.Commit(t.Context(), last))
+	}
+	for _, mac := range []net.HardwareAddr{macA, macB} {
+		_, codes := granted(Explain(t.Context(), p, message(solicit, mac, uefi, withIA())).Reply)
+		require.Equal(t, []iana.StatusCode{iana.StatusNoAddrsAvail}, codes)
+	}
+	require.Empty(t, log.String())
+	ask(t, p, message(solicit, macB, uefi, withIA()))
+	require.Contains(t, log.String(), "a reserved address is leased")
+	require.NoError(t, p.store.Release(t.Context(), last.Addr, string(last.HardwareAddr)))
+	addrs, _ := granted(ask(t, p, message(solicit, macA, uefi, withIA())))
+	require.Equal(t, []string{last.Addr.String()}, addrs, "all of the range is searched")
 }
 
 func TestRapidCommit(t *testing.T) {
