@@ -39,23 +39,23 @@ type Image struct {
 func Tree() fstest.MapFS {
 	r := rand.New(rand.NewPCG(1, 2))
 	var text, noise []byte
-	for len(text) < 700_000 {
+	for len(text) < 300_000 {
 		text = fmt.Appendf(text, "line %d of a file that compresses\n", r.IntN(5000))
 	}
-	for range 300_000 {
+	for range 140_000 {
 		noise = append(noise, byte(r.Uint32()))
 	}
 	tree := fstest.MapFS{
-		"text": {Data: text}, "noise": {Data: noise}, "zeros": {Data: make([]byte, 300_000)}, "empty": {},
-		"tail": {Data: []byte("a tail")}, "mixed": {Data: slices.Concat(noise[:150_000], text[:150_000], make([]byte, 150_000))},
+		"text": {Data: text}, "noise": {Data: noise}, "zeros": {Data: make([]byte, 140_000)}, "empty": {},
+		"tail": {Data: []byte("a tail")}, "mixed": {Data: slices.Concat(noise[:50_000], text[:90_000], make([]byte, 50_000))},
 	}
-	for i := range 400 {
+	for i := range 250 {
 		tree[fmt.Sprintf("many/a-rather-long-name-of-a-file-%03d", i)] = &fstest.MapFile{Data: fmt.Append(nil, i)}
 	}
 	return tree
 }
 
-// Images makes them all, about 25 MB.
+// Images makes them all, about 15 MB.
 func Images() ([]Image, error) {
 	src := squash.FromFS(Tree())
 	var list []Image
