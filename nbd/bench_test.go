@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -88,6 +89,33 @@ func benchWrite(b *testing.B, dev nbd.Device, n int) {
 	b.ResetTimer()
 	for b.Loop() {
 		roundTrip(b, r, req, buf)
+	}
+}
+
+// BenchmarkClient is what our client costs, and a server of ours with it: one
+// caller, and many that share a connection.
+func BenchmarkClient(b *testing.B) {
+	for _, callers := range []int{1, 16} {
+		b.Run(fmt.Sprintf("4k-%d", callers), func(b *testing.B) {
+			c, err := nbd.Dial(context.Background(), "tcp", serve(b, nbdtest.NewMemory(pattern(1<<20))), "x")
+			require.NoError(b, err)
+			defer c.Close()
+			b.SetBytes(4 << 10)
+			b.ReportAllocs()
+			var wg sync.WaitGroup
+			for i := range callers {
+				wg.Go(func() {
+					p := make([]byte, 4<<10)
+					for range (b.N + i) / callers {
+						if _, err := c.ReadAt(p, 0); err != nil {
+							b.Error(err)
+							return
+						}
+					}
+				})
+			}
+			wg.Wait()
+		})
 	}
 }
 
