@@ -77,11 +77,11 @@ func (j *journal) replay(each func(record) error) (found damage, err error) {
 			continue
 		}
 		if proof < 0 {
-			if found.cut, err = j.notZero(size); err != nil {
+			if found.cut, err = j.notZero(r); err != nil {
 				return found, err
 			}
 			if found.cut > 0 {
-				if proof, err = j.provenBehind(size); err != nil {
+				if proof, err = j.provenBehind(r); err != nil {
 					return found, err
 				}
 			}
@@ -89,15 +89,15 @@ func (j *journal) replay(each func(record) error) (found damage, err error) {
 		if proof <= j.end {
 			break
 		}
-		next, err := j.nextWhole(j.end, size, &f)
-		if err != nil {
+		r.off = j.end
+		if err := j.nextWhole(r, &f); err != nil {
 			return found, err
 		}
-		found.lost += max(1, next-j.end) // of whole records some may be missing
-		j.end, j.sum = next, f.prev
+		found.lost += max(1, r.off-j.end) // of whole records some may be missing
+		j.end, j.sum = r.off, f.prev
 	}
 	if found.lost > 0 {
-		found.cut, err = j.notZero(size)
+		found.cut, err = j.notZero(r)
 		return found, err
 	}
 	if size > j.end {
@@ -113,46 +113,44 @@ func (j *journal) replay(each func(record) error) (found damage, err error) {
 
 // provenBehind is the end of what was on disk for sure, by all records behind
 // the end of those that were read.
-func (j *journal) provenBehind(size int64) (proof int64, err error) {
-	for off := j.end; ; {
+func (j *journal) provenBehind(r *journalReader) (proof int64, err error) {
+	for r.off = j.end; ; {
 		var f frame
-		if off, err = j.nextWhole(off, size, &f); err != nil || off == size {
+		if err = j.nextWhole(r, &f); err != nil || r.off == r.size {
 			return proof, err
 		}
-		proof = max(proof, off-int64(f.back))
-		off += frameHeader + int64(f.length)
+		proof = max(proof, r.off-int64(f.back))
+		r.off += frameHeader + int64(f.length)
 	}
 }
 
-// nextWhole looks for a whole record at any place, and returns it or size.
-func (j *journal) nextWhole(off, size int64, f *frame) (int64, error) {
-	r := &journalReader{file: j.file, size: size, off: off}
-	for ; r.off < size; r.off++ {
+// nextWhole moves r on to a whole record, at any place, or to the end.
+func (j *journal) nextWhole(r *journalReader, f *frame) error {
+	for ; r.off < r.size; r.off++ {
 		b, err := r.peek(frameHeader + maxRecord)
 		if err != nil {
-			return 0, err
+			return err
 		}
 		if j.whole(f, b) != "" {
-			return r.off, nil
+			return nil
 		}
 	}
-	return size, nil
+	return nil
 }
 
 // notZero counts the bytes behind the records up to the last one that is set.
-func (j *journal) notZero(size int64) (n int64, err error) {
-	buf := make([]byte, 64<<10)
-	for off := j.end; off < size; {
-		m, err := j.file.ReadAt(buf[:min(int64(len(buf)), size-off)], off)
-		if m == 0 {
+func (j *journal) notZero(r *journalReader) (n int64, err error) {
+	for r.off = j.end; r.off < r.size; {
+		b, err := r.peek(64 << 10)
+		if err != nil {
 			return n, err
 		}
-		for i, b := range buf[:m] {
-			if b != 0 {
-				n = off + int64(i) + 1 - j.end
+		for i, c := range b {
+			if c != 0 {
+				n = r.off + int64(i) + 1 - j.end
 			}
 		}
-		off += int64(m)
+		r.off += int64(len(b))
 	}
 	return n, nil
 }
