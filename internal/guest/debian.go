@@ -3,6 +3,7 @@ package guest
 import (
 	"context"
 	"fmt"
+	"hash/crc32"
 	"os"
 	"path/filepath"
 )
@@ -20,18 +21,19 @@ const ext4Size = 512 << 20
 
 // debianPackages is what makes a root file system boot from the network with a
 // stock initramfs, and what a test asks of it.
-const debianPackages = "linux-image-cloud-amd64,initramfs-tools,nbd-client,busybox,zstd,systemd-sysv,dbus,udev,kmod,iproute2,procps"
+const debianPackages = "linux-image-cloud-amd64,initramfs-tools,nbd-client,busybox,zstd,systemd-sysv,dbus,udev,kmod,iproute2,procps,openssh-server"
 
 // MinimalDebian has mmdebstrap make a root file system with a kernel in it and
 // nothing of ours: a minute or two, once. It needs root or user namespaces, the
 // network, and Debian.
 func MinimalDebian(ctx context.Context, cacheDir string) (*Debian, error) {
-	dir, err := once(ctx, cacheDir, "debian", func(dir string) error {
+	name := fmt.Sprintf("debian-%08x", crc32.ChecksumIEEE([]byte(debianPackages)))
+	dir, err := once(ctx, cacheDir, name, func(dir string) error {
 		suite, err := debianSuite()
 		if err != nil {
 			return err
 		}
-		out := filepath.Join(dir, "debian")
+		out := filepath.Join(dir, name)
 		if err := os.Mkdir(out, 0o755); err != nil {
 			return err
 		}
