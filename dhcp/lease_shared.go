@@ -81,6 +81,32 @@ func (p *Pool) choose(ctx context.Context, c client) (netip.Addr, error) {
 	return netip.Addr{}, nil
 }
 
+// elsewhere reports whether a machine that takes the offer of addr has got
+// another address since, from another server: the REQUEST waited for this one,
+// that was stopped or overloaded, and the machine did not.
+func (p *Pool) elsewhere(ctx context.Context, c client, addr netip.Addr) (bool, error) {
+	if p.shared == nil || !c.serverSet || addr == c.res.Addr || c.dry() {
+		return false, nil
+	}
+	has := func() (this, other bool, err error) {
+		leases, err := p.store.LeasesByOwner(ctx, c.owner)
+		now := time.Now()
+		for _, l := range leases {
+			this = this || l.Addr == addr && l.Active(now)
+			other = other || l.Addr != addr && l.Active(now) && p.givable(l.Addr)
+		}
+		return this, other, err
+	}
+	if this, _, err := has(); err != nil || this {
+		return false, err
+	}
+	if err := p.shared.Sync(ctx); err != nil {
+		return false, err
+	}
+	this, other, err := has()
+	return other && !this, err
+}
+
 // catchUp makes sure, where others change the store too, that a decision
 // against a client does not come from what was seen of it a while ago. It
 // reports whether the decision is worth being made again.

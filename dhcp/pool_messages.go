@@ -58,6 +58,10 @@ func (p *Pool) request(ctx context.Context, c client, onLink bool) (*dhcpv4.DHCP
 	if !addr.IsValid() {
 		return nil, ErrDrop
 	}
+	if late, err := p.elsewhere(ctx, c, addr); err != nil || late {
+		c.notef("the machine has another address from another server, the request for %v came too late", addr)
+		return nil, cmp.Or(err, ErrDrop)
+	}
 	granted, err := p.grant(ctx, c, addr, renewing)
 	if err == nil && !granted {
 		var again bool

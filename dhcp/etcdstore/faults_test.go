@@ -65,7 +65,11 @@ func TestFaults(t *testing.T) {
 	if c := check(w.beliefs); c != nil {
 		w.tell(c)
 	}
-	require.Zero(t, w.moved.Load(), "machines that had a lease were given another address")
+	for _, m := range w.moves[:min(3, len(w.moves))] {
+		t.Errorf("%s had %v of %v, and was given %v by %v", m.one.machine, m.one.addr, m.one.server, m.two.addr, m.two.server)
+		w.around(m.two.from, m.one.addr, m.two.addr)
+	}
+	require.Empty(t, w.moves, "machines that had a lease were given another address")
 
 	ready, cancel = context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -126,11 +130,12 @@ type world struct {
 	start time.Time
 	want  int64
 
-	acks, naks, refused, silent, releases, declines, vanished, moved atomic.Int64
-	faults                                                           tally
+	acks, naks, refused, silent, releases, declines, vanished atomic.Int64
+	faults                                                    tally
 
 	mu      sync.Mutex
 	beliefs []belief
+	moves   []conflict // of one machine
 	seen    []event
 }
 
@@ -155,26 +160,34 @@ type event struct {
 
 // tell fails the test with all that happened around the conflict.
 func (w *world) tell(c *conflict) {
-	t, addr := w.site.t, c.two.addr
-	t.Errorf("%v is %s's (%v) from %v to %v, and %s's (%v) from %v to %v", addr, c.one.machine, c.one.server, c.one.from, c.one.to,
+	w.site.t.Errorf("%v is %s's (%v) from %v to %v, and %s's (%v) from %v to %v", c.two.addr, c.one.machine, c.one.server, c.one.from, c.one.to,
 		c.two.machine, c.two.server, c.two.from, c.two.to)
-	from, to := c.two.from-15*time.Second, c.two.from+time.Second
+	w.around(c.two.from, c.two.addr)
+}
+
+// around logs what happened to the addresses at about that time.
+func (w *world) around(at time.Duration, addrs ...netip.Addr) {
+	t := w.site.t
+	from, to := at-15*time.Second, at+time.Second
+	of := func(key string) bool {
+		return slices.ContainsFunc(addrs, func(a netip.Addr) bool { return strings.HasSuffix(key, "/"+a.String()) })
+	}
 	terms := make(map[string]bool)
 	for _, e := range w.seen {
-		if strings.HasSuffix(e.key, "/"+addr.String()) && e.at > from && e.at < to {
+		if of(e.key) && e.at > from && e.at < to {
 			for _, f := range regexp.MustCompile(`"term":"([0-9a-f]+)"`).FindAllStringSubmatch(e.what, -1) {
 				terms["/chaos/term/"+f[1]], terms["/chaos/open/"+f[1]] = true, true
 			}
 		}
 	}
 	for _, e := range w.seen {
-		if terms[e.key] || e.at > from && e.at < to && (e.key == "" || strings.HasSuffix(e.key, "/"+addr.String())) {
+		if terms[e.key] || e.at > from && e.at < to && (e.key == "" || of(e.key)) {
 			t.Log(e.at, e.key, e.what)
 		}
 	}
 	for _, b := range w.beliefs {
-		if b.addr == addr && b.to > from && b.from < to {
-			t.Logf("belief %v to %v of %s by %v", b.from, b.to, b.machine, b.server)
+		if slices.Contains(addrs, b.addr) && b.to > from && b.from < to {
+			t.Logf("belief %v to %v of %s by %v: %v", b.from, b.to, b.machine, b.server, b.addr)
 		}
 	}
 }
@@ -206,12 +219,15 @@ func (m *machine) holds() bool { return m.belief.addr.IsValid() && m.w.now() < m
 // believe takes over what an ACK says.
 func (m *machine) believe(ack dhcp.Ack) {
 	now := m.w.now()
-	if m.holds() && m.belief.addr != ack.Addr.Addr() && !m.declined[m.belief.addr] {
-		m.w.moved.Add(1)
+	// As careless clients do: from the ACK, not from the request.
+	next := belief{ack.Addr.Addr(), m.client.HardwareAddr.String(), now, now + ack.LeaseTime, ack.ServerID}
+	if m.holds() && m.belief.addr != next.addr && !m.declined[m.belief.addr] {
+		m.w.mu.Lock()
+		m.w.moves = append(m.w.moves, conflict{m.belief, next})
+		m.w.mu.Unlock()
 	}
 	m.end(now)
-	// As careless clients do: from the ACK, not from the request.
-	m.belief = belief{ack.Addr.Addr(), m.client.HardwareAddr.String(), now, now + ack.LeaseTime, ack.ServerID}
+	m.belief = next
 	m.ack = ack
 	m.w.acks.Add(1)
 }

@@ -66,3 +66,38 @@ func TestOfferBehind(t *testing.T) {
 		})
 	}
 }
+
+// A REQUEST that waited in a server that had stopped, while the machine got
+// its address elsewhere, moves it nowhere.
+func TestRequestTooLate(t *testing.T) {
+	etcd := etcdtest.Start(t, 1)
+	a, b := openStore(t, etcd.Client(t), Options{Name: "a"}), openStore(t, etcd.Client(t), Options{Name: "b"})
+	ctx := t.Context()
+	pool := &dhcp.Pool{
+		Prefix: netip.PrefixFrom(dhcptest.Addr(0), 24), Ranges: []dhcp.Range{{First: dhcptest.Addr(1), Last: dhcptest.Addr(9)}},
+		ServerID: dhcptest.Addr(200), Store: a,
+	}
+	ask := func(m *dhcpv4.DHCPv4) (*dhcpv4.DHCPv4, error) {
+		return pool.ServeDHCP(ctx, &dhcp.Request{DHCPv4: m, Local: netip.AddrPortFrom(dhcptest.Addr(200), 67)})
+	}
+	m, err := dhcpv4.NewDiscovery(mac(1))
+	require.NoError(t, err)
+	offer, err := ask(m)
+	require.NoError(t, err)
+	m, err = dhcpv4.NewRequestFromOffer(offer)
+	require.NoError(t, err)
+	other := leaseFor(8, 1, time.Hour)
+	require.NotEqual(t, other.Addr.String(), offer.YourIPAddr.String())
+	require.NoError(t, b.Commit(ctx, other))
+
+	reply, err := ask(m)
+	require.ErrorIs(t, err, dhcp.ErrDrop)
+	require.Nil(t, reply)
+	leases, err := a.LeasesByOwner(ctx, string(mac(1)))
+	require.NoError(t, err)
+	require.Len(t, leases, 1)
+	require.NoError(t, b.Release(ctx, other.Addr, string(mac(1))))
+	reply, err = ask(m)
+	require.NoError(t, err)
+	require.Equal(t, dhcpv4.MessageTypeAck, reply.MessageType())
+}
