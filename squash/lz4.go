@@ -26,26 +26,27 @@ func (l LZ4) Options(int) []byte {
 }
 
 // Settings names the level.
-func (l LZ4) Settings() string { return fmt.Sprintf("go lz4 %d", l.Level) }
+func (l LZ4) Settings() string {
+	if l.Level == 0 {
+		return "go lz4 fast, 13 bits"
+	}
+	return fmt.Sprintf("go lz4 %d", l.Level)
+}
 
 // NewEncoder makes an encoder of raw blocks.
 func (l LZ4) NewEncoder(blockSize int) (Encoder, error) {
 	if l.Level < 0 || l.Level > 9 {
 		return nil, badLevel("lz4", l.Level, 1, 9)
 	}
-	var fast lz4.Compressor
+	if l.Level == 0 {
+		return &lz4Fast{}, nil
+	}
 	hc := lz4.CompressorHC{Level: lz4.CompressionLevel(1 << (8 + l.Level))}
 	return encoderFunc(func(dst, src []byte) ([]byte, error) {
 		// Room for less than src: what does not get smaller is stored raw.
 		at := len(dst)
 		dst = append(dst, src...)
-		var n int
-		var err error
-		if l.Level == 0 {
-			n, err = fast.CompressBlock(src, dst[at:len(dst)-1])
-		} else {
-			n, err = hc.CompressBlock(src, dst[at:len(dst)-1])
-		}
+		n, err := hc.CompressBlock(src, dst[at:len(dst)-1])
 		if err != nil || n == 0 { // it did not fit
 			return dst, nil
 		}

@@ -72,19 +72,19 @@ func TestNamesAgain(t *testing.T) {
 // Decoded blocks whose memory is used again are not those that somebody reads:
 // many readers of many more blocks than are kept.
 func TestReadersOfOneCache(t *testing.T) {
-	const block, files = 131072, 48
+	const block, files = 131072, 150
 	src := fstest.MapFS{}
 	for i := range files {
-		src[fmt.Sprintf("f%02d", i)] = &fstest.MapFile{Data: append(bytes.Repeat([]byte{byte(i + 1)}, block), bytes.Repeat([]byte{byte(i + 101)}, block/2)...)}
+		src[fmt.Sprintf("f%03d", i)] = &fstest.MapFile{Data: append(bytes.Repeat([]byte{byte(i + 1)}, block), bytes.Repeat([]byte{byte(i + 101)}, block/2)...)}
 	}
 	f := open(t, buildBytes(t, src, &squash.Options{Compressor: squash.LZ4{}}))
 	var wg sync.WaitGroup
 	for g := range 4 {
 		wg.Go(func() {
 			p := make([]byte, 64)
-			for i := range 4 * files {
+			for i := range 2 * files {
 				i = (i*(2*g+1) + 7*g) % files
-				h, err := f.Open(fmt.Sprintf("f%02d", i))
+				h, err := f.Open(fmt.Sprintf("f%03d", i))
 				if err != nil {
 					t.Error(err)
 					return
