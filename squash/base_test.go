@@ -209,7 +209,7 @@ func TestDamagedBase(t *testing.T) {
 	src := baseTree()
 	o := squash.Options{BlockSize: 4096, Compressor: squash.Gzip{}}
 	was := buildBytes(t, src, &o)
-	for i := 110; i < len(was); i += 1 + len(was)/40 {
+	for i := 110; i < len(was); i += 1 + len(was)/20 {
 		bad := bytes.Clone(was)
 		bad[i] ^= 0xff
 		f, err := squash.Open(bytes.NewReader(bad))

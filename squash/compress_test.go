@@ -31,9 +31,9 @@ func TestCompressors(t *testing.T) {
 	}
 	tree := func(block int) fstest.MapFS { // some blocks and a tail of each
 		return fstest.MapFS{
-			"prose": {Data: prose[:min(9*block+77, len(prose))], Mode: 0o644}, "noise": {Data: noise(1, block+block/3), Mode: 0o644},
+			"prose": {Data: prose[:min(9*block+77, len(prose))], Mode: 0o644}, "noise": {Data: noise(1, min(block+block/3, 300001)), Mode: 0o644},
 			"zero": {Data: make([]byte, block+1), Mode: 0o644}, "a": {Data: []byte("a"), Mode: 0o644},
-			"text": {Data: text(2 * block), Mode: 0o644}, "half": {Data: append(noise(2, block/2), text(block*2/3)...), Mode: 0o644},
+			"text": {Data: text(min(2*block, 1<<20+100)), Mode: 0o644}, "half": {Data: append(noise(2, min(block/2, 60000)), text(min(block*2/3, 80000))...), Mode: 0o644},
 			"l": {Data: []byte("a"), Mode: fs.ModeSymlink | 0o777},
 		}
 	}

@@ -272,9 +272,9 @@ func TestNoImages(t *testing.T) {
 		{write("escape.tar", tarOf(t, "manifest.json", `[{"Config":"../../etc/passwd","Layers":[]}]`)), "does not exist"},
 		{write("config.tar", tarOf(t, "manifest.json", `[{"Config":"c","Layers":["l"]}]`, "c", `{"rootfs":{"diff_ids":[]}}`, "l", "x")), "1 layers, the configuration 0"},
 		{write("json.tar", tarOf(t, "manifest.json", `{`)), "manifest.json"},
-		{write("many.tar", tarOf(t, "manifest.json", "["+strings.Repeat(`{"Config":"c"},`, 39)+`{"Config":"c"}]`, "c", `{"rootfs":{"diff_ids":[]}}`+strings.Repeat(" ", 1<<20))), "more than 32 MiB"},
+		{write("many.tar", tarOf(t, "manifest.json", "["+strings.Repeat(`{"Config":"c"},`, 9)+`{"Config":"c"}]`, "c", `{"rootfs":{"diff_ids":[]}}`+strings.Repeat(" ", 3<<20))), "more than 16 MiB"},
 		{write("layers.tar", tarOf(t, "manifest.json", `[{"Config":"c","Layers":["l"`+strings.Repeat(`,"l"`, 1000)+`]}]`, "c", `{"rootfs":{"diff_ids":[]}}`, "l", "x")), "1001 layers"},
-		{write("names.tar", tarOf(t, names(70, 1<<20)...)), "64 MiB of names"},
+		{write("names.tar", tarOf(t, names(20, 1<<20)...)), "16 MiB of names"},
 		{write("index.tar", tarOf(t, "index.json", `[]`)), "index.json"},
 		{write("hash.tar", tarOf(t, "index.json", `{"manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:../../x","size":1}]}`)), "index.json"},
 	} {

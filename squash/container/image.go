@@ -157,8 +157,8 @@ func peek(s store, name string) (size int64, ok bool, err error) {
 // What is read of manifests, indexes and configurations, in bytes: of one and of
 // all, for the same one can be named thousands of times.
 const (
-	maxDocument  = 16 << 20
-	maxDocuments = 32 << 20
+	maxDocument  = 4 << 20
+	maxDocuments = 16 << 20
 )
 
 // maxLayers is how many layers an image may have, some of them the same; other

@@ -22,7 +22,7 @@ type store interface {
 // What an archive's list may take in memory: members, and the bytes of names.
 const (
 	maxMembers = 1_000_000
-	maxNames   = 64 << 20
+	maxNames   = 16 << 20
 )
 
 func openStore(name string) (store, error) {
