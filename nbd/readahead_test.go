@@ -93,6 +93,36 @@ func TestReadAhead(t *testing.T) {
 	}
 }
 
+// Several sequences in one file are told apart, whoever reads them and in whatever
+// order: each is read ahead of as if it were alone.
+func TestReadAheadOfSeveralSequences(t *testing.T) {
+	const size, n, readers = 256 << 20, 256 << 10, 4
+	for _, sparse := range []bool{false, true} {
+		var set readSet
+		set.init(size, sparse)
+		var at [readers]int64
+		rnd := rand.New(rand.NewPCG(3, 4))
+		ahead, waits := int64(0), int64(0)
+		for left := size / n; left > 0; left-- {
+			i := rnd.Int64N(readers)
+			for at[i] == size/readers {
+				i = (i + 1) % readers
+			}
+			off := i*size/readers + at[i]
+			_, next, fresh := set.want(off, off+n)
+			ahead += next.end - next.off
+			if fresh {
+				waits += n
+				require.LessOrEqual(t, at[i], int64(aheadBytes), "reader %d comes to what was not read ahead", i)
+			}
+			at[i] += n
+		}
+		// Where one comes to where the next began it may be told of that again.
+		require.GreaterOrEqual(t, ahead+waits, int64(size))
+		require.Less(t, ahead+waits, int64(size+readers*aheadBytes))
+	}
+}
+
 // The system is told of all, and of no more at once than the least of disks takes.
 func TestHints(t *testing.T) {
 	for _, r := range []byteRange{{}, {4096, 8192}, {4096, 4096 + 128<<10}, {1 << 20, 5<<20 + 512}} {
