@@ -116,8 +116,11 @@ func (f *tapeFile) ReadAt(p []byte, off int64) (int, error) {
 func (f *tapeFile) WriteAt(p []byte, off int64) (int, error) {
 	f.dir.mu.Lock()
 	defer f.dir.mu.Unlock()
-	// Trailing zeroes are many and all alike: a few tell as much.
-	short := p[:min(len(p), len(bytes.TrimRight(p, "\x00"))+64)]
+	// The zeroes laid out ahead are many and all alike: a few tell as much.
+	short := p
+	if n := len(p) - layAhead; n > 0 {
+		short = p[:n+64]
+	}
 	f.dir.log = append(f.dir.log, tapeOp{kind: "write", file: f.i, off: off, data: bytes.Clone(short)})
 	f.dir.files[f.i] = writeTo(f.dir.files[f.i], short, off)
 	return len(p), nil
