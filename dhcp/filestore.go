@@ -144,7 +144,7 @@ func (s *FileStore) repair(found damage, last record) error {
 			"file", s.name, "bytes", found.lost+found.cut, "leases kept", s.table.len(), "damaged file", kept)
 	}
 	if ahead != 0 {
-		log.Warn("dhcp: the system's clock was set while the lease file was closed: leases have the time left that they had", "file", s.name, "by", ahead.Round(time.Second))
+		log.Warn("dhcp: the system's clock was set while the lease file was closed, or that was for more than a month: leases have the time left that they had then", "file", s.name, "by", ahead.Round(time.Second))
 	}
 	if found.lost == 0 && ahead == 0 {
 		return nil
