@@ -32,7 +32,7 @@ func child(args []string) {
 		args int
 		do   func([]string) error
 	}{
-		"build": {6, buildTree}, "container": {4, buildContainer}, "archive": {2, archive}, "names": {1, names},
+		"build": {6, buildTree}, "rebuild": {8, rebuildTree}, "change": {1, change}, "container": {4, buildContainer}, "archive": {2, archive}, "names": {1, names},
 		"read": {1, readEverything}, "tar": {1, writeTar}, "random": {1, random}, "lookup": {1, lookup}, "cold": {3, cold}, "generated": {2, generated},
 	}
 	if len(args) == 0 || work[args[0]].do == nil || len(args)-1 < work[args[0]].args {
@@ -90,6 +90,45 @@ func buildTree(a []string) error {
 		return err
 	}
 	return squash.BuildFile(context.Background(), a[5], squash.Dir(a[4]), opts)
+}
+
+// rebuildTree builds with a base and one of the rules for what is unchanged.
+func rebuildTree(a []string) error {
+	opts, err := options(a[0], a[1], a[2], a[3])
+	if err != nil {
+		return err
+	}
+	if a[7] == "times" {
+		opts.Unchanged = squash.BySizeAndTime
+	}
+	f, err := os.Open(a[6])
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if opts.Base, err = squash.Open(f); err != nil {
+		return err
+	}
+	return squash.BuildFile(context.Background(), a[5], squash.Dir(a[4]), opts)
+}
+
+// change appends a line to one file in a hundred, wherever they are.
+func change(a []string) error {
+	r := rand.New(rand.NewPCG(5, 6))
+	return fs.WalkDir(os.DirFS(a[0]), ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() || r.IntN(100) != 0 {
+			return err
+		}
+		f, err := os.OpenFile(filepath.Join(a[0], name), os.O_APPEND|os.O_WRONLY, 0)
+		if err != nil {
+			return err
+		}
+		if _, err := f.WriteString("# changed\n"); err != nil {
+			_ = f.Close()
+			return err
+		}
+		return f.Close()
+	})
 }
 
 func buildContainer(a []string) error {

@@ -133,9 +133,16 @@ func (b *bench) prepare() error {
 		{"lz4.image", `mksquashfs "$3" "$1" -noappend -quiet -no-progress -comp lz4`},
 		{"zstd1M.image", `mksquashfs "$3" "$1" -noappend -quiet -no-progress -comp zstd -Xcompression-level 9 -b 1M`},
 		{"names.image", `"$0" ours names "$1"`},
+		{"changed", `cp -a "$3" "$1"; "$0" ours change "$1"`},
+		{"base.image", `"$0" ours build zstd 0 128K 0 "$3" "$1"`},
+		{"base3.image", `"$0" ours build libzstd 3 128K 0 "$3" "$1"`},
+		{"base15.image", `"$0" ours build libzstd 15 128K 0 "$3" "$1"`},
 	} {
 		if b.tree != "" && (f.name == "tree" || strings.HasSuffix(f.name, ".tar")) {
 			continue // the container row then fails
+		}
+		if strings.Contains(f.how, "libzstd") && libzstdLevel(1) == nil {
+			continue // as their rows do
 		}
 		path := filepath.Join(b.dir, f.name)
 		if _, err := os.Stat(path); err == nil {
