@@ -9,7 +9,7 @@ GO    ?= go
 BOOT_PACKAGES := qemu-system-x86 ipxe-qemu ovmf ipxe pxelinux syslinux-common grub-efi-amd64-signed \
 	busybox-static nbd-client kmod e2fsprogs iproute2
 # Peers and oracles of the tests.
-TEST_PACKAGES := $(BOOT_PACKAGES) isc-dhcp-client isc-dhcp-relay klibc-utils libnbd-bin qemu-utils nbdkit nbd-server squashfs-tools dnsmasq-base \
+TEST_PACKAGES := $(BOOT_PACKAGES) isc-dhcp-client isc-dhcp-relay klibc-utils libnbd-bin qemu-utils nbdkit nbd-server squashfs-tools squashfs-tools-ng xz-utils dnsmasq-base \
 	grub-common grub-emu grub-pc-bin grub-efi-amd64-bin curl fio python3-libnbd mmdebstrap cpio zstd gcc libc6-dev tftp-hpa atftp etcd-server systemd shellcheck
 
 SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)

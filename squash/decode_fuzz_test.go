@@ -3,6 +3,7 @@ package squash_test
 import (
 	"bytes"
 	"encoding/binary"
+	"encoding/hex"
 	"io"
 	"testing"
 
@@ -43,6 +44,9 @@ func FuzzDecode(f *testing.F) {
 		f.Add(c.ID(), b[:len(b)/2], uint16(len(content)))
 		f.Add(c.ID(), b, uint16(7))
 	}
+	bcj, err := hex.DecodeString("fd377a585a0000016922de360201040021010000da33ad0301000ce805000000e80b0000006162630000000016c7c9c70001210d75dca8d29042990d010000000001595a")
+	require.NoError(f, err)
+	f.Add(uint16(4), bcj, uint16(12))                                        // a filter for x86
 	f.Add(uint16(3), []byte("\x16hello\x11\x00\x00"), uint16(5))             // LZO: five bytes as they are, the end
 	f.Add(uint16(3), []byte("\x15abcd\x2c\x0c\x00\x11\x00\x00"), uint16(18)) // and then some of them again
 	f.Add(uint16(3), []byte("\x00\x00\x00\x00\x00"), uint16(4096))

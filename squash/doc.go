@@ -83,7 +83,9 @@
 //     blocks under 64 KiB do not mount on arm64 kernels with 64 KiB pages.
 //   - Paths of more than 4,096 bytes and files with more than 1 MiB of extended
 //     attributes are errors, in a source and in an image.
-//   - lzma images, which Linux does not read, and xz images with filters for
-//     machine code (mksquashfs -Xbcj) or with streams of several blocks are
-//     recognised and refused with an error that matches [errors.ErrUnsupported]. 7-Zip does not read lz4 images.
+//   - lzma images, which Linux does not read, and xz images with streams of
+//     several blocks or with filters for machine code other than x86, arm,
+//     armthumb and powerpc (mksquashfs -Xbcj) are recognised and refused with
+//     an error that matches [errors.ErrUnsupported]. 7-Zip does not read lz4
+//     images.
 package squash

@@ -64,7 +64,8 @@ func (d *Defect) Unwrap() error { return d.Err }
 // a digest of the image for that.
 //
 // The iteration ends with the first error that is not the image's: a read of r
-// that failed, ctx's cause, too many entries. After some defects, such as a
+// that failed, ctx's cause, too many entries, a compression that is not known
+// here ([errors.ErrUnsupported]). After some defects, such as a
 // superblock that makes no sense, there is nothing more to look at. ReadAt of
 // r must be safe for concurrent use.
 func Verify(ctx context.Context, r io.ReaderAt, opts *VerifyOptions) iter.Seq2[*Defect, error] {
@@ -123,7 +124,7 @@ func (v *verifier) bad(path string, err error) bool {
 		return true
 	}
 	var fe *FormatError
-	if errors.As(err, &fe) {
+	if errors.As(err, &fe) && !errors.Is(err, errors.ErrUnsupported) {
 		return v.yield(&Defect{Path: path, Offset: fe.Offset, Msg: fe.Msg, Err: fe.Err}, nil)
 	}
 	v.yield(nil, err)

@@ -5,9 +5,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 
 	"github.com/ulikunitz/xz"
+	"github.com/ulikunitz/xz/lzma"
 )
 
 // XZ compresses with LZMA2 in xz streams: small images, slow to write and
@@ -53,66 +55,103 @@ func (XZ) NewEncoder(blockSize int) (Encoder, error) {
 type xzDecoder struct{ dict int }
 
 func (x xzDecoder) decode(dst, src []byte, size int) ([]byte, error) {
-	if err := x.check(src); err != nil {
+	h, err := x.header(src)
+	if err != nil {
 		return nil, err
 	}
-	zr, err := xz.ReaderConfig{DictCap: 4096, SingleStream: true}.NewReader(bytes.NewReader(src))
+	var r io.Reader
+	if h.branches == nil {
+		r, err = xz.ReaderConfig{DictCap: 4096, SingleStream: true}.NewReader(bytes.NewReader(src))
+	} else {
+		// The library knows no filters but the last one.
+		r, err = lzma.Reader2Config{DictCap: h.dict}.NewReader2(bytes.NewReader(src[h.data:h.end]))
+	}
 	if err != nil {
 		return nil, err
 	}
 	dst = dst[:size]
-	n, err := io.ReadFull(zr, dst)
+	n, err := io.ReadFull(r, dst)
 	if err == nil {
 		var one [1]byte
-		if k, _ := io.ReadFull(zr, one[:]); k > 0 {
+		k, err := io.ReadFull(r, one[:])
+		if k > 0 {
 			return nil, errTooLong
 		}
-		return dst, nil
+		if err != io.EOF {
+			return nil, err
+		}
+	} else if err != io.EOF && (err != io.ErrUnexpectedEOF || n == len(dst)) {
+		return nil, err
 	}
-	if err == io.EOF || err == io.ErrUnexpectedEOF && n < len(dst) {
-		return dst[:n], nil
+	dst = dst[:n]
+	if h.branches != nil {
+		h.branches(dst)
+		check := src[(h.end+3)&^3:]
+		if src[7] == xzCRC32 && binary.LittleEndian.Uint32(check) != crc32.ChecksumIEEE(dst) {
+			return nil, errors.New("an xz stream whose checksum is another")
+		}
 	}
-	return nil, err
+	return dst, nil
 }
 
-// check reads the header of the stream's one block: its filters, of which
-// LZMA2 is the only one known here, and the dictionary's size.
-func (x xzDecoder) check(src []byte) error {
+const xzCRC32 = 1
+
+// xzHeader is what the header of a stream's one block says.
+type xzHeader struct {
+	branches  func([]byte) // undoes a filter for machine code, nil for none
+	dict      int
+	data, end int // of the LZMA2 data in the stream
+}
+
+// header reads the header of the stream's one block: its filters and the
+// dictionary's size (the .xz file format 1.2.1, 3.1).
+func (x xzDecoder) header(src []byte) (h xzHeader, err error) {
 	const header = 12 // of the stream
 	if len(src) < header+8 {
-		return io.ErrUnexpectedEOF
+		return h, io.ErrUnexpectedEOF
 	}
 	b := src[header:]
 	flags, at := b[1], 2
 	if b[0] == 0 { // the index: an empty stream
-		return nil
+		return h, nil
+	}
+	head := 4 * (int(b[0]) + 1)
+	if head >= len(b) {
+		return h, io.ErrUnexpectedEOF
 	}
 	for range int(flags>>6&1) + int(flags>>7) { // sizes that may stand here
-		for at < len(b) && b[at]&0x80 != 0 {
+		for at < head && b[at]&0x80 != 0 {
 			at++
 		}
 		at++
 	}
-	if at+3 > len(b) {
-		return io.ErrUnexpectedEOF
+	filters := int(flags&3) + 1
+	if filters == 2 && at+2 < head && b[at+1] == 0 { // one without a start of its own
+		h.branches = branchFilter(b[at])
+		at += 2
 	}
-	if flags&3 != 0 || b[at] != 0x21 {
-		return fmt.Errorf("an xz stream with a filter for machine code (-Xbcj): %w", errors.ErrUnsupported)
+	if at+3 > head {
+		return h, io.ErrUnexpectedEOF
+	}
+	if filters > 2 || filters == 2 && h.branches == nil || b[at] != 0x21 {
+		return h, fmt.Errorf("an xz stream with a filter that is not x86, arm, armthumb or powerpc: %w", errors.ErrUnsupported)
 	}
 	bits := b[at+2]
-	head := 4 * (int(b[0]) + 1)
-	if bits > 40 || bits < 40 && (2|int(bits&1))<<(bits/2+11) > x.dict || bits == 40 {
-		return fmt.Errorf("an xz dictionary (code %d) larger than the %d bytes of a block", bits, x.dict)
+	if bits > 39 || (2|int(bits&1))<<(bits/2+11) > x.dict {
+		return h, fmt.Errorf("an xz dictionary (code %d) larger than the %d bytes of a block", bits, x.dict)
 	}
+	h.dict = (2 | int(bits&1)) << (bits/2 + 11)
 	// Another block would have a dictionary of its own.
-	next := (lzma2End(b, head)+3)&^3 + xzCheckSize(src[7])
+	end := lzma2End(b, head)
+	next := (end+3)&^3 + xzCheckSize(src[7])
 	if next >= len(b) {
-		return io.ErrUnexpectedEOF
+		return h, io.ErrUnexpectedEOF
 	}
 	if b[next] != 0 {
-		return fmt.Errorf("an xz stream of several blocks: %w", errors.ErrUnsupported)
+		return h, fmt.Errorf("an xz stream of several blocks: %w", errors.ErrUnsupported)
 	}
-	return nil
+	h.data, h.end = header+head, header+end
+	return h, nil
 }
 
 // lzma2End goes from chunk to chunk to the end of a block's data, and returns
