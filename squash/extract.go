@@ -116,6 +116,7 @@ type extractor struct {
 	buf  []byte
 
 	dirs  map[string]*Entry // made, with what they shall be
+	attrs int               // bytes of their extended attributes
 	order []string          // of dirs, parents first
 	links map[linkKey]string
 
@@ -283,6 +284,12 @@ func (x *extractor) entry(e *Entry) error {
 			if err := x.dir(e.Path); err != nil {
 				return err
 			}
+		}
+		for name, value := range e.Xattrs { // they wait in memory until the end
+			x.attrs += len(name) + len(value)
+		}
+		if x.attrs > maxXattrTable {
+			return fmt.Errorf("the directories have more than %d MiB of extended attributes: %w", maxXattrTable>>20, syscall.E2BIG)
 		}
 		x.dirs[e.Path] = e
 		return nil

@@ -108,6 +108,20 @@ func TestExtractLimits(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 4, done.Entries)
 
+	// What directories get waits until their files are made.
+	value := make([]byte, 65536)
+	var folders []*squash.Entry
+	for i := range 300 {
+		f := &squash.Entry{Path: fmt.Sprint(i), Mode: fs.ModeDir | 0o755, Stat: me()}
+		f.Xattrs = map[string][]byte{}
+		for k := range 15 {
+			f.Xattrs[fmt.Sprintf("user.%d", k)] = value
+		}
+		folders = append(folders, f)
+	}
+	_, err = squash.Extract(t.Context(), filepath.Join(t.TempDir(), "d"), entries(folders...), nil)
+	require.ErrorIs(t, err, syscall.E2BIG)
+
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cause := errors.New("enough")
 	e := regular("a", "12345")

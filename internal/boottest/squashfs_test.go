@@ -52,8 +52,11 @@ mkdir /mnt
 %s
 for name in %s; do
 	sum="not attached"
-	if nbd-client 10.0.2.2 %s -N $name /dev/nbd0 >/dev/null 2>&1; then
-		sum="not mounted"
+	for try in $(seq 50); do
+		nbd-client 10.0.2.2 %s -N $name /dev/nbd0 >/dev/null 2>&1 && sum="not mounted" && break
+		usleep 200000
+	done
+	if [ "$sum" = "not mounted" ]; then
 		mount -t squashfs -o ro /dev/nbd0 /mnt 2>/dev/null && sum=$(sum /mnt 2>/dev/null) && umount /mnt
 		nbd-client -d /dev/nbd0 >/dev/null 2>&1
 	fi

@@ -65,6 +65,11 @@ func read(ctx context.Context, src squash.Source, see func(name string, r io.Rea
 		if !wanted(e.Path) {
 			continue
 		}
+		if len(e.Xattrs) > 0 && !textual(e.Path) { // which nobody asks for, and may have 1 MiB
+			c := *e
+			c.Xattrs = nil
+			e = &c
+		}
 		f := &file{Entry: e}
 		t.files[e.Path] = f
 		if err := t.content(f, see); err != nil {
