@@ -123,9 +123,13 @@ func readChunk(r io.Reader, buf []byte, chunk int) ([]byte, error) {
 	if h, ok := r.(*file); ok && int(h.f.sb.BlockSize) <= chunk {
 		return h.next(buf)
 	}
-	n, err := io.ReadFull(r, buf[:chunk])
-	if err == io.ErrUnexpectedEOF {
-		err = io.EOF
+	// Not io.ReadFull, whose ErrUnexpectedEOF may be that of a cut stream as well.
+	n := 0
+	var err error
+	for n < chunk && err == nil {
+		var k int
+		k, err = r.Read(buf[n:chunk])
+		n += k
 	}
 	return buf[:n], err
 }

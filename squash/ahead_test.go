@@ -2,6 +2,7 @@ package squash_test
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/fstest"
 
 	"github.com/stretchr/testify/require"
 
@@ -133,4 +135,21 @@ func TestWriteTarOfDirectoriesWithContent(t *testing.T) {
 	}
 	_, err := squash.WriteTar(t.Context(), io.Discard, entries(list...))
 	require.NoError(t, err)
+}
+
+// A stream that is cut is not taken for one that ends, wherever it is cut.
+func TestStreamsThatAreCut(t *testing.T) {
+	var plain, packed bytes.Buffer
+	_, err := squash.WriteTar(t.Context(), &plain, squash.FromFS(fstest.MapFS{"a": {Data: noise(1, 300000)}, "b": {Data: text(100)}}))
+	require.NoError(t, err)
+	w := gzip.NewWriter(&packed)
+	_, err = w.Write(plain.Bytes())
+	require.NoError(t, err)
+	require.NoError(t, w.Close())
+	whole := packed.Bytes()
+	require.NoError(t, squash.Build(t.Context(), &memory{}, squash.Tar(bytes.NewReader(whole)), nil))
+	for _, cut := range []int{1, 4, 8, 20, 1000, 200000} {
+		err := squash.Build(t.Context(), &memory{}, squash.Tar(bytes.NewReader(whole[:len(whole)-cut])), nil)
+		require.ErrorIs(t, err, io.ErrUnexpectedEOF, "%d bytes are missing", cut)
+	}
 }

@@ -158,7 +158,14 @@ func (m *merger) scan(layer int, visit func(layer, ordinal int, h *tar.Header, r
 	if err != nil {
 		return fail(err)
 	}
-	end := &endReader{r: io.TeeReader(plain, sum)}
+	// Another goroutine decompresses and sums, ahead of what is packed.
+	a := newAhead(m.ctx, 1, defaultBlock)
+	defer a.close()
+	stream, err := a.add(func() (io.ReadCloser, error) { return io.NopCloser(io.TeeReader(plain, sum)), nil })
+	if err != nil {
+		return err
+	}
+	end := &endReader{r: stream}
 	tr := tar.NewReader(end)
 	for ordinal := 0; ; ordinal++ {
 		if err := context.Cause(m.ctx); err != nil {
@@ -185,7 +192,7 @@ func (m *merger) scan(layer int, visit func(layer, ordinal int, h *tar.Header, r
 		return fail(fmt.Errorf("the archive is cut short, it has no end: %w", io.ErrUnexpectedEOF))
 	}
 	// What follows the archive's end is read, for checksums stand there.
-	if _, err := io.Copy(sum, plain); err != nil {
+	if _, err := io.Copy(io.Discard, stream); err != nil {
 		return fail(err)
 	}
 	if got := sum.Sum(nil); want != nil && !bytes.Equal(got, want) {
