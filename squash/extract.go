@@ -428,9 +428,9 @@ func (w *sparseWriter) Write(p []byte) (n int, err error) {
 // changing it takes setuid and capabilities away. f is the file if it is open.
 func (x *extractor) attributes(at *openDir, base string, e *Entry, f *os.File) error {
 	mode := e.Mode
-	err := at.root.Lchown(base, int(e.Uid), int(e.Gid))
-	if e.Uid == none32 || e.Gid == none32 { // which says to leave it: the caller's, with setuid perhaps
-		err = syscall.EINVAL
+	err := error(syscall.EINVAL)
+	if e.Uid != none32 && e.Gid != none32 { // which would leave the caller's, with setuid perhaps
+		err = at.root.Lchown(base, int(e.Uid), int(e.Gid))
 	}
 	if err != nil {
 		if !x.skip(err) {

@@ -71,6 +71,7 @@ type merger struct {
 	root   seen
 	nodes  int
 	wanted map[string][]request // hard links to files of lower layers
+	kept   int                  // bytes of the names in these two
 	ids    uint64
 
 	// Of the layer that is read.
@@ -175,7 +176,7 @@ func (m *merger) scan(layer int, visit func(layer, ordinal int, h *tar.Header, r
 		if err == io.EOF {
 			break
 		}
-		if m.nodes+len(m.local) > maxLayerNames || m.bytes > maxLayerBytes {
+		if m.nodes+len(m.local) > maxLayerNames || m.bytes+m.kept > maxLayerBytes {
 			return fail(fmt.Errorf("more than %d names, or %d MiB of names and extended attributes", maxLayerNames, maxLayerBytes>>20))
 		}
 		if err == io.ErrUnexpectedEOF {
@@ -244,6 +245,7 @@ func (m *merger) entry(layer, ordinal int, h *tar.Header, r io.Reader) error {
 				return entryError(name, fmt.Errorf("a hard link to %q, which is not in the archive before it: %w", h.Linkname, fs.ErrNotExist))
 			}
 			f = &merged{}
+			m.kept += len(target)
 			m.wanted[target] = append(m.wanted[target], request{layer, f})
 		}
 		f = f.final()
@@ -412,7 +414,8 @@ func (m *merger) kid(s *seen, name string) *seen {
 		}
 		k = &seen{}
 		m.nodes++
-		s.kids[name] = k
+		m.kept += len(name)
+		s.kids[strings.Clone(name)] = k
 	}
 	return k
 }
