@@ -160,8 +160,8 @@ func (x *base) fragment(i uint32) hint {
 	return hint{start, word}
 }
 
-// tail is the end of a file that lies in a fragment.
-func (x *base) tail(n *node) ([]byte, error) {
+// tail shows the end of a file that lies in a fragment.
+func (x *base) tail(n *node, use func([]byte) error) error {
 	if n.frag != x.frag {
 		x.frag = n.frag
 		for i := range uint32(2) { // they mostly come in order
@@ -171,11 +171,14 @@ func (x *base) tail(n *node) ([]byte, error) {
 			}
 		}
 	}
-	p := make([]byte, n.tail(int64(x.f.sb.BlockSize)))
-	if _, err := (&file{f: x.f, n: n, size: n.size}).readTail(p, 0); err != nil {
-		return nil, fmt.Errorf("squash: Options.Base: %w", err)
+	var failed error
+	if err := (&file{f: x.f, n: n, size: n.size}).withTail(func(tail []byte) error {
+		failed = use(tail)
+		return nil
+	}); err != nil {
+		return fmt.Errorf("squash: Options.Base: %w", err)
 	}
-	return p, nil
+	return failed
 }
 
 // take fills a block with what the base has stored for it.

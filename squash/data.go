@@ -314,11 +314,9 @@ func (d *dataWriter) takeOver(name string, ino *inode, was *node) error {
 	if was.tail(size) == 0 {
 		return nil
 	}
-	tail, err := d.base.tail(was)
-	if err != nil {
-		return err
-	}
-	return d.tail(name, ino, bytes.NewReader(tail), len(tail), was)
+	return d.base.tail(was, func(tail []byte) error {
+		return d.tail(name, ino, bytes.NewReader(tail), len(tail), was)
+	})
 }
 
 // file submits a file's content; was is what the base has under its name, or
