@@ -61,6 +61,7 @@ func FetchNFSServer(ctx context.Context, cacheDir string) (*NFSServer, error) {
 		}
 	}
 	s.Plugins = filepath.Dir(s.Plugins)
-	s.Library = strings.Join([]string{filepath.Dir(s.Plugins), filepath.Join(dir, "usr/lib/ganesha")}, ":")
+	libraries := filepath.Dir(s.Plugins)
+	s.Library = strings.Join([]string{libraries, filepath.Join(dir, "lib", filepath.Base(libraries)), filepath.Join(dir, "usr/lib/ganesha")}, ":")
 	return s, nil
 }
