@@ -115,23 +115,6 @@ func TestKeymap(t *testing.T) {
 	})
 }
 
-// Where nobody reads systemd's file for it the keyboard is set at once.
-func TestKeymap(t *testing.T) {
-	each(t, func(t *testing.T, r *root) {
-		set := []Setting{{Name: "CONSOLE_KEYMAP", Value: "de-latin1"}}
-		r.machine("memory", set, nil)
-		require.Equal(t, "none", r.told())
-		r.write("usr/local/sbin/loadkeys", "#!/bin/sh\necho loadkeys \"$@\" >>/calls; echo not found >&2; exit 1\n", 0o755)
-		r.machine("memory", set, nil)
-		require.Equal(t, "loadkeys -q de-latin1\n", r.read("calls"))
-		require.Equal(t, "<3>diskless: CONSOLE_KEYMAP cannot be loaded: not found\n", r.told())
-		r.write("lib/systemd/systemd-vconsole-setup", "", 0o755)
-		r.machine("memory", set, nil)
-		require.Equal(t, "loadkeys -q de-latin1\n", r.read("calls"))
-		require.Equal(t, "KEYMAP=\"de-latin1\"\n", r.read("etc/vconsole.conf"))
-	})
-}
-
 // A root of the machine's own is booted again and again.
 func TestOwnRootTwice(t *testing.T) {
 	each(t, func(t *testing.T, r *root) {
