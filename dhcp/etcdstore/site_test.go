@@ -21,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/seed-3ec230fa/diskless/dhcp"
 	"github.com/seed-3ec230fa/diskless/internal/etcdtest"
 	"github.com/stretchr/testify/require"
@@ -328,10 +329,14 @@ func (p *proxy) copy(to, from net.Conn, stop1, stop2 proxyMode) {
 // run, each in a datagram of its own.
 type simConn struct {
 	net.PacketConn
-	site *site
+	site  *site
+	asked netip.Addr // by the last REQUEST
 }
 
 func (c *simConn) WriteTo(b []byte, to net.Addr) (int, error) {
+	if m, err := dhcpv4.FromBytes(b); err == nil && m.MessageType() == dhcpv4.MessageTypeRequest {
+		c.asked, _ = netip.AddrFromSlice(m.RequestedIPAddress().To4())
+	}
 	for _, srv := range c.site.servers {
 		if ip := to.(*net.UDPAddr).IP; ip.Equal(net.IPv4bcast) || ip.Equal(testServerID(srv.n).AsSlice()) {
 			c.PacketConn.WriteTo(b, srv.addr.Load()) // nobody there is no error of the sender's
@@ -357,7 +362,7 @@ func (s *site) machine(hw net.HardwareAddr) (*dhcp.Client, func()) {
 	if err != nil {
 		panic(err)
 	}
-	return &dhcp.Client{Conn: &simConn{conn, s}, Server: everyServer, HardwareAddr: hw, Retry: 400 * time.Millisecond}, func() { conn.Close() }
+	return &dhcp.Client{Conn: &simConn{PacketConn: conn, site: s}, Server: everyServer, HardwareAddr: hw, Retry: 400 * time.Millisecond}, func() { conn.Close() }
 }
 
 // settled waits until all servers answer.
