@@ -175,19 +175,25 @@ const (
 	patience = 3 * time.Second
 )
 
-// place is where the search for an address begins, and how far it leaps, as
-// long as it does (FNV-1a).
-func (p *Pool) place(owner string) (start, step uint64) {
+// place is where the search for an address begins (FNV-1a of the owner), and
+// from the second on where it leaps: anywhere, for what others have may be one
+// large block.
+func (p *Pool) place(hash, i uint64) uint64 {
+	if i > 0 {
+		hash += i * 0x9e3779b97f4a7c15
+		hash = (hash ^ hash>>30) * 0xbf58476d1ce4e5b9
+		hash = (hash ^ hash>>27) * 0x94d049bb133111eb
+		hash ^= hash >> 31
+	}
+	return hash % p.size
+}
+
+func ownerHash(owner string) uint64 {
 	h := uint64(14695981039346656037)
 	for i := range len(owner) {
 		h = (h ^ uint64(owner[i])) * 1099511628211
 	}
-	start = h % p.size
-	// Addresses of one maker's machines differ in their last bits only, which
-	// FNV leaves close together: mixed, their leaps differ.
-	h = (h ^ h>>30) * 0xbf58476d1ce4e5b9
-	h = (h ^ h>>27) * 0x94d049bb133111eb
-	return start, (h^h>>31)%p.size | 1
+	return h
 }
 
 // findFree searches the ranges, first at places that depend on the owner, since
@@ -200,7 +206,7 @@ func (p *Pool) findFree(ctx context.Context, c client) (netip.Addr, error) {
 		p.warnExhausted(c)
 		return netip.Addr{}, nil
 	}
-	start, step := p.place(c.owner)
+	hash := ownerHash(c.owner)
 	cursor := p.search.cursor.Load()
 	probes := min(maxProbes, p.size/16+1)
 	mark := p.search.mark()
@@ -210,8 +216,10 @@ func (p *Pool) findFree(ctx context.Context, c client) (netip.Addr, error) {
 	var oldestAt, idleAt time.Time
 	next := now.Add(recheck)
 	for i := range probes + p.size {
-		n := (start + i*step) % p.size
-		if i >= probes {
+		var n uint64
+		if i < probes {
+			n = p.place(hash, i)
+		} else {
 			n = (cursor + i - probes) % p.size
 			if i%1024 == 0 && !c.dry() {
 				p.search.cursor.Store(n) // for those that search at the same time
