@@ -132,6 +132,13 @@ type counted struct {
 	c *counter
 }
 
+// Features is without Map, so that every read comes by here.
+func (d *counted) Features() nbd.Features {
+	f := d.Pass.Features()
+	f.Map = false
+	return f
+}
+
 func (d *counted) ReadAt(p []byte, off int64) (int, error) {
 	d.c.first.CompareAndSwap(0, time.Now().UnixNano())
 	d.c.requests.Add(1)
