@@ -56,15 +56,17 @@ RCFILE_90_BROKEN="kubeadm join"
 // comes back clean, on a newer image; and it switches itself off.
 func TestAddonNode(t *testing.T) {
 	a, lineA := machine("node01", "entry: tools")
-	b, lineB := machine("node02", "entry: dracut")
+	b, lineB := machine("node02", "entry: dracut") // and a look around on the way
 	s := newDebianSite(t, "lts.conf", node, `  - {name: tools, kernel: debian/vmlinuz, initrd: [debian/initrd], image: debian, args: [quiet, PATIENT, KERNELARGS]}
-  - {name: dracut, kernel: dracut/vmlinuz, initrd: [dracut/initrd], image: debian, initramfs: dracut, args: [quiet, PATIENT, KERNELARGS]}
-`, lineA+lineB)
+  - {name: dracut, kernel: dracut/vmlinuz, initrd: [dracut/initrd], image: debian, initramfs: dracut, args: [quiet, diskless.break, PATIENT, KERNELARGS]}
+`, lineA+lineB+"addon: {overlay-label: changes}\n")
 	vmtest.Slots(t, 2)
 	one, two := s.start(a), s.start(b)
 
+	looksAround(t, two)
 	sh := login(t, one)
 	id := s.requireNode(sh, "node01", "overlay")
+	require.Equal(t, "tmpfs\n", vmtest.Do(t, sh, "findmnt -no FSTYPE /run/diskless/rw"), "it has no such disk")
 	require.Equal(t, "joined with token-of-node01\n", vmtest.Do(t, sh, "cat /run/joined"))
 	require.Equal(t, "running\n", vmtest.Do(t, sh, "systemctl is-system-running --wait"))
 	requireStages(t, s.stages("node01"), `dhcp .*`, `http debian/vmlinuz`, `http debian/initrd`, `http diskless/modules-.*`, `http diskless/machine-node01-.*`, `nbd debian~.*`, `booted up .*s after its kernel, root ready in [\d.]+s`)
