@@ -48,6 +48,13 @@
 // so etcd may be away for half of the lease time before one notices. Lookups
 // of leases fail too, for nobody knows whose address it is by then.
 //
+// # Size
+//
+// A server has all leases in memory, with some 230 bytes each. When it starts
+// it reads them from etcd, and says nothing before it has: a million are 250
+// MB from there, and some three seconds of this server's CPU time. The other
+// servers answer meanwhile.
+//
 // # Keys
 //
 // Below the prefix, /diskless/dhcp by default, with JSON values:
