@@ -23,9 +23,9 @@ func machineCode(t testing.TB) fstest.MapFS {
 	require.NoError(t, err)
 	program, err := os.ReadFile(name)
 	require.NoError(t, err)
-	program = program[1<<20:][:600_000]
+	program = program[1<<20:][:200_000]
 	r := rand.New(rand.NewPCG(5, 6))
-	dense := make([]byte, 200_003)
+	dense := make([]byte, 150_003)
 	for i := range dense {
 		dense[i] = []byte{0xe8, 0xe9, 0x00, 0xff, 0x0f, 0x80, 0xeb, 0xf0, 0xf8, 0xf7, 0x48, 0x4b, 0x01, 0xe8, 0x00, 0xff}[r.IntN(16)]
 	}
@@ -59,7 +59,7 @@ func TestXzFilters(t *testing.T) {
 	}
 	for _, filter := range []string{"x86", "arm", "armthumb", "powerpc"} {
 		t.Run(filter, func(t *testing.T) {
-			for _, sum := range []string{"none", "crc32"} {
+			for _, sum := range []string{"none", "crc32"}[min(1, len(filter)-3):] { // both for x86 and arm
 				image := buildBytes(t, src, &squash.Options{Compressor: xzOf("--check="+sum, "--"+filter, "--lzma2=dict=64KiB")})
 				check(t, imageFile(t, image))
 			}
