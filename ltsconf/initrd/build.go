@@ -1,6 +1,7 @@
 package initrd
 
 import (
+	"bytes"
 	_ "embed"
 	"fmt"
 	"io/fs"
@@ -35,6 +36,8 @@ type Options struct {
 	// since many machines would have one key, unless KEEP_SYSTEM_SERVICES says so.
 	HostKeys map[string][]byte
 	// AuthorizedKeys are lines for the authorized_keys of users, by their name.
+	// For users without any, and for root in any case, those that earlier boots
+	// have put into a root of the machine's own are taken away.
 	AuthorizedKeys map[string][]string
 
 	// OverlaySize limits the overlay in memory, as the size= of a tmpfs: "2G",
@@ -128,7 +131,9 @@ var dracutRoot []byte
 // exit, ends no other command; they run in a new shell.
 //
 // A setting that cannot be carried out, such as one whose name is none of a
-// shell's, is no error here: the machine tells of it. An error is an
+// shell's, is no error here: the machine tells of it. So it does of one that has
+// more than 100,000 bytes, and of those before the last MiB: Linux gives no
+// command a much larger environment. An error is an
 // [fs.ErrInvalid] and says which of the options is wrong.
 func Build(settings []Setting, modules Modules, o *Options) ([]byte, error) {
 	if o == nil {
@@ -137,13 +142,14 @@ func Build(settings []Setting, modules Modules, o *Options) ([]byte, error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
+	settings, no := usable(settings)
 	var a archive
 	a.dir("diskless", 0o700)
 	a.file("diskless/hook", 0o644, hook)
 	a.file("diskless/machine", 0o644, machine)
 	a.file("diskless/commands", 0o644, commandsScript)
 	a.file("diskless/env", 0o600, environment(settings, o))
-	a.file("diskless/settings", 0o600, before(settings, o))
+	a.file("diskless/settings", 0o600, before(settings, no, o))
 	a.file("diskless/preinit", 0o600, commandsOf(settings, preinit[:]...))
 	a.file("diskless/rcfiles", 0o600, commandsOf(settings, "RCFILE_"))
 	a.file("diskless/report", 0o600, report(o))
@@ -169,9 +175,17 @@ func (o *Options) check() error {
 	if strings.ContainsAny(o.Hostname, "\n\x00/ ") {
 		return invalid("host name %q: it is none", o.Hostname)
 	}
-	for name := range o.HostKeys {
+	for user, keys := range o.AuthorizedKeys {
+		if strings.ContainsRune(user+strings.Join(keys, ""), 0) {
+			return invalid("authorized keys of %q: there is a zero in them", user)
+		}
+	}
+	for name, key := range o.HostKeys {
 		if !strings.HasPrefix(name, "ssh_host_") || strings.ContainsAny(name, "\n\x00/") {
 			return invalid("host key %q: name it as sshd does, ssh_host_..._key", name)
+		}
+		if bytes.IndexByte(key, 0) >= 0 {
+			return invalid("host key %q: it is not in OpenSSH's format", name)
 		}
 	}
 	if strings.Trim(o.OverlaySize, "0123456789%kmgKMG") != "" {

@@ -501,7 +501,7 @@ func TestReportByBash(t *testing.T) {
 		}))
 		host, port, err := net.SplitHostPort(server.Listener.Addr().String())
 		require.NoError(t, err)
-		err = exec.Command("bash", "-c", script, "report", host, port, "/up?x=1").Run()
+		err = exec.Command("bash", "-c", script, "report", host, port, "/up?x=1", host).Run()
 		require.Equal(t, works, err == nil, status)
 		require.Equal(t, host+":"+port+"/up?x=1", <-got)
 		server.Close()

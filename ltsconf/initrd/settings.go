@@ -53,9 +53,41 @@ func isName(s string) bool {
 
 // shellsOwn are names that end a shell which is to assign them: dash over an
 // OPTIND that is no number, and bash over the others.
-var shellsOwn = [...]string{"OPTIND", "UID", "EUID", "PPID", "SHELLOPTS", "BASHOPTS", "BASH_VERSINFO"}
+var shellsOwn = [...]string{"OPTIND", "UID", "EUID", "PPID", "SHELLOPTS", "BASHOPTS", "BASH_VERSINFO", "HISTCMD", "SRANDOM"}
 
-// refusal says why a setting cannot be carried out, or "".
+// Linux starts no program with a variable of more than 128 KiB, or with more
+// than some 2 MiB in all. One setting must not keep all commands from running.
+const (
+	maxValue       = 100_000 // also in files/machine
+	maxEnvironment = 1 << 20
+)
+
+// refused is a setting that cannot be carried out.
+type refused struct{ name, why string }
+
+// usable returns the settings that can be carried out, and the others. Where
+// there are too many it is the last that stay: others may refer to the first,
+// but what is given last is what is to happen.
+func usable(settings []Setting) (ok []Setting, no []refused) {
+	size := 0
+	for _, set := range slices.Backward(settings) {
+		n := len(set.Name) + len(set.Value) + 10 // with a pointer, = and a zero
+		switch why := set.refusal(); {
+		case why != "":
+			no = append(no, refused{set.Name, why})
+		case size+n > maxEnvironment:
+			no = append(no, refused{set.Name, "with those behind it that is more than a command can be given"})
+		default:
+			size += n
+			ok = append(ok, set)
+		}
+	}
+	slices.Reverse(ok)
+	slices.Reverse(no)
+	return ok, no
+}
+
+// refusal says why a setting by itself cannot be carried out, or "".
 func (s Setting) refusal() string {
 	switch {
 	case !isName(s.Name):
@@ -64,6 +96,8 @@ func (s Setting) refusal() string {
 		return "shells keep that name for themselves"
 	case strings.IndexByte(s.Value, 0) >= 0:
 		return "no shell can hold its value"
+	case len(s.Value) > maxValue:
+		return "no command can be given so much"
 	}
 	return ""
 }
@@ -75,7 +109,7 @@ func environment(settings []Setting, o *Options) []byte {
 		b.WriteString("HOSTNAME=" + quote(o.Hostname) + "\n")
 	}
 	for _, set := range settings {
-		if set.refusal() == "" && !set.Expand {
+		if !set.Expand {
 			b.WriteString(set.Name + "=" + quote(set.Value) + "\n")
 		}
 	}
@@ -85,7 +119,7 @@ func environment(settings []Setting, o *Options) []byte {
 // last returns the last of the settings with a name.
 func last(settings []Setting, name string) (Setting, bool) {
 	for _, s := range slices.Backward(settings) {
-		if s.Name == name && s.refusal() == "" {
+		if s.Name == name {
 			return s, true
 		}
 	}
@@ -100,11 +134,11 @@ var lines = [...]struct{ prefix, function string }{
 // preinit are the families that run before init, in this order.
 var preinit = [...]string{"INIT_COMMAND_", "PRE_INIT_", "POST_INIT_", "PREINIT_"}
 
-// members are the settings of a family that can be carried out.
+// members are the settings of a family.
 func members(settings []Setting, prefix string) []Setting {
 	var out []Setting
 	for _, set := range settings {
-		if len(set.Name) > len(prefix) && strings.HasPrefix(set.Name, prefix) && set.refusal() == "" {
+		if len(set.Name) > len(prefix) && strings.HasPrefix(set.Name, prefix) {
 			out = append(out, set)
 		}
 	}
@@ -118,20 +152,17 @@ func (s *script) family(settings []Setting, prefix, function string) {
 }
 
 // before is what happens before init.
-func before(settings []Setting, o *Options) []byte {
+func before(settings []Setting, no []refused, o *Options) []byte {
 	var s script
+	for _, r := range no {
+		s.call("refused", strings.ReplaceAll(r.name, "\x00", ""), r.why)
+	}
 	for _, set := range settings {
-		switch why := set.refusal(); {
-		case why != "":
-			s.call("refused", strings.ReplaceAll(set.Name, "\x00", ""), why)
-		case set.Expand:
+		if set.Expand {
 			s.call("expand", set.Name, set.Value)
 		}
 	}
-	if name, ok := last(settings, "HOSTNAME"); ok {
-		if !name.Expand {
-			name.Value, _, _ = strings.Cut(name.Value, " ") // as LTSP: the first word
-		}
+	if name, ok := last(settings, "HOSTNAME"); ok && strings.TrimSpace(name.Value) != "" {
 		s.set("hostname", name)
 	} else if o.Hostname != "" {
 		s.call("hostname", "HOSTNAME", o.Hostname)
@@ -140,8 +171,15 @@ func before(settings []Setting, o *Options) []byte {
 	for _, name := range slices.Sorted(maps.Keys(o.HostKeys)) {
 		s.call("host_key", "HOST_KEY", name, string(o.HostKeys[name]))
 	}
+	if _, ok := o.AuthorizedKeys["root"]; !ok {
+		s.call("authorize", "root", "")
+	}
 	for _, user := range slices.Sorted(maps.Keys(o.AuthorizedKeys)) {
-		s.call("authorize", user, strings.Join(o.AuthorizedKeys[user], "\n")+"\n")
+		var keys string
+		for _, key := range o.AuthorizedKeys[user] {
+			keys += key + "\n"
+		}
+		s.call("authorize", user, keys)
 	}
 	s.resolver(settings)
 	if zone, ok := last(settings, "TIMEZONE"); ok {
@@ -213,7 +251,7 @@ func (s *script) variables(path string, names map[string]Setting) {
 func (s *script) locale(settings []Setting) {
 	names := map[string]Setting{}
 	for _, set := range settings {
-		if (set.Name == "LANG" || set.Name == "LANGUAGE" || strings.HasPrefix(set.Name, "LC_")) && set.refusal() == "" {
+		if set.Name == "LANG" || set.Name == "LANGUAGE" || strings.HasPrefix(set.Name, "LC_") {
 			names[set.Name] = set
 		}
 	}
