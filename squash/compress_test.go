@@ -11,11 +11,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/fstest"
 
 	"github.com/stretchr/testify/require"
-	"golang.org/x/sys/unix"
 
 	"github.com/seed-3ec230fa/diskless/squash"
 )
@@ -177,7 +177,7 @@ func TestXattrsThatDoNotFit(t *testing.T) {
 
 	for name, value := range map[string]int{"user." + strings.Repeat("n", 251): 1, "user.v": 65537, "user.a\x00b": 1} {
 		err := squash.Build(t.Context(), &memory{}, squash.FromFS(entries(map[string][]byte{name: make([]byte, value)})), nil)
-		require.ErrorIs(t, err, unix.E2BIG)
+		require.ErrorIs(t, err, syscall.E2BIG)
 	}
 	// More than is read again, in one file and in all of them.
 	much := map[string][]byte{}
@@ -185,7 +185,7 @@ func TestXattrsThatDoNotFit(t *testing.T) {
 		much[fmt.Sprintf("user.%02d", i)] = make([]byte, 65536)
 	}
 	err = squash.Build(t.Context(), &memory{}, squash.FromFS(entries(much)), nil)
-	require.ErrorIs(t, err, unix.E2BIG)
+	require.ErrorIs(t, err, syscall.E2BIG)
 	require.ErrorContains(t, err, "are read again")
 	value, sets := make([]byte, 65536), 0
 	err = squash.Build(t.Context(), &memory{}, squash.SourceFunc(func(context.Context) iter.Seq2[*squash.Entry, error] {
@@ -199,7 +199,7 @@ func TestXattrsThatDoNotFit(t *testing.T) {
 			}
 		}
 	}), nil)
-	require.ErrorIs(t, err, unix.E2BIG)
+	require.ErrorIs(t, err, syscall.E2BIG)
 	require.Less(t, sets, 4200)
 	largest := map[string][]byte{"user." + strings.Repeat("n", 250): bytes.Repeat([]byte("v"), 65536), "trusted.x": {}}
 	f = open(t, buildBytes(t, entries(largest), nil))
