@@ -42,11 +42,15 @@ func (a authorized) ListNBD(ctx context.Context, r *Request) ([]ExportInfo, erro
 	if err != nil {
 		return nil, err
 	}
-	return slices.DeleteFunc(list, func(e ExportInfo) bool {
+	var allowed []ExportInfo // list may be h's own
+	for _, e := range list {
 		one := *r
 		one.Export, one.Purpose = e.Name, PurposeInfo
-		return a.allow(ctx, &one) != nil
-	}), nil
+		if a.allow(ctx, &one) == nil {
+			allowed = append(allowed, e)
+		}
+	}
+	return allowed, nil
 }
 
 // AllowFrom is a [Handler] that refuses clients whose address is in none of

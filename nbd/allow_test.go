@@ -41,6 +41,33 @@ func TestAllowFrom(t *testing.T) {
 	require.ErrorIs(t, err, fs.ErrPermission)
 }
 
+// ownList gives out the list that it has itself.
+type ownList []nbd.ExportInfo
+
+func (ownList) OpenNBD(context.Context, *nbd.Request) (nbd.Device, error) { return nil, nil }
+func (l ownList) ListNBD(context.Context, *nbd.Request) ([]nbd.ExportInfo, error) {
+	return l, nil
+}
+
+func TestAuthorizeLeavesAListAlone(t *testing.T) {
+	own := ownList{{Name: "a"}, {Name: "b"}, {Name: "c"}}
+	h := nbd.Authorize(own, func(_ context.Context, r *nbd.Request) error {
+		if r.Export == "a" && r.Client.Port() != 1 {
+			return fs.ErrPermission
+		}
+		return nil
+	}).(nbd.Lister)
+	for _, c := range []struct {
+		client string
+		want   int
+	}{{"192.0.2.1:2", 2}, {"192.0.2.1:1", 3}} {
+		list, err := h.ListNBD(t.Context(), &nbd.Request{Client: netip.MustParseAddrPort(c.client)})
+		require.NoError(t, err)
+		require.Len(t, list, c.want)
+		require.Equal(t, own[3-c.want:], ownList(list))
+	}
+}
+
 func TestOwnRoot(t *testing.T) {
 	broken := errors.New("no table")
 	h := nbd.OwnRoot(nbd.HandlerFunc(func(context.Context, *nbd.Request) (nbd.Device, error) {

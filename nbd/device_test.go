@@ -241,8 +241,15 @@ func TestFirst(t *testing.T) {
 		require.NoError(t, err, c.name)
 		require.Same(t, dev, got, c.name)
 	}
-	_, err := nbd.First(no, refuse{}).(nbd.Lister).ListNBD(t.Context(), &nbd.Request{})
+	list := func(handlers ...nbd.Handler) ([]nbd.ExportInfo, error) {
+		return nbd.First(handlers...).(nbd.Lister).ListNBD(t.Context(), &nbd.Request{})
+	}
+	hidden := nbd.Filtered(nbd.Share(dev)) // which has no list
+	_, err := list(no, refuse{}, hidden)
 	require.ErrorIs(t, err, fs.ErrPermission)
+	got, err := list(hidden, nbd.Exports{"a": always(dev)}, refuse{})
+	require.NoError(t, err)
+	require.Equal(t, []nbd.ExportInfo{{Name: "a"}}, got)
 }
 
 type refuse struct{}

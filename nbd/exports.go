@@ -43,7 +43,8 @@ func (e Exports) ListNBD(context.Context, *Request) ([]ExportInfo, error) {
 // First is a [Handler] that asks one handler after the other until one has the
 // export: one that returns [fs.ErrNotExist], or nil and no error, leaves it to
 // the next, any other error is final. It lists what those that are a [Lister]
-// list, each name once.
+// list, each name once; one that refuses to, with [fs.ErrPermission], is passed
+// over when another one lists something.
 func First(handlers ...Handler) Handler { return first(handlers) }
 
 type first []Handler
@@ -66,6 +67,7 @@ func (f first) OpenNBD(ctx context.Context, r *Request) (Device, error) {
 
 func (f first) ListNBD(ctx context.Context, r *Request) ([]ExportInfo, error) {
 	var list []ExportInfo
+	var refused error
 	seen := make(map[string]bool)
 	for _, h := range f {
 		l, ok := h.(Lister)
@@ -73,7 +75,13 @@ func (f first) ListNBD(ctx context.Context, r *Request) ([]ExportInfo, error) {
 			continue
 		}
 		exports, err := l.ListNBD(ctx, r)
-		if err != nil {
+		switch {
+		case errors.Is(err, fs.ErrPermission): // also of a wrapper around what is no Lister
+			if refused == nil {
+				refused = err
+			}
+			continue
+		case err != nil:
 			return nil, err
 		}
 		for _, e := range exports {
@@ -82,6 +90,9 @@ func (f first) ListNBD(ctx context.Context, r *Request) ([]ExportInfo, error) {
 				list = append(list, e)
 			}
 		}
+	}
+	if len(list) == 0 {
+		return nil, refused
 	}
 	return list, nil
 }
