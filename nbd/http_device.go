@@ -87,9 +87,13 @@ func OpenHTTP(ctx context.Context, rawURL string, opts *HTTPOptions) (*HTTPDevic
 		d.opts = *opts
 	}
 	if d.client = d.opts.Client; d.client == nil {
-		tr := http.DefaultTransport.(*http.Transport).Clone()
-		tr.MaxIdleConnsPerHost = 16
-		d.client, d.own = &http.Client{Transport: tr}, true
+		d.client = &http.Client{}
+		// A program may have put something else in its place, to be used.
+		if tr, ok := http.DefaultTransport.(*http.Transport); ok {
+			tr = tr.Clone()
+			tr.MaxIdleConnsPerHost = 16
+			d.client.Transport, d.own = tr, true
+		}
 	}
 	d.slots = semaphore.NewWeighted(int64(limit(d.opts.MaxRequests, 16, 1<<30)))
 	d.ctx, d.cancel = context.WithCancelCause(context.Background())

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
@@ -165,6 +166,9 @@ func (d *HTTPDevice) pin(resp *http.Response, size int64) error {
 	etag, modTime := resp.Header.Get("ETag"), resp.Header.Get("Last-Modified")
 	if etag == "" && modTime == "" {
 		return fmt.Errorf("the origin gives neither an ETag nor Last-Modified, so that a change would not be seen: %w", errors.ErrUnsupported)
+	}
+	if size > math.MaxInt64-sectorLen {
+		return fmt.Errorf("the origin says that it has %d bytes: %w", size, errors.ErrUnsupported)
 	}
 	d.size, d.etag, d.modTime = size, etag, modTime
 	return nil

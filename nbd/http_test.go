@@ -193,6 +193,13 @@ func TestHTTPRefuses(t *testing.T) {
 			w.Header().Set("Content-Encoding", "gzip")
 			return false
 		}, errors.ErrUnsupported},
+		{"no size for a device", func(w http.ResponseWriter, r *http.Request) bool {
+			w.Header().Set("ETag", `"one"`)
+			w.Header().Set("Content-Range", "bytes 0-0/9223372036854775807")
+			w.WriteHeader(206)
+			_, _ = w.Write([]byte("x"))
+			return true
+		}, errors.ErrUnsupported},
 		{"size unknown", func(w http.ResponseWriter, r *http.Request) bool {
 			w.Header().Set("Content-Range", "bytes 0-0/*")
 			w.WriteHeader(206)
@@ -210,6 +217,26 @@ func TestHTTPRefuses(t *testing.T) {
 		_, err := OpenHTTP(t.Context(), url, nil)
 		require.ErrorIs(t, err, fs.ErrInvalid, url)
 	}
+}
+
+// roundTripper is what programs put around http.DefaultTransport.
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+func TestHTTPOtherDefaultTransport(t *testing.T) {
+	_, url := newOrigin(t, make([]byte, 1024))
+	former := http.DefaultTransport
+	defer func() { http.DefaultTransport = former }()
+	asked := atomic.Int64{}
+	http.DefaultTransport = roundTripper(func(r *http.Request) (*http.Response, error) {
+		asked.Add(1)
+		return former.RoundTrip(r)
+	})
+	d, err := OpenHTTP(t.Context(), url, quietHTTP)
+	require.NoError(t, err)
+	require.EqualValues(t, 1, asked.Load())
+	require.NoError(t, d.Close())
 }
 
 // TestHTTPClose: a read that waits for a silent origin ends.
