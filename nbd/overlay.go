@@ -19,6 +19,10 @@ const (
 	chunkBlocks   = 64
 	chunkBytes    = chunkBlocks * overlayBlock
 	overlayStripe = 64
+
+	// maxOverlay bounds what a base, which may be another machine's, can make an
+	// overlay take for its map: 8 MiB.
+	maxOverlay = int64(64 << 40)
 )
 
 // Overlay is a copy-on-write [Device] over a read-only base that many
@@ -46,8 +50,8 @@ type Overlay struct {
 
 	// life is held shared by every operation and exclusively by Reset and
 	// Close, so that neither pulls the store from under a reader.
-	life   sync.RWMutex
-	closed bool
+	life  sync.RWMutex
+	ended error // why it cannot be used; nil: it can
 	// writes is held shared by what changes the overlay, and exclusively by
 	// Commit, which others may read beside.
 	writes sync.RWMutex
@@ -83,9 +87,24 @@ type overlayStore interface {
 
 // NewOverlay returns an overlay that lives in memory, and is gone with the
 // process. It takes memory for what is written only, a block at a time. Sync
-// has nothing to do.
+// has nothing to do. Over a base of more than 64 TiB everything fails, with an
+// error that wraps [fs.ErrInvalid].
 func NewOverlay(base Device) *Overlay {
-	return &Overlay{base: base, size: base.Size(), store: newMemStore(base.Size())}
+	o := &Overlay{base: base, size: base.Size()}
+	if o.ended = checkOverlay(o.size); o.ended != nil {
+		o.store = newMemStore(0)
+		o.ended = fmt.Errorf("nbd: overlay: %w", o.ended)
+	} else {
+		o.store = newMemStore(o.size)
+	}
+	return o
+}
+
+func checkOverlay(size int64) error {
+	if size < 0 || size > maxOverlay {
+		return fmt.Errorf("a base of %d bytes, it may have up to %d: %w", size, maxOverlay, fs.ErrInvalid)
+	}
+	return nil
 }
 
 // Size returns the base's size in bytes.
@@ -124,8 +143,8 @@ func (o *Overlay) ReadAt(p []byte, off int64) (int, error) {
 	}
 	o.life.RLock()
 	defer o.life.RUnlock()
-	if o.closed {
-		return 0, errOverlayClosed
+	if o.ended != nil {
+		return 0, o.ended
 	}
 	for n := 0; n < len(p); {
 		part := chunkPart(p[n:], off+int64(n))
@@ -227,8 +246,8 @@ func readFullAt(r io.ReaderAt, p []byte, off int64) error {
 func (o *Overlay) Sync() error {
 	o.life.RLock()
 	defer o.life.RUnlock()
-	if o.closed {
-		return errOverlayClosed
+	if o.ended != nil {
+		return o.ended
 	}
 	return o.store.sync()
 }
@@ -239,8 +258,8 @@ func (o *Overlay) Sync() error {
 func (o *Overlay) Reset() error {
 	o.life.Lock()
 	defer o.life.Unlock()
-	if o.closed {
-		return errOverlayClosed
+	if o.ended != nil {
+		return o.ended
 	}
 	if err := o.store.reset(); err != nil {
 		return err
@@ -254,9 +273,9 @@ func (o *Overlay) Reset() error {
 func (o *Overlay) Close() error {
 	o.life.Lock()
 	defer o.life.Unlock()
-	if o.closed {
+	if o.ended != nil {
 		return nil
 	}
-	o.closed = true
+	o.ended = errOverlayClosed
 	return errors.Join(o.store.sync(), o.store.close())
 }

@@ -21,8 +21,8 @@ func (o *Overlay) Commit(ctx context.Context, path string) (err error) {
 	defer o.life.RUnlock()
 	o.writes.Lock()
 	defer o.writes.Unlock()
-	if o.closed {
-		return errOverlayClosed
+	if o.ended != nil {
+		return o.ended
 	}
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*.new")
 	if err != nil {

@@ -78,7 +78,7 @@ type overlayFile interface {
 // exist. id says which base this is, best a digest of its content (at most
 // 128 bytes): an overlay made over another base, or over one of another size,
 // is refused with an error that wraps [fs.ErrInvalid], because its blocks
-// would be mixed with foreign ones.
+// would be mixed with foreign ones; so is a base of more than 64 TiB.
 //
 // What was flushed before a crash or a loss of power is there again. On Linux
 // everything that was written is, flushed or not, as long as the host has not
@@ -130,6 +130,9 @@ type fileStore struct {
 }
 
 func openFileStore(d overlayDir, baseSize int64, id string) (*fileStore, error) {
+	if err := checkOverlay(baseSize); err != nil {
+		return nil, err
+	}
 	if len(id) > overlayMaxID {
 		return nil, fmt.Errorf("the base's id is longer than %d bytes: %w", overlayMaxID, fs.ErrInvalid)
 	}

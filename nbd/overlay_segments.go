@@ -14,8 +14,8 @@ func (o *Overlay) Map(off, n int64, dst []Segment) ([]Segment, error) {
 	}
 	o.life.RLock()
 	defer o.life.RUnlock()
-	if o.closed {
-		return dst, errOverlayClosed
+	if o.ended != nil {
+		return dst, o.ended
 	}
 	base, ok := o.base.(Mapper)
 	if !ok {

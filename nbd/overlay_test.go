@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -289,6 +290,49 @@ func TestOverlayRefuses(t *testing.T) {
 	require.ErrorIs(t, err, fs.ErrInvalid)
 	_, err = OpenOverlay(base, filepath.Join(dir, "no", "parent"), "gen1")
 	require.ErrorIs(t, err, fs.ErrNotExist)
+}
+
+// hugeBase is a base that only says that it is large.
+type hugeBase int64
+
+func (b hugeBase) Size() int64                     { return int64(b) }
+func (hugeBase) Features() Features                { return Features{Extents: true, Map: true} }
+func (hugeBase) ReadAt([]byte, int64) (int, error) { return 0, io.EOF }
+
+// TestOverlayOverAnythingLarge: the size may be what another machine said.
+func TestOverlayOverAnythingLarge(t *testing.T) {
+	for _, size := range []int64{-1, maxOverlay + 1, 1 << 62, math.MaxInt64} {
+		dir := filepath.Join(t.TempDir(), "o")
+		_, err := OpenOverlay(hugeBase(size), dir, "x")
+		require.ErrorIs(t, err, fs.ErrInvalid)
+		o := NewOverlay(hugeBase(size))
+		require.Equal(t, size, o.Size())
+		if size < 0 {
+			continue
+		}
+		p := make([]byte, 512)
+		_, err = o.ReadAt(p, 0)
+		require.ErrorIs(t, err, fs.ErrInvalid)
+		_, err = o.WriteAt(p, 0)
+		require.ErrorIs(t, err, fs.ErrInvalid)
+		_, err = o.Extents(0, 512, make([]Extent, 1))
+		require.ErrorIs(t, err, fs.ErrInvalid)
+		_, err = o.Map(0, 512, nil)
+		require.ErrorIs(t, err, fs.ErrInvalid)
+		for what, err := range map[string]error{
+			"trim": o.Trim(0, 4096), "zero": o.Zero(0, 4096, 0), "sync": o.Sync(), "reset": o.Reset(),
+			"commit": o.Commit(t.Context(), filepath.Join(t.TempDir(), "c")),
+		} {
+			require.ErrorIs(t, err, fs.ErrInvalid, what)
+		}
+		require.Zero(t, o.Usage())
+		require.False(t, o.Lost())
+		require.NoError(t, o.Close())
+	}
+	o := NewOverlay(hugeBase(maxOverlay))
+	_, err := o.WriteAt(make([]byte, 4096), maxOverlay-4096)
+	require.NoError(t, err)
+	require.EqualValues(t, 4096, o.Usage())
 }
 
 func poke(path string, off int64, b byte) error {

@@ -39,9 +39,9 @@ func (o *Overlay) WriteAt(p []byte, off int64) (int, error) {
 func (o *Overlay) change() error {
 	o.life.RLock()
 	o.writes.RLock()
-	if o.closed {
+	if err := o.ended; err != nil {
 		o.changed()
-		return errOverlayClosed
+		return err
 	}
 	return nil
 }

@@ -112,8 +112,8 @@ func (o *Overlay) Extents(off, n int64, dst []Extent) (int, error) {
 	}
 	o.life.RLock()
 	defer o.life.RUnlock()
-	if o.closed {
-		return 0, errOverlayClosed
+	if o.ended != nil {
+		return 0, o.ended
 	}
 	base, _ := o.base.(Extenter)
 	if !FeaturesOf(o.base).Extents {
