@@ -86,6 +86,7 @@ type Cache struct {
 	streams  streams
 	warned   atomic.Bool
 	unkept   atomic.Int64 // when a unit could not be kept, in ns since 1970; 0: the last one could
+	unread   atomic.Int64 // when one that was kept could not be read
 
 	hits, misses atomic.Uint64
 }

@@ -25,7 +25,7 @@ func (c *Cache) readUnit(p []byte, off int64) error {
 			return nil
 		}
 		c.warnDisk(err)
-		c.store.distrust(u)
+		c.distrust(u)
 	}
 	c.misses.Add(1)
 	f, mine := c.board(u)
@@ -74,6 +74,16 @@ func (c *Cache) fly(u int64, f *flight, p []byte, off int64) error {
 // keepAgain is how long after a unit could not be kept nothing is: until then a
 // read asks the base for no more than it needs, since it would do so each time.
 const keepAgain = time.Second
+
+// distrust forgets a unit that cannot be read, so that it is fetched and kept
+// anew. When that happens again and again, nothing is for a while.
+func (c *Cache) distrust(u int64) {
+	c.store.distrust(u)
+	now := time.Now().UnixNano()
+	if now-c.unread.Swap(now) < int64(keepAgain) {
+		c.unkept.Store(now)
+	}
+}
 
 func (c *Cache) keeps() bool {
 	failed := c.unkept.Load()

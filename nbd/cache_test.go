@@ -329,6 +329,17 @@ func TestCacheDiskFaults(t *testing.T) {
 	clear(d.fail)
 	readBack(t, c, content, testUnit, testUnit)
 	require.EqualValues(t, 2*testUnit, c.Usage().Kept, "what could not be read is kept anew")
+	d.fail["read data"] = syscall.EIO
+	before = base.bytes.Load()
+	for range 1000 {
+		readBack(t, c, content, testUnit+7, 3)
+	}
+	require.Less(t, base.bytes.Load()-before, int64(100*testUnit), "each read of what cannot be read is one of a whole unit")
+	clear(d.fail)
+	require.Eventually(t, func() bool {
+		readBack(t, c, content, testUnit, 1)
+		return c.Usage().Kept == 2*testUnit
+	}, 20*time.Second, time.Millisecond, "it is kept again")
 
 	d.fail["sync data"] = syscall.EIO
 	require.ErrorIs(t, c.Sync(), syscall.EIO)
