@@ -232,7 +232,7 @@ func TestCommandThatHangs(t *testing.T) {
 		require.NoError(t, os.Symlink("busybox", r.path("bin/timeout")))
 		require.NoError(t, os.MkdirAll(r.path("proc/self"), 0o755))
 		require.NoError(t, os.Symlink("/bin/busybox", r.path("proc/self/exe"))) // by which busybox's shell runs its own programs
-		data, err := Build([]Setting{{Name: "PREINIT_1", Value: "sleep 1000"}, {Name: "PREINIT_2", Value: "touch /reached"}}, nil, nil)
+		data, err := Build([]Setting{{Name: "PREINIT_1", Value: "exec sleep 1000"}, {Name: "PREINIT_2", Value: "touch /reached"}}, nil, nil)
 		require.NoError(t, err)
 		_, files := unpack(t, data)
 		for _, name := range []string{"commands", "settings", "preinit", "env"} {
