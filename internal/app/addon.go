@@ -35,7 +35,7 @@ const (
 	addonMachine = addonDir + "machine-" // machine-NAME-TAG.img
 	addonAnybody = addonDir + "any-"     // any-TAG.img
 	addonModules = addonDir + "modules-" // modules-DIGEST.img
-	addonUp      = addonDir + "up/"      // up/NAME-TAG
+	addonUp      = addonDir + "up/"      // up/NAME-TAG, up/-TAG of any other
 )
 
 // addons makes the second initramfs of each machine.
@@ -221,9 +221,13 @@ func (d *addons) build(ctx context.Context, c pxecfg.Client, m *config.Machine) 
 			d.app.log.Error("a machine boots without its swap area", "machine", m.Name, "err", err)
 			o.Swap = initrd.Swap{}
 		}
-		if h := d.app.cfg.HTTP; h != nil && d.app.cfg.ServesHTTP() && strings.HasPrefix(h.URL, "http://") {
-			o.Report = strings.TrimSuffix(h.URL, "/") + "/" + addonUp + m.Name + "-" + d.tag(m.Name)
+	}
+	if h := d.app.cfg.HTTP; h != nil && d.app.cfg.ServesHTTP() && strings.HasPrefix(h.URL, "http://") {
+		name := anybody
+		if m != nil {
+			name = m.Name
 		}
+		o.Report = strings.TrimSuffix(h.URL, "/") + "/" + addonUp + name + "-" + d.tag(name)
 	}
 	return initrd.Build(settings, nil, &o)
 }
@@ -287,11 +291,12 @@ func reportTimes(began, ended, up string) string {
 // up takes a machine's word that it is up.
 func (d *addons) up(w http.ResponseWriter, r *http.Request, peer netip.Addr, name string) {
 	m := d.named(name)
-	if m == nil {
+	if m == nil && !hmac.Equal([]byte(name), []byte(anybody+"-"+d.tag(anybody))) {
 		http.NotFound(w, r)
 		return
 	}
-	if _, err := d.allowed(r.Context(), peer, m); err != nil {
+	c, err := d.allowed(r.Context(), peer, m)
+	if err != nil {
 		d.app.log.Warn("a report was not taken", "peer", peer, "err", err)
 		http.Error(w, http.StatusText(http.StatusForbidden), http.StatusForbidden)
 		return
@@ -306,13 +311,15 @@ func (d *addons) up(w http.ResponseWriter, r *http.Request, peer netip.Addr, nam
 	}
 	what := reportTimes(q.Get("began"), q.Get("ended"), q.Get("up"))
 	if len(failed) > 0 {
-		d.app.log.Warn("settings have failed; the machine's console and journal say why", "machine", m.Name, "settings", failed)
+		d.app.log.Warn("settings have failed; the machine's console and journal say why", "client", c.String(), "settings", failed)
 		what += fmt.Sprintf(", %d settings failed", len(failed))
 	}
-	d.app.Timeline.Add(timeline.Event{
-		Who:   timeline.Who{Name: m.Name, MAC: m.MAC.String(), Addr: peer},
-		Stage: "booted", What: what,
-	})
+	who := d.app.who(c)
+	if m != nil {
+		who = timeline.Who{Name: m.Name, MAC: m.MAC.String()}
+	}
+	who.Addr = peer
+	d.app.Timeline.Add(timeline.Event{Who: who, Stage: "booted", What: what})
 	w.WriteHeader(http.StatusNoContent)
 }
 

@@ -138,6 +138,34 @@ func TestAddonBelongsToItsMachine(t *testing.T) {
 	require.NotContains(t, w.log.String(), "forged")
 }
 
+// A machine that nobody configured says that it is up, too, and no other's name.
+func TestAddonOfUnknown(t *testing.T) {
+	w := newWorld(t, func(c *config.Config) { c.Unknown = "live" })
+	booted := make(chan timeline.Event, 8)
+	w.Timeline.OnEvent = func(e timeline.Event) {
+		if e.Stage == "booted" {
+			booted <- e
+		}
+	}
+	w.run()
+	other := w.lease(macs[2], dhcp.BIOSFirmware()).Addr.Addr()
+	_, script := w.http("/boot.ipxe", other)
+	code, body := w.http("/"+addonName.FindString(script), other)
+	require.Equal(t, http.StatusOK, code, script)
+	report := regexp.MustCompile(`report '127.0.0.1' '\d+' '(/diskless/up/-[0-9a-z]+)'`).FindStringSubmatch(files(t, body)["diskless/report"])
+	require.Len(t, report, 2)
+	code, _ = w.http(report[1]+"?began=1&ended=1.5&up=2&failed=FSTAB_1", netip.MustParseAddr("127.9.9.9"))
+	require.Equal(t, http.StatusForbidden, code, "it has no lease")
+	require.Empty(t, booted)
+	code, _ = w.http(report[1]+"?began=1&ended=1.5&up=2&failed=FSTAB_1", other)
+	require.Equal(t, http.StatusNoContent, code)
+	e := <-booted
+	require.Equal(t, timeline.Who{MAC: macs[2].String(), Addr: other}, e.Who)
+	require.Equal(t, "up 2.0s after its kernel, root ready in 0.5s, 1 settings failed", e.What)
+	code, _ = w.http(report[1]+"x", other)
+	require.Equal(t, http.StatusNotFound, code)
+}
+
 // Each machine has a swap area of its own: the same name for all of a boot, a new
 // and empty one for the next, and nobody else's.
 func TestAddonSwap(t *testing.T) {
