@@ -4,6 +4,8 @@ import (
 	"context"
 	"io"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -106,15 +108,16 @@ func TestAddonNode(t *testing.T) {
 
 // The same settings in an ltsp.conf make the same machine of a root that is the
 // machine's own, through PXELINUX, and of an image that was copied to memory,
-// through UEFI and GRUB: it runs without the server. A reboot finds what was
-// written, and nothing is added a second time.
+// through UEFI and GRUB: it runs without the server, and its changes go to its
+// disk. A reboot finds what was written, and nothing is added a second time.
 func TestAddonRoots(t *testing.T) {
 	a, lineA := machine("node03", "entry: own, loader: pxelinux")
 	b, lineB := machine("node04", "entry: memory, loader: grub")
 	b.Firmware, b.Memory = vm.UEFI, 1024
+	b.Args = []string{"-drive", "if=virtio,format=raw,file=" + labelled(t, "changes")}
 	s := newDebianSite(t, "ltsp.conf", strings.Replace(node, "[Default]", "[clients]", 1)+"[node04]\nIMAGE_TO_RAM=1\n", `  - {name: own, kernel: debian/vmlinuz, initrd: [debian/initrd], image: debian-disk, root: kept, args: [quiet, PATIENT, KERNELARGS]}
   - {name: memory, kernel: debian/vmlinuz, initrd: [debian/initrd], image: debian, args: [quiet, PATIENT, KERNELARGS]}
-`, lineA+lineB)
+`, lineA+lineB+"addon: {overlay-label: changes, overlay-kept: true}\n")
 	vmtest.Slots(t, 2)
 	one, two := s.start(a), s.start(b)
 
@@ -126,19 +129,38 @@ func TestAddonRoots(t *testing.T) {
 	vmtest.Do(t, sh, "systemctl reboot")
 
 	other := login(t, two)
-	require.NotEqual(t, id, s.requireNode(other, "node04", "overlay"))
+	otherID := s.requireNode(other, "node04", "overlay")
+	require.NotEqual(t, id, otherID)
+	require.Equal(t, "/dev/disk/by-label/changes ext4\n", vmtest.Do(t, other, "findmnt -rno SOURCE,FSTYPE /run/diskless/rw"))
 	require.Regexp(t, `^/dev/loop\d+\n$`, vmtest.Do(t, other, "findmnt -no SOURCE /run/diskless/ro"))
 	require.Equal(t, "0\n", vmtest.Do(t, other, "cat /sys/block/nbd0/size"), "the connection is closed")
 	require.Zero(t, established(t, vmtest.Do(t, other, `ip -4 -o addr show scope global | (read -r _ _ _ address _; printf %s "$address")`)))
-	_ = other.Console.Send("#0 systemctl poweroff")
-	ends(t, two)
+	vmtest.Do(t, other, "echo kept >/written")
+	otherHosts := vmtest.Do(t, other, "cat /etc/hosts /etc/fstab")
+	vmtest.Do(t, other, "systemctl reboot")
 
-	sh = login(t, one)
-	require.Equal(t, id, s.requireNode(sh, "node03", "ext4"))
-	require.Equal(t, "kept\n", vmtest.Do(t, sh, "cat /written"))
-	require.Equal(t, hosts, vmtest.Do(t, sh, "cat /etc/hosts /etc/fstab"))
-	_ = sh.Console.Send("#0 systemctl poweroff")
-	ends(t, one)
+	for _, again := range []struct {
+		*vm.Running
+		root, id, hosts string
+	}{{one, "ext4", id, hosts}, {two, "overlay", otherID, otherHosts}} {
+		sh := login(t, again.Running)
+		require.Equal(t, again.id, s.requireNode(sh, again.Machine().Name, again.root))
+		require.Equal(t, "kept\n", vmtest.Do(t, sh, "cat /written"))
+		require.Equal(t, again.hosts, vmtest.Do(t, sh, "cat /etc/hosts /etc/fstab"))
+		_ = sh.Console.Send("#0 systemctl poweroff")
+		ends(t, again.Running)
+	}
+}
+
+// labelled makes a disk with an empty file system of that name.
+func labelled(t *testing.T, label string) (file string) {
+	t.Helper()
+	file = filepath.Join(t.TempDir(), "disk")
+	require.NoError(t, os.WriteFile(file, nil, 0o600))
+	require.NoError(t, os.Truncate(file, 256<<20))
+	out, err := exec.Command("sh", "-c", `PATH=$PATH:/usr/sbin:/sbin; exec mke2fs -q -F -t ext4 -L "$1" "$2"`, "sh", label, file).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	return file
 }
 
 // newDebianSite is makeDebianSite and serveDebian.
