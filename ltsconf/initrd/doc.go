@@ -22,6 +22,8 @@
 //     memory first, and its connection closed. A root on NFS that many machines
 //     share keeps its files, and has memory over /etc, /tmp, /var/log and
 //     other places of one machine's own. A root that can be written is left alone.
+//   - Unless the root is the machine's own, the image's fstab loses its root and
+//     its swap, and the boot goes on without disks that it names (nofail).
 //   - The settings become files of the new root, mounts, loaded modules
 //     and commands that run: see [Build].
 //   - Services that a diskless machine must not run are kept from starting, and

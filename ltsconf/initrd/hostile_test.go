@@ -172,6 +172,28 @@ func TestSharedRootWithLinks(t *testing.T) {
 	})
 }
 
+// What DHCP said before is not what it says now; what somebody else wrote stays.
+func TestResolverOfOwnRoot(t *testing.T) {
+	each(t, func(t *testing.T, r *root) {
+		for _, server := range []string{"10.0.0.53", "10.0.0.54"} {
+			r.write("run/net-ens3.conf", "IPV4DNS0='"+server+"'\nDNSDOMAIN='lab'\n", 0o644)
+			r.machine("own", nil, nil)
+			require.Equal(t, "# diskless\nnameserver "+server+"\nsearch lab\n", r.read("etc/resolv.conf"))
+		}
+		r.write("etc/resolv.conf", "nameserver 10.9.9.9\n", 0o644)
+		r.machine("own", nil, nil)
+		require.Equal(t, "nameserver 10.9.9.9\n", r.read("etc/resolv.conf"))
+	})
+}
+
+// The label of a file system is not always the name of its link.
+func TestOddLabels(t *testing.T) {
+	data, err := Build(nil, nil, &Options{OverlayLabel: "My disk_1.a\\[ü$"})
+	require.NoError(t, err)
+	_, files := unpack(t, data)
+	require.Equal(t, `overlay_label='My\x20disk_1.a\x5c\x5bü\x24'`+"\n", files["diskless/options"])
+}
+
 // A command that runs must be given all of the environment, which Linux limits:
 // what is too large is left out, and the rest works.
 func TestLargeSettings(t *testing.T) {

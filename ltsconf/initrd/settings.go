@@ -310,7 +310,7 @@ func options(settings []Setting, o *Options) []byte {
 		}
 	}
 	assign("overlay_size", o.OverlaySize)
-	assign("overlay_label", o.OverlayLabel)
+	assign("overlay_label", udevName(o.OverlayLabel))
 	if o.OverlayKept {
 		assign("overlay_kept", "1")
 	}
@@ -328,6 +328,20 @@ func options(settings []Setting, o *Options) []byte {
 	}
 	assign("break", string(stop))
 	return b.Bytes()
+}
+
+// udevName is a label as udev spells it in /dev/disk/by-label.
+func udevName(label string) string {
+	var b strings.Builder
+	for i := range len(label) {
+		c := label[i]
+		if letter := c|0x20 >= 'a' && c|0x20 <= 'z'; letter || c >= 0x80 || strings.IndexByte("0123456789#+-.:=@_", c) >= 0 {
+			b.WriteByte(c)
+		} else {
+			fmt.Fprintf(&b, "\\x%02x", c)
+		}
+	}
+	return b.String()
 }
 
 // isTrue reads a value as both LTSPs do.
