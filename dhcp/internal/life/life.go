@@ -28,7 +28,8 @@ func (l *Life) Serve(conn net.PacketConn, closed error, read func() error) error
 	l.mu.Lock()
 	if l.closing {
 		l.mu.Unlock()
-		return errors.Join(closed, conn.Close())
+		conn.Close()
+		return closed
 	}
 	if l.conns == nil {
 		l.conns = make(map[net.PacketConn]struct{})
