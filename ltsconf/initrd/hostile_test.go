@@ -194,6 +194,25 @@ func TestOddLabels(t *testing.T) {
 	require.Equal(t, `overlay_label='My\x20disk_1.a\x5c\x5bü\x24'`+"\n", files["diskless/options"])
 }
 
+// A line of fstab must not take away the root that the machine is about to
+// switch to, nor what is being read of the settings.
+func TestMountsOverTheRoot(t *testing.T) {
+	each(t, func(t *testing.T, r *root) {
+		r.machine("memory", []Setting{
+			{Name: "FSTAB_1", Value: "tmpfs / tmpfs"}, {Name: "FSTAB_2", Value: "tmpfs // tmpfs size=1G 0 0"},
+			{Name: "FSTAB_3", Value: "tmpfs relative tmpfs"}, {Name: "FSTAB_4", Value: "tmpfs /run tmpfs size=1G"},
+			{Name: "FSTAB_5", Value: "/dev/sda2 none swap"}, {Name: "FSTAB_6", Value: "tmpfs /srv/ tmpfs"}, {Name: "FSTAB_7", Value: "tmpfs /a/../run tmpfs"},
+			{Name: "PREINIT_1", Value: "touch /reached"},
+		}, nil)
+		r.requireFiles(map[string]string{
+			"reached": "", "calls": "mount /srv/\n",
+			"etc/fstab": "# diskless begin\ntmpfs /run tmpfs size=1G,nofail 0 0\n/dev/sda2 none swap defaults,nofail 0 0\ntmpfs /srv/ tmpfs defaults,nofail 0 0\n# diskless end\n",
+			"dev/kmsg": "<3>diskless: FSTAB_1 is left out: it would take the root's place\n<3>diskless: FSTAB_2 is left out: it would take the root's place\n" +
+				"<3>diskless: FSTAB_3 is no line of fstab\n<3>diskless: FSTAB_7 is no line of fstab\n",
+		})
+	})
+}
+
 // A command that runs must be given all of the environment, which Linux limits:
 // what is too large is left out, and the rest works.
 func TestLargeSettings(t *testing.T) {
