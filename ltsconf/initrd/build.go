@@ -24,7 +24,8 @@ type Setting struct {
 
 // Options is what a machine gets besides its settings. The zero value works.
 type Options struct {
-	// Hostname is the machine's name, unless there is a setting HOSTNAME.
+	// Hostname is the machine's name, unless there is a setting HOSTNAME that is
+	// not empty.
 	// Empty: the image's.
 	Hostname string
 	// MachineID is what /etc/machine-id has, 32 digits. Empty: a new one at

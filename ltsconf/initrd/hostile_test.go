@@ -96,6 +96,8 @@ func TestOddHostnames(t *testing.T) {
 				r.requireFiles(map[string]string{"etc/hostname": test.want, "proc/sys/kernel/hostname": test.want, "dev/kmsg": test.told})
 			}
 		}
+		r.machine("memory", []Setting{{Name: "HOSTNAME", Value: " "}, {Name: "PREINIT_1", Value: "printf %s $HOSTNAME >/name"}}, &Options{Hostname: "pc2"})
+		r.requireFiles(map[string]string{"etc/hostname": "pc2\n", "name": "pc2", "dev/kmsg": "none"})
 		r.machine("memory", []Setting{{Name: "HOSTNAME", Value: "$NONE", Expand: true}}, nil)
 		require.Equal(t, "<3>diskless: HOSTNAME is empty\n", r.told())
 	})

@@ -109,7 +109,7 @@ func environment(settings []Setting, o *Options) []byte {
 		b.WriteString("HOSTNAME=" + quote(o.Hostname) + "\n")
 	}
 	for _, set := range settings {
-		if !set.Expand {
+		if !set.Expand && (set.Name != "HOSTNAME" || strings.TrimSpace(set.Value) != "") {
 			b.WriteString(set.Name + "=" + quote(set.Value) + "\n")
 		}
 	}
