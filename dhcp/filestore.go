@@ -21,6 +21,8 @@ import (
 //
 // When the disk fails, every method returns the error from then on, so that no
 // client is promised what is not kept; open the store anew when the disk works.
+// The file is written anew, beside the one in use, when it is twice as long as
+// its leases need; a disk that has no room for that is told of at Warn.
 type FileStore struct {
 	o    FileStoreOptions
 	dir  journalDir
@@ -57,8 +59,8 @@ type journalBatch struct {
 type FileStoreOptions struct {
 	// MaxLeases is as in [MemoryStore.MaxLeases].
 	MaxLeases int
-	// Logger gets, at Warn, what of the file was damaged, and how much a clock
-	// was set; nil is [slog.Default].
+	// Logger gets, at Warn, what of the file was damaged, how much a clock was
+	// set, and that the file cannot be written anew; nil is [slog.Default].
 	Logger *slog.Logger
 }
 

@@ -36,16 +36,19 @@ func (s *FileStore) compact(all []record) {
 	if err == nil {
 		// What was written to the old file since; then the new one takes its
 		// place, and only then its first record is reported done.
-		err = next.write(s.tail)
+		if err = next.write(s.tail); err != nil {
+			next.discard()
+		}
 	}
 	s.tail = nil
-	if err == nil {
-		err = s.replaceBy(next)
-	}
 	if err != nil {
-		if next != nil {
-			next.close()
-		}
+		s.compactAbove = 2 * s.file.end
+		orDefault(s.o.Logger).Warn("dhcp: the lease file cannot be written anew, and grows on: make room on its disk",
+			"file", s.name, "bytes", s.file.end, "err", err)
+		return
+	}
+	if err := s.replaceBy(next); err != nil {
+		next.close()
 		// Which of the two files has the name may not be known: nothing more
 		// is promised.
 		s.mu.Lock()

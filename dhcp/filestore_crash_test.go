@@ -11,6 +11,7 @@ import (
 	"net"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -341,15 +342,59 @@ func TestFileStoreDiskFails(t *testing.T) {
 	require.NoError(t, err)
 }
 
+// A disk that has no room for a second file: the one in use serves on, and the
+// other is tried again when that has grown.
+func TestFileStoreNoRoomToCompact(t *testing.T) {
+	d := &failingDir{tape: newTape(), only: "leases.new"}
+	logger, log := logTo(slog.LevelWarn)
+	s, err := openFileStore(d, "leases", nil, thisHost())
+	require.NoError(t, err)
+	require.NoError(t, s.Close())
+	s, err = openFileStore(d, "leases", &FileStoreOptions{Logger: logger}, thisHost())
+	require.NoError(t, err)
+	s.compactAbove = 1000
+	d.fail = true
+	version := 0
+	commit := func() {
+		version++
+		require.NoError(t, s.Commit(t.Context(), promised(1, version)))
+		s.wg.Wait()
+	}
+	for !strings.Contains(log.String(), "make room") {
+		commit()
+	}
+	require.Empty(t, d.files[d.names["leases.new"]], "the room that it took is free again")
+	at := s.file.end
+	for s.file.end < 3*at/2 {
+		commit()
+	}
+	require.Equal(t, 1, strings.Count(log.String(), "make room"), "it is not tried for each lease")
+	d.fail = false
+	for s.file.end > at {
+		commit()
+	}
+	commit()
+	require.NoError(t, s.Close())
+	s, err = openFileStore(d.tape, "leases", nil, thisHost())
+	require.NoError(t, err)
+	l, err := s.LeaseByAddr(t.Context(), testAddr(1))
+	require.NoError(t, err)
+	require.WithinDuration(t, promised(1, version).Expires, l.Expires, 0)
+}
+
 type failingDir struct {
 	*tape
 	fail bool
+	only string // the name of files that fail, "" for all
 }
 
 func (d *failingDir) open(name string, create bool) (journalFile, error) {
 	f, err := d.tape.open(name, create)
 	if err != nil {
 		return nil, err
+	}
+	if d.only != "" && name != d.only {
+		return f, nil
 	}
 	return &failingFile{f, d}, nil
 }

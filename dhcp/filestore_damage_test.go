@@ -127,13 +127,17 @@ func TestFileStoreRepairLossOfPower(t *testing.T) {
 	_, err = s.file.file.WriteAt([]byte("xxx"), third+20)
 	require.NoError(t, err)
 	require.NoError(t, s.file.file.sync())
-	from := d.position()
+	from, found := d.position(), d.names["leases"]
 	_, err = openFileStore(d, "leases", quiet, thisHost())
 	require.NoError(t, err)
 	require.Contains(t, d.names, "leases.damaged")
 	for n := from; n <= d.position(); n++ {
 		for seed := range uint64(20) {
-			s, err := openFileStore(d.after(n, rand.New(rand.NewPCG(uint64(n), seed))), "leases", quiet, thisHost())
+			left := d.after(n, rand.New(rand.NewPCG(uint64(n), seed)))
+			if left.names["leases"] != found {
+				require.Equal(t, d.files[found], left.files[left.names["leases.damaged"]], "what was found is not lost, after %d steps", n-from)
+			}
+			s, err := openFileStore(left, "leases", quiet, thisHost())
 			require.NoError(t, err)
 			for _, i := range []byte{0, 1, 2, 4, 5} {
 				_, err = s.LeaseByAddr(t.Context(), testAddr(i))

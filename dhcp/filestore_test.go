@@ -78,6 +78,20 @@ func TestFileStoreBound(t *testing.T) {
 	}
 }
 
+// The flushes that the tests of a loss of power count are the system's.
+func TestFileStoreFlushes(t *testing.T) {
+	d := osJournalDir(t.TempDir())
+	require.NoError(t, d.sync())
+	f, err := d.open("f", true)
+	require.NoError(t, err)
+	require.NoError(t, f.sync())
+	require.NoError(t, f.(*osJournalFile).File.Close())
+	require.Error(t, f.sync(), "nothing was asked of the system")
+	if runtime.GOOS == "linux" {
+		require.Error(t, osJournalDir("/proc").sync(), "which cannot be flushed")
+	}
+}
+
 // Many clients at once share flushes; each is told when its lease is kept, and
 // the file is written anew under way.
 func TestFileStoreConcurrent(t *testing.T) {

@@ -156,7 +156,7 @@ func createJournal(dir journalDir, name string, recs []record) (*journal, error)
 		err = f.sync()
 	}
 	if err != nil {
-		f.close()
+		j.discard()
 		return nil, err
 	}
 	j.flushed = j.end
@@ -220,3 +220,10 @@ func frameSum(salt uint32, head, rec []byte) uint32 {
 }
 
 func (j *journal) close() error { return j.file.close() }
+
+// discard closes a file that never got its name, and gives a full disk back the
+// room that it took.
+func (j *journal) discard() {
+	_ = j.file.truncate(0)
+	j.file.close()
+}
