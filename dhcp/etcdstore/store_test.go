@@ -11,6 +11,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -322,4 +323,27 @@ func TestMaxLeasesAtOnce(t *testing.T) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	require.LessOrEqual(t, len(s.cache.addrs), n)
+}
+
+// silent is a Watcher whose first watch brings nothing, and does not end.
+type silent struct {
+	clientv3.Watcher
+	watches atomic.Int32
+}
+
+func (w *silent) Watch(ctx context.Context, key string, opts ...clientv3.OpOption) clientv3.WatchChan {
+	if w.watches.Add(1) == 1 {
+		return make(clientv3.WatchChan)
+	}
+	return w.Watcher.Watch(ctx, key, opts...)
+}
+
+// A watch that has fallen silent while etcd takes what is written is begun anew.
+func TestSilentWatch(t *testing.T) {
+	client := etcdtest.Start(t, 1).Client(t)
+	w := &silent{Watcher: client.Watcher}
+	client.Watcher = w
+	s := openStore(t, client, Options{Name: "one", Timeout: 500 * time.Millisecond})
+	require.EqualValues(t, 2, w.watches.Load())
+	require.NoError(t, s.Commit(t.Context(), leaseFor(1, 1, time.Hour)))
 }

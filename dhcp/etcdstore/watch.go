@@ -1,6 +1,7 @@
 package etcdstore
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -18,6 +19,9 @@ const (
 	// beatEvery is how often a server writes its own key, to see how long it
 	// takes until the watch brings it back.
 	beatEvery = time.Second
+	// lateBeats is how many beats later than it may be written a beat is
+	// waited for, before the watch is begun anew.
+	lateBeats = 3
 	// beatTTL is how long that key outlives the server.
 	beatTTL = 30
 	// loadPage is how many keys are read at once: some megabytes. For each
@@ -136,7 +140,23 @@ func (s *Store) read(ctx context.Context, pages chan<- page) {
 func (s *Store) follow(rev int64) (int64, error) {
 	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(s.ctx))
 	defer cancel()
-	for resp := range s.client.Watch(ctx, s.prefix+"/", clientv3.WithPrefix(), clientv3.WithRev(rev+1), clientv3.WithFragment()) {
+	changes := s.client.Watch(ctx, s.prefix+"/", clientv3.WithPrefix(), clientv3.WithRev(rev+1), clientv3.WithFragment())
+	patience := time.NewTicker(s.timeout + lateBeats*beatEvery)
+	defer patience.Stop()
+	for {
+		var resp clientv3.WatchResponse
+		select {
+		case r, ok := <-changes:
+			if !ok {
+				return rev, cmp.Or(s.ctx.Err(), errWatchEnded)
+			}
+			resp = r
+		case <-patience.C:
+			if s.overdue(s.timeout + lateBeats*beatEvery) {
+				return rev, errWatchSilent
+			}
+			continue
+		}
 		if err := resp.Err(); err != nil {
 			return rev, err
 		}
@@ -163,10 +183,23 @@ func (s *Store) follow(rev int64) (int64, error) {
 		s.mu.Unlock()
 		s.warnBad(errors.Join(bad...))
 	}
-	if err := s.ctx.Err(); err != nil {
-		return rev, err
+}
+
+var (
+	errWatchEnded  = errors.New("the watch ended") // as when the client was closed
+	errWatchSilent = errors.New("the watch does not bring what this server wrote")
+)
+
+// overdue says whether something that was written so long ago has not come back.
+func (s *Store) overdue(d time.Duration) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, sent := range s.beatSent {
+		if time.Since(sent) > d {
+			return true
+		}
 	}
-	return rev, errors.New("the watch ended") // as when the client was closed
+	return false
 }
 
 // set takes a key into the cache, as it was at the revision seen; mod 0 is one
