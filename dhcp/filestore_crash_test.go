@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -382,8 +383,29 @@ func TestFileStoreNoRoomToCompact(t *testing.T) {
 	require.WithinDuration(t, promised(1, version).Expires, l.Expires, 0)
 }
 
+// A disk that is nearly full: what is laid out ahead does not fit, the leases do.
+func TestFileStoreNoRoomAhead(t *testing.T) {
+	d := &failingDir{tape: newTape(), room: 1000}
+	s, err := openFileStore(d, "leases", nil, thisHost())
+	require.NoError(t, err)
+	kept := byte(0)
+	for ; err == nil; kept++ {
+		err = s.Commit(t.Context(), promised(kept, 1))
+	}
+	kept--
+	require.ErrorIs(t, err, syscall.ENOSPC)
+	require.Greater(t, kept, byte(10))
+	s, err = openFileStore(d.tape, "leases", &FileStoreOptions{Logger: slog.New(slog.DiscardHandler)}, thisHost())
+	require.NoError(t, err)
+	for n := range kept {
+		_, err = s.LeaseByAddr(t.Context(), testAddr(n))
+		require.NoError(t, err, "address %d", n)
+	}
+}
+
 type failingDir struct {
 	*tape
+	room int64 // for each file, 0 for any
 	fail bool
 	only string // the name of files that fail, "" for all
 }
@@ -402,6 +424,14 @@ func (d *failingDir) open(name string, create bool) (journalFile, error) {
 type failingFile struct {
 	journalFile
 	dir *failingDir
+}
+
+func (f *failingFile) WriteAt(p []byte, off int64) (int, error) {
+	if room := f.dir.room - off; f.dir.room > 0 && int64(len(p)) > room {
+		n, _ := f.journalFile.WriteAt(p[:max(0, room)], off)
+		return n, syscall.ENOSPC
+	}
+	return f.journalFile.WriteAt(p, off)
 }
 
 func (f *failingFile) sync() error {

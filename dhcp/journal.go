@@ -202,6 +202,10 @@ func (j *journal) append(recs []record) error {
 		b = append(b, make([]byte, layAhead)...)
 	}
 	_, j.failed = j.file.WriteAt(b, j.end)
+	if j.failed != nil && len(b) > n {
+		b = b[:n] // a disk that is nearly full may have room for these
+		_, j.failed = j.file.WriteAt(b, j.end)
+	}
 	if j.failed != nil {
 		return j.failed
 	}

@@ -119,20 +119,28 @@ func TestFileStoreClockSteps(t *testing.T) {
 // A clock that was set while the store was open counts from then on: the file's
 // times are those of before.
 func TestFileStoreClockSetMeanwhile(t *testing.T) {
-	d := newTape()
-	by := -5 * time.Hour
-	h := fakeHost(0, 1, 0)
-	h.now = func() time.Time { return set(time.Now(), by) }
-	s, err := openFileStore(d, "leases", nil, h)
-	require.NoError(t, err)
-	require.NoError(t, s.Commit(t.Context(), Lease{Addr: testAddr(1), HardwareAddr: macA, Expires: h.now().Add(2 * time.Hour)}))
-	by = 0 // by NTP
-	require.NoError(t, s.Close())
-	s, err = openFileStore(d, "leases", &FileStoreOptions{Logger: slog.New(slog.DiscardHandler)}, fakeHost(0, 2, 0))
-	require.NoError(t, err)
-	l, err := s.LeaseByAddr(t.Context(), testAddr(1))
-	require.NoError(t, err)
-	require.WithinDuration(t, time.Now().Add(2*time.Hour), l.Expires, 5*time.Minute)
+	for _, killed := range []bool{false, true} {
+		d := newTape()
+		by := -5 * time.Hour
+		h := fakeHost(0, 1, 0)
+		h.now = func() time.Time { return set(time.Now(), by) }
+		s, err := openFileStore(d, "leases", nil, h)
+		require.NoError(t, err)
+		lease := Lease{Addr: testAddr(1), HardwareAddr: macA, Expires: h.now().Add(2 * time.Hour)}
+		require.NoError(t, s.Commit(t.Context(), lease))
+		by = 0 // by NTP
+		if killed {
+			s.timed = s.timed.Add(-timeEvery) // a minute later
+			require.NoError(t, s.Commit(t.Context(), Lease{Addr: testAddr(2), HardwareAddr: macB}))
+		} else {
+			require.NoError(t, s.Close())
+		}
+		s, err = openFileStore(d, "leases", &FileStoreOptions{Logger: slog.New(slog.DiscardHandler)}, fakeHost(0, 2, 0))
+		require.NoError(t, err)
+		l, err := s.LeaseByAddr(t.Context(), testAddr(1))
+		require.NoError(t, err)
+		require.WithinDuration(t, time.Now().Add(2*time.Hour), l.Expires, 5*time.Minute, "killed: %v", killed)
+	}
 }
 
 // The system tells each start of its own.
