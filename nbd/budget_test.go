@@ -73,3 +73,18 @@ func TestGreedyClientsLeaveBuffers(t *testing.T) {
 		})
 	}
 }
+
+// What writes to a slow device take of the budget they give back.
+func TestWritesGiveBuffersBack(t *testing.T) {
+	dev := nbd.Delay{}.Filter(nbdtest.NewMemory(make([]byte, 64<<10)))
+	addr := nbdtest.ServeServer(t, &nbd.Server{Logger: quiet, MaxBuffered: 1, Handler: nbd.Share(dev)})
+	c, err := nbd.Dial(t.Context(), "tcp", addr, "")
+	require.NoError(t, err)
+	late := time.AfterFunc(30*time.Second, func() { c.Close() })
+	defer late.Stop()
+	for i := range 100 {
+		_, err := c.WriteAt(make([]byte, 4096), 0)
+		require.NoError(t, err, "write %d", i)
+	}
+	require.NoError(t, c.Close())
+}
