@@ -190,6 +190,7 @@ func (s *Server) handle(ctx context.Context, out replier, data []byte, from sour
 	if from.foreign {
 		return
 	}
+	defer s.survive(from)
 	msg, err := decode(data)
 	if err != nil {
 		s.Trace.malformed(from.peer, err)
@@ -221,6 +222,13 @@ func (s *Server) handle(ctx context.Context, out replier, data []byte, from sour
 	}
 	to, hw := destination(r, reply)
 	out.send(outgoing{s: s, request: r, reply: reply, from: from, data: packet, to: to, hw: hw})
+}
+
+// survive is deferred: a panic costs one datagram only.
+func (s *Server) survive(from source) {
+	if p := recover(); p != nil {
+		s.logger().Error("dhcp: panic", "peer", from.peer, "panic", p, "stack", string(debug.Stack()))
+	}
 }
 
 // sent is called when the reply has been sent, or could not be.

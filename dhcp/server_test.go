@@ -228,9 +228,15 @@ func TestServerHandlerOutcomes(t *testing.T) {
 	}
 	noReply, replied := make(chan outcome), make(chan *dhcpv4.DHCPv4)
 	results := make(chan func(*dhcp.Request) (*dhcpv4.DHCPv4, error), 1)
+	var hook atomic.Bool
 	server := &dhcp.Server{
 		Logger: slog.New(slog.NewTextHandler(&logged, nil)),
 		Trace: &dhcp.Trace{
+			Request: func(*dhcp.Request) {
+				if hook.Swap(false) {
+					panic("in a hook")
+				}
+			},
 			NoReply: func(r *dhcp.Request, err error) { noReply <- outcome{err, r} },
 			Reply:   func(_ *dhcp.Request, m *dhcpv4.DHCPv4, _ netip.AddrPort) { replied <- m },
 		},
@@ -238,12 +244,15 @@ func TestServerHandlerOutcomes(t *testing.T) {
 	}
 	serverConn, client := loopback(t), loopback(t)
 	start(t, server, serverConn)
-	ask := func(f func(*dhcp.Request) (*dhcpv4.DHCPv4, error)) {
+	send := func() {
 		m, err := dhcpv4.NewDiscovery(dhcptest.HardwareAddr(9))
 		require.NoError(t, err)
-		results <- f
 		_, err = client.WriteTo(m.ToBytes(), serverConn.LocalAddr())
 		require.NoError(t, err)
+	}
+	ask := func(f func(*dhcp.Request) (*dhcpv4.DHCPv4, error)) {
+		results <- f
+		send()
 	}
 	ask(func(*dhcp.Request) (*dhcpv4.DHCPv4, error) { return nil, nil })
 	require.NoError(t, (<-noReply).err)
@@ -266,6 +275,8 @@ func TestServerHandlerOutcomes(t *testing.T) {
 	require.Contains(t, logged.String(), "inventory is down")
 	require.Contains(t, logged.String(), "server_test.go", "a panic is logged with its stack")
 
+	hook.Store(true)
+	send() // nobody answers, and nobody dies
 	ask(func(r *dhcp.Request) (*dhcpv4.DHCPv4, error) { return dhcp.NewReply(r, dhcpv4.MessageTypeOffer), nil })
 	require.Equal(t, dhcpv4.MessageTypeOffer, (<-replied).MessageType())
 }
