@@ -722,6 +722,30 @@ func TestIdleIsNoFault(t *testing.T) {
 	})
 }
 
+// A byte now and then does not make a request that is late another one.
+func TestTricklingClientsAreCut(t *testing.T) {
+	for name, begun := range map[string][]byte{
+		"a header":        request(0, cmdWrite, 0, 0, 4096)[:1],
+		"data":            request(0, cmdWrite, 0, 0, 4096),
+		"data to refuse":  request(0, cmdWrite, 0, 1<<40, 4096),
+		"data for memory": request(0, cmdWrite, 0, 0, 300000),
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, &nbd.Server{Logger: quiet, Handler: always(nbdtest.NewMemory(make([]byte, 1<<20)))}, func(t *testing.T, r *raw) {
+				r.greet(3).open("x")
+				r.send(begun)
+				began, err := time.Now(), error(nil)
+				for err == nil && time.Since(began) < time.Hour {
+					time.Sleep(10 * time.Second)
+					_, err = r.Write([]byte{0})
+				}
+				require.Error(t, err)
+				require.LessOrEqual(t, time.Since(began), 2*time.Minute)
+			})
+		})
+	}
+}
+
 // The handler's own time is not the client's: looking an image up may take
 // longer than a handshake may.
 func TestSlowHandler(t *testing.T) {
