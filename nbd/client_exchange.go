@@ -17,11 +17,19 @@ type exchange struct {
 	n          uint32
 	data       []byte // to be written, or read into
 
-	got     uint32   // bytes of data that came
+	got     uint32   // bytes from data's beginning that came
+	apart   []span   // what came besides, by place
 	extents []Extent // to be filled in
 	found   int
 	code    uint32 // the first error
 }
+
+// span is a part of data.
+type span struct{ from, to uint32 }
+
+// maxApart bounds what a server makes a Client remember: chunks of one reply
+// mostly come in order.
+const maxApart = 1000
 
 // call is an exchange under way. The Client's mu guards what is not the exchange.
 type call struct {

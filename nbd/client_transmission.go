@@ -1,11 +1,13 @@
 package nbd
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 
 	"github.com/pojntfx/go-nbd/pkg/protocol"
 )
@@ -121,10 +123,9 @@ func (c *Client) chunk(q *exchange, typ uint16) error {
 			length = binary.BigEndian.Uint32(p[8:])
 		}
 		at := binary.BigEndian.Uint64(p) - uint64(q.off) // wraps when it is less
-		if length == 0 || uint64(length) > uint64(q.n-q.got) || at > uint64(q.n)-uint64(length) {
-			return errors.New("a chunk of data that was not asked for")
+		if length == 0 || length > q.n || at > uint64(q.n-length) || !q.place(uint32(at), length) {
+			return errors.New("a chunk of data that was not asked for, or came before")
 		}
-		q.got += length
 		part := q.data[at : at+uint64(length)]
 		if typ == chunkHole {
 			clear(part)
@@ -145,6 +146,36 @@ func (c *Client) chunk(q *exchange, typ uint16) error {
 		return err
 	}
 	return fmt.Errorf("a chunk of type %#x with %d bytes", typ, n)
+}
+
+// place notes that n bytes came for a place in data. It is false for one that
+// came before, which would leave another as it was.
+func (q *exchange) place(at, n uint32) bool {
+	end := at + n
+	i, _ := slices.BinarySearchFunc(q.apart, at, func(p span, at uint32) int { return cmp.Compare(p.from, at) })
+	behind := i < len(q.apart) // apart[i] begins where this does, or behind it
+	if at < q.got || i > 0 && q.apart[i-1].to > at || behind && q.apart[i].from < end {
+		return false
+	}
+	joined := behind && q.apart[i].from == end
+	switch {
+	case at == q.got:
+		if q.got = end; joined {
+			q.got, q.apart = q.apart[0].to, q.apart[1:]
+		}
+	case i > 0 && q.apart[i-1].to == at:
+		if q.apart[i-1].to = end; joined {
+			q.apart[i-1].to = q.apart[i].to
+			q.apart = slices.Delete(q.apart, i, i+1)
+		}
+	case joined:
+		q.apart[i].from = at
+	case len(q.apart) == maxApart:
+		return false // no server has reason to
+	default:
+		q.apart = slices.Insert(q.apart, i, span{at, end})
+	}
+	return true
 }
 
 // takeExtents takes a chunk of n bytes.
