@@ -18,7 +18,8 @@ type RateLimit struct {
 	Handler Handler
 	// Read and Write are how many bytes a client may read and write per
 	// second, Requests how many requests it may make; 0 or less is no limit.
-	// A Trim or Zero is a request, and no bytes.
+	// A Trim or Zero is a request, and no bytes; what a Cache has read ahead
+	// counts as read.
 	Read, Write, Requests int64
 	// Burst is how many seconds' worth of each may pass at once after a time
 	// of rest; 0 or less is 1.
@@ -113,7 +114,7 @@ func (d *rateDevice) before(op Op, _, n int64) error {
 		return err
 	}
 	switch op {
-	case OpRead:
+	case OpRead, OpCache:
 		return wait(d.ctx, d.client.read, n)
 	case OpWrite:
 		return wait(d.ctx, d.client.write, n)

@@ -48,3 +48,21 @@ func TestRateLimitForgets(t *testing.T) {
 		require.Equal(t, 2, len(l.clients), "one more and the last")
 	})
 }
+
+// advised is a device that can be told what will be read.
+type advised struct{ bytesBase }
+
+func (advised) Features() Features       { return Features{Cache: true} }
+func (advised) Cache(off, n int64) error { return nil }
+
+// What a client has read ahead is read for it.
+func TestRateLimitOfCache(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &RateLimit{Read: 1 << 20, Handler: HandlerFunc(func(context.Context, *Request) (Device, error) { return advised{make([]byte, 8<<20)}, nil })}
+		dev, err := l.OpenNBD(t.Context(), &Request{Purpose: PurposeGo})
+		require.NoError(t, err)
+		begun := time.Now()
+		require.NoError(t, dev.(interface{ Cache(off, n int64) error }).Cache(0, 8<<20))
+		require.InDelta(t, 7, time.Since(begun).Seconds(), 0.1, "a second's worth at once")
+	})
+}

@@ -13,7 +13,8 @@ import (
 // path when it is complete and on stable storage, in the place of any file
 // there: path holds one or the other, whole, at every moment. Zeroes become
 // holes. Writes to the overlay wait meanwhile, reads do not; the overlay stays
-// as it is. It costs reading the whole device once.
+// as it is. It costs reading the whole device once. A process that is killed
+// meanwhile leaves the new file behind, as .NAME.*.new beside path.
 //
 // A path that [Images] has registered gets a new generation by this.
 func (o *Overlay) Commit(ctx context.Context, path string) (err error) {
@@ -35,7 +36,7 @@ func (o *Overlay) Commit(ctx context.Context, path string) (err error) {
 		}
 	}()
 	buf := make([]byte, 4*chunkBytes)
-	zeroes := make([]byte, len(buf))
+	zeroes := make([]byte, overlayBlock)
 	for off := int64(0); off < o.size; {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -48,14 +49,23 @@ func (o *Overlay) Commit(ctx context.Context, path string) (err error) {
 			}
 			n += len(part)
 		}
-		for n := 0; n < len(p); n += overlayBlock {
-			part := p[n:min(n+overlayBlock, len(p))]
-			if bytes.Equal(part, zeroes[:len(part)]) {
+		for n := 0; n < len(p); {
+			end := n // of the blocks that are not zeroes
+			for end < len(p) {
+				part := p[end:min(end+overlayBlock, len(p))]
+				if bytes.Equal(part, zeroes[:len(part)]) {
+					break
+				}
+				end += len(part)
+			}
+			if end == n {
+				n += overlayBlock
 				continue
 			}
-			if _, err := f.WriteAt(part, off+int64(n)); err != nil {
+			if _, err := f.WriteAt(p[n:end], off+int64(n)); err != nil {
 				return err
 			}
+			n = end
 		}
 		off += int64(len(p))
 	}
