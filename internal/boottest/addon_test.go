@@ -77,7 +77,8 @@ func TestAddonNode(t *testing.T) {
 
 	// The other one, with what is broken.
 	other := login(t, two)
-	require.NotEqual(t, id, s.requireNode(other, "node02", "overlay"))
+	otherID := s.requireNode(other, "node02", "overlay")
+	require.NotEqual(t, id, otherID)
 	_, err := other.Do(t.Context(), "cat /run/joined")
 	require.ErrorIs(t, err, guest.ErrCommand, "the token is another machine's")
 	out, err := other.Do(t.Context(), "systemctl is-system-running --wait")
@@ -89,21 +90,26 @@ func TestAddonNode(t *testing.T) {
 		require.Contains(t, vmtest.Do(t, other, "journalctl -b -t diskless -o cat --no-pager"), told)
 	}
 	requireStages(t, s.stages("node02"), `booted up .*, 3 settings failed`)
-	_ = other.Console.Send("#0 systemctl poweroff")
-	ends(t, two)
 
 	// A newer image; what was written is gone.
-	vmtest.Do(t, sh, "echo gone >/written")
+	for _, sh := range []*guest.Shell{sh, other} {
+		vmtest.Do(t, sh, "echo gone >/written")
+	}
 	newer(t, s.path("debian.squashfs"))
-	_ = sh.Console.Send("#0 systemctl reboot") // whose end the shell may not live to tell
-	sh = login(t, one)
+	reboots(t, sh, other)
+	looksAround(t, two)
+	sh, other = login(t, one), login(t, two)
 	require.Equal(t, id, s.requireNode(sh, "node01", "overlay"), "it is the same machine")
+	require.Equal(t, otherID, s.requireNode(other, "node02", "overlay"))
 	require.NotEqual(t, first, vmtest.Do(t, sh, "cat /proc/cmdline"), "another generation of the image")
-	_, err = sh.Do(t.Context(), "cat /written")
-	require.ErrorIs(t, err, guest.ErrCommand)
 	require.Equal(t, "joined with token-of-node01\n", vmtest.Do(t, sh, "cat /run/joined"))
-	_ = sh.Console.Send("#0 systemctl poweroff")
+	for _, sh := range []*guest.Shell{sh, other} {
+		_, err = sh.Do(t.Context(), "cat /written")
+		require.ErrorIs(t, err, guest.ErrCommand)
+		require.NoError(t, sh.Console.Send("#0 systemctl poweroff"))
+	}
 	ends(t, one)
+	ends(t, two)
 }
 
 // The same settings in an ltsp.conf make the same machine of a root that is the
@@ -126,7 +132,7 @@ func TestAddonRoots(t *testing.T) {
 	require.Equal(t, "running\n", vmtest.Do(t, sh, "systemctl is-system-running --wait"))
 	vmtest.Do(t, sh, "echo kept >/written")
 	hosts := vmtest.Do(t, sh, "cat /etc/hosts /etc/fstab")
-	_ = sh.Console.Send("#0 systemctl reboot") // whose end the shell may not live to tell
+	reboots(t, sh)
 
 	other := login(t, two)
 	otherID := s.requireNode(other, "node04", "overlay")
@@ -137,7 +143,7 @@ func TestAddonRoots(t *testing.T) {
 	require.Zero(t, established(t, vmtest.Do(t, other, `ip -4 -o addr show scope global | (read -r _ _ _ address _; printf %s "$address")`)))
 	vmtest.Do(t, other, "echo kept >/written")
 	otherHosts := vmtest.Do(t, other, "cat /etc/hosts /etc/fstab")
-	_ = other.Console.Send("#0 systemctl reboot") // whose end the shell may not live to tell
+	reboots(t, other)
 
 	for _, again := range []struct {
 		*vm.Running
@@ -223,6 +229,14 @@ func login(t *testing.T, r *vm.Running) *guest.Shell {
 	require.NoError(t, r.Send(`stty -echo; dmesg -n 1; while read -r id line; do case $id in \#*) out=$(eval "$line" 2>&1; echo "rc=$?"); `+
 		`echo "DISKLESS $id rc=${out##*rc=} $(printf %s "${out%rc=*}" | base64 -w 0)";; esac; done`))
 	return &guest.Shell{Console: r}
+}
+
+// reboots has machines reboot. The shell may not live to tell that it has begun.
+func reboots(t *testing.T, machines ...*guest.Shell) {
+	t.Helper()
+	for _, sh := range machines {
+		require.NoError(t, sh.Console.Send("#0 systemctl reboot"))
+	}
 }
 
 // ends waits until a machine has switched itself off.

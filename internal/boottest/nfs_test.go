@@ -16,8 +16,8 @@ import (
 
 // Two machines run on one tree over NFS, a minimal Debian as it was made: what
 // is one machine's own is in its memory, the rest both have, and what the tree
-// says of itself stays. Both stop on the way for a look around, and switch
-// themselves off.
+// says of itself stays. Both stop on the way for a look around, one comes back
+// clean from a reboot, and both switch themselves off.
 func TestAddonNFS(t *testing.T) {
 	debian := vmtest.Debian(t)
 	a, lineA := machine("node05", "entry: nfs")
@@ -51,6 +51,12 @@ func TestAddonNFS(t *testing.T) {
 		require.ErrorIs(t, err, guest.ErrCommand, name)
 	}
 	require.Equal(t, "ours\n", vmtest.Do(t, other, "cat /srv/file"))
+
+	reboots(t, sh)
+	looksAround(t, one)
+	sh = login(t, one)
+	require.Equal(t, id, s.requireNode(sh, "node05", "nfs"))
+	require.Equal(t, "ours\n", vmtest.Do(t, sh, "cat /tmp/file /etc/file /var/log/file /srv/file 2>/dev/null || :"))
 	for _, r := range []*vm.Running{one, two} {
 		require.NoError(t, r.Send("#0 systemctl poweroff"))
 	}
