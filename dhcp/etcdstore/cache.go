@@ -288,8 +288,9 @@ func (c *cache) exists(id termID) bool {
 }
 
 // until is the end of the lease in the time of this server: never in the past
-// while it is taken, and never in the future when it is not, whatever the
-// clock of the server that made it said, or this one's says.
+// while it is taken, and in the past when it is not, also for who has looked at
+// the clock a little before, whatever the clock of the server that made it said,
+// or this one's says.
 func (c *cache) until(e *entry, wall time.Time) time.Time {
 	if e.forever || e.bad {
 		return time.Time{}
@@ -302,7 +303,7 @@ func (c *cache) until(e *entry, wall time.Time) time.Time {
 		}
 		left = max(min(left, time.Duration(longest)*time.Second), time.Second)
 	} else {
-		left = min(left, 0)
+		left = min(left, -time.Second)
 	}
 	return time.Now().Add(left).Round(0)
 }
