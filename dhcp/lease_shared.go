@@ -19,6 +19,12 @@ import (
 // AddrState) from a copy, which other servers' changes reach a little later.
 // While it cannot tell how old the copy is, these, and Hold, return an error,
 // and the pool keeps silent: the other servers answer.
+//
+// One machine may be given two addresses by two servers at once. The earlier
+// one counts, to all of them: LeasesByOwner returns the active leases in the
+// order in which they were made, a renewed one in its old place. When Commit
+// of an address that the owner did not have returns, the methods that read see
+// all that any server did before it.
 type SharedStore interface {
 	LeaseStore
 
@@ -81,30 +87,46 @@ func (p *Pool) choose(ctx context.Context, c client) (netip.Addr, error) {
 	return netip.Addr{}, nil
 }
 
-// elsewhere reports whether a machine that takes the offer of addr has got
-// another address since, from another server: the REQUEST waited for this one,
-// that was stopped or overloaded, and the machine did not.
-func (p *Pool) elsewhere(ctx context.Context, c client, addr netip.Addr) (bool, error) {
-	if p.shared == nil || !c.serverSet || addr == c.res.Addr || c.dry() {
-		return false, nil
+// errLate is that the machine has another address, from another server.
+var errLate = errors.New("dhcp: the machine has another address, from another server")
+
+// keeps is errLate if the machine has another address than this one, and had
+// it earlier: the first of its leases counts, whichever server made it. So a
+// REQUEST that waited in a server that had stopped, or that etcd's answers did
+// not reach, moves no machine that went on with another server.
+func (p *Pool) keeps(ctx context.Context, c client, addr netip.Addr) error {
+	if p.shared == nil || addr == c.res.Addr {
+		return nil
 	}
-	has := func() (this, other bool, err error) {
-		leases, err := p.store.LeasesByOwner(ctx, c.owner)
-		now := time.Now()
-		for _, l := range leases {
-			this = this || l.Addr == addr && l.Active(now)
-			other = other || l.Addr != addr && l.Active(now) && p.givable(l.Addr)
+	now := time.Now() // before the leases, so that one that counts is active
+	leases, err := p.store.LeasesByOwner(ctx, c.owner)
+	if err != nil {
+		return err
+	}
+	for _, l := range leases {
+		switch {
+		case !l.Active(now):
+		case l.Addr == addr:
+			return nil
+		case p.givable(l.Addr):
+			c.notef("the machine has %v from another server, the request for %v came too late", l.Addr, addr)
+			return errLate
 		}
-		return this, other, err
 	}
-	if this, _, err := has(); err != nil || this {
-		return false, err
+	return nil
+}
+
+// keepsSurely is keeps, which does not say errLate because of what this server
+// saw a while ago.
+func (p *Pool) keepsSurely(ctx context.Context, c client, addr netip.Addr) error {
+	err := p.keeps(ctx, c, addr)
+	if !errors.Is(err, errLate) || c.dry() {
+		return err
 	}
 	if err := p.shared.Sync(ctx); err != nil {
-		return false, err
+		return err
 	}
-	this, other, err := has()
-	return other && !this, err
+	return p.keeps(ctx, c, addr)
 }
 
 // catchUp makes sure, where others change the store too, that a decision

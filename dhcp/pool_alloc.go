@@ -56,17 +56,22 @@ func (p *Pool) allocate(ctx context.Context, c client) (addr netip.Addr, fresh b
 			return c.res.Addr, false, nil // nobody else is offered it: no hold needed
 		}
 		c.notef("%v is reserved for %v, but in use by another machine or in quarantine", c.res.Addr, c.res.String())
-		if !c.dry() && p.taken.First(c.hw.String()) {
+		if !c.dry() && p.taken.First(c.machine()) {
 			p.logger().Warn("dhcp: the reserved address is still leased to another machine or in quarantine, the pool gives one meanwhile",
-				"mac", c.hw.String(), "addr", c.res.Addr)
+				"mac", c.machine(), "addr", c.res.Addr)
 		}
 	}
+	now := time.Now() // before the leases: see keeps
 	leases, err := p.store.LeasesByOwner(ctx, c.owner)
 	if err != nil {
 		return netip.Addr{}, false, err
 	}
-	// The latest first; no expiry is later than any.
-	slices.SortFunc(leases, func(a, b Lease) int {
+	// Those that it has in their order, if there is one; then the latest first;
+	// no expiry is later than any.
+	slices.SortStableFunc(leases, func(a, b Lease) int {
+		if p.shared != nil && a.Active(now) && b.Active(now) {
+			return 0
+		}
 		if a.Expires.IsZero() != b.Expires.IsZero() {
 			if a.Expires.IsZero() {
 				return -1
@@ -75,7 +80,6 @@ func (p *Pool) allocate(ctx context.Context, c client) (addr netip.Addr, fresh b
 		}
 		return b.Expires.Compare(a.Expires)
 	})
-	now := time.Now()
 	for _, l := range leases {
 		// It goes before one that was merely offered the address.
 		if p.givable(l.Addr) && p.take(c, l.Addr) {
@@ -288,7 +292,7 @@ func (p *Pool) warnExhausted(c client) {
 	}
 	if ok, missed := p.exhausted.Due(time.Minute); ok {
 		p.logger().Warn("dhcp: no address left for a client: widen Ranges or shorten LeaseTime",
-			"subnet", p.Prefix, "mac", c.hw.String(), "addresses", p.size, "unlogged", missed)
+			"subnet", p.Prefix, "mac", c.machine(), "addresses", p.size, "unlogged", missed)
 	}
 }
 

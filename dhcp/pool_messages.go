@@ -20,7 +20,7 @@ func (p *Pool) discover(ctx context.Context, c client) (*dhcpv4.DHCPv4, error) {
 	if p.RapidCommit && c.Options.Has(dhcpv4.OptionRapidCommit) {
 		if !c.dry() {
 			err := p.commit(ctx, c, addr, p.expires(c))
-			if errors.Is(err, fs.ErrExist) { // went to somebody else meanwhile: the client tries again
+			if errors.Is(err, fs.ErrExist) || errors.Is(err, errLate) { // went to somebody else meanwhile: the client tries again
 				return nil, nil
 			}
 			if err != nil {
@@ -46,7 +46,7 @@ func (p *Pool) request(ctx context.Context, c client, onLink bool) (*dhcpv4.DHCP
 		c.notef("the client chose the server %v, this one is %v", c.server, c.self)
 		if onLink && !c.dry() && c.server.IsValid() && !slices.Contains(p.Peers, c.server) && p.rogues.First(c.server.String()) {
 			p.logger().Warn("dhcp: another DHCP server gives addresses on this network: stop it, or name it in Peers",
-				"server", c.server, "subnet", p.Prefix, "mac", c.hw.String(), "addr", c.requested)
+				"server", c.server, "subnet", p.Prefix, "mac", c.machine(), "addr", c.requested)
 		}
 		return nil, nil
 	}
@@ -58,21 +58,25 @@ func (p *Pool) request(ctx context.Context, c client, onLink bool) (*dhcpv4.DHCP
 	if !addr.IsValid() {
 		return nil, ErrDrop
 	}
-	if late, err := p.elsewhere(ctx, c, addr); err != nil || late {
-		c.notef("the machine has another address from another server, the request for %v came too late", addr)
-		return nil, cmp.Or(err, ErrDrop)
+	granted, err := false, error(nil)
+	if !renewing {
+		err = p.keepsSurely(ctx, c, addr)
 	}
-	granted, err := p.grant(ctx, c, addr, renewing)
+	if err == nil {
+		granted, err = p.grant(ctx, c, addr, renewing)
+	}
 	if err == nil && !granted {
 		var again bool
 		if again, err = p.catchUp(ctx, c); again && err == nil {
 			granted, err = p.grant(ctx, c, addr, renewing)
 		}
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, errLate) && c.serverSet:
+		return nil, ErrDrop // it asked a while ago, and is well
+	case err != nil && !errors.Is(err, errLate):
 		return nil, err
-	}
-	if !granted {
+	case !granted:
 		return p.refuse(c, addr)
 	}
 	reply := p.reply(c, dhcpv4.MessageTypeAck)
@@ -137,6 +141,14 @@ func (p *Pool) commit(ctx context.Context, c client, addr netip.Addr, expires ti
 		return err
 	}
 	p.offers.drop(c.owner)
+	if err := p.keeps(ctx, c, addr); err != nil {
+		if errors.Is(err, errLate) {
+			if err := p.store.Release(ctx, addr, c.owner); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+		}
+		return err
+	}
 	for _, o := range old {
 		if o.Addr != addr && p.Prefix.Contains(o.Addr) && o.Active(time.Now()) {
 			if err := p.store.Release(ctx, o.Addr, c.owner); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -189,7 +201,7 @@ func (p *Pool) decline(ctx context.Context, c client) (*dhcpv4.DHCPv4, error) {
 	_, reserved := p.reserved[c.requested]
 	if ok, missed := p.declined.Due(time.Second); ok {
 		p.logger().Warn("dhcp: a client found its address in use by a machine that did not get it here: find that one (arping) and move it, or change the range or the reservation",
-			"addr", c.requested, "mac", c.hw.String(), "reserved", reserved, "unlogged", missed)
+			"addr", c.requested, "mac", c.machine(), "reserved", reserved, "unlogged", missed)
 	}
 	if reserved {
 		// Quarantine would leave the machine without any address.
@@ -198,7 +210,7 @@ func (p *Pool) decline(ctx context.Context, c client) (*dhcpv4.DHCPv4, error) {
 	if !p.declines.Allow(c.owner, maxDeclines, p.declineTime()) {
 		if ok, missed := p.disbelieved.Due(time.Minute); ok {
 			p.logger().Warn("dhcp: a machine declines each address that it gets, no more are taken out of use for it: something answers ARP for addresses that are not its own (proxy ARP on a router?), or the machine is broken",
-				"addr", c.requested, "mac", c.hw.String(), "unlogged", missed)
+				"addr", c.requested, "mac", c.machine(), "unlogged", missed)
 		}
 		return nil, ErrDrop
 	}
@@ -227,7 +239,7 @@ func (p *Pool) bootp(ctx context.Context, c client) (*dhcpv4.DHCPv4, error) {
 	}
 	if !c.dry() {
 		switch err := p.commit(ctx, c, addr, time.Time{}); {
-		case errors.Is(err, fs.ErrExist):
+		case errors.Is(err, fs.ErrExist), errors.Is(err, errLate):
 			return nil, nil
 		case err != nil:
 			return nil, err

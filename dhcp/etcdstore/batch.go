@@ -29,8 +29,9 @@ const (
 
 var errBusy = errors.New("etcdstore: too many changes are waiting for etcd")
 
-// do queues the change and waits for what becomes of it.
-func (s *Store) do(ctx context.Context, addr netip.Addr, seconds int64, decide func(*entry, *term) (plan, error)) error {
+// do queues the change and waits for what becomes of it. It returns the
+// revision at which etcd did it, 0 if there was nothing to do.
+func (s *Store) do(ctx context.Context, addr netip.Addr, seconds int64, decide func(*entry, *term) (plan, error)) (rev int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
 	if seconds > 0 {
@@ -41,26 +42,64 @@ func (s *Store) do(ctx context.Context, addr netip.Addr, seconds int64, decide f
 	switch {
 	case s.closed:
 		s.mu.Unlock()
-		return errClosed()
+		return 0, errClosed()
 	case len(s.queue) >= maxQueue:
 		s.mu.Unlock()
-		return errBusy
+		return 0, errBusy
 	}
 	s.queue = append(s.queue, c)
 	s.mu.Unlock()
 	s.wake()
 	select {
 	case err := <-c.done:
-		if err == nil && time.Since(c.begun) > s.timeout {
-			// This server was stopped meanwhile. Some clients count their
-			// lease from the ACK: they would count from too late a time.
-			err = context.DeadlineExceeded
+		if err == nil {
+			err = s.inTime(c.begun)
 		}
-		return explain(err)
+		return c.rev, explain(err)
 	case <-ctx.Done():
-		return explain(ctx.Err())
+		return 0, explain(ctx.Err())
 	case <-s.ctx.Done():
-		return errClosed()
+		return 0, errClosed()
+	}
+}
+
+// inTime is an error when this server was stopped since. Some clients count
+// their lease from the ACK: they would count from too late a time.
+func (s *Store) inTime(begun time.Time) error {
+	if time.Since(begun) > s.timeout {
+		return context.DeadlineExceeded
+	}
+	return nil
+}
+
+// reach returns when the watch has brought all up to the revision.
+func (s *Store) reach(ctx context.Context, rev int64, begun time.Time) error {
+	for {
+		s.mu.Lock()
+		applied := s.cache.applied
+		if s.news == nil && applied < rev {
+			s.news = make(chan struct{})
+		}
+		news := s.news
+		s.mu.Unlock()
+		if applied >= rev {
+			return explain(s.inTime(begun))
+		}
+		select {
+		case <-news:
+		case <-ctx.Done():
+			return explain(ctx.Err())
+		case <-s.ctx.Done():
+			return errClosed()
+		}
+	}
+}
+
+// brought notes that the cache has more now. It has the lock.
+func (s *Store) brought() {
+	if s.news != nil {
+		close(s.news)
+		s.news = nil
 	}
 }
 
@@ -185,10 +224,17 @@ func (s *Store) send(batch []*change) {
 			inner := resp.Responses[i].GetResponseTxn()
 			bad = append(bad, s.learn(c, plans[i], inner, resp.Header.Revision))
 			if inner.Succeeded {
-				results[c] = nil
+				results[c], c.rev = nil, resp.Header.Revision
 				continue
 			}
-			if t := terms[c.seconds]; t != nil && inner.Responses[2].GetResponseRange().GetCount() == 0 {
+			rest := inner.Responses[2:]
+			if lasting := plans[i].lasting; lasting != 0 {
+				if rest[0].GetResponseRange().GetCount() == 0 {
+					s.cache.setTerm(lasting, resp.Header.Revision, false)
+				}
+				rest = rest[1:]
+			}
+			if t := terms[c.seconds]; t != nil && rest[0].GetResponseRange().GetCount() == 0 {
 				closed = append(closed, t) // it was open for its time, or etcd was away for long
 			}
 			if c.tries++; c.tries < maxTries {

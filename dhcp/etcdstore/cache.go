@@ -64,6 +64,7 @@ type entry struct {
 	forever  bool
 	bad      bool // not understood: out of use
 	own      bool // acknowledged by this server alone
+	since    int64
 }
 
 func newCache() cache {
@@ -87,6 +88,9 @@ func (c *cache) at(addr netip.Addr, grants *[maxTerms]grant) entry {
 	}
 	e.owner, e.expires = e.rec.owner(), e.rec.expires()
 	e.declined, e.forever, e.own = e.rec.is(packedDeclined), e.rec.is(packedForever), e.rec.is(packedOwn)
+	if e.since = e.rec.since(); e.since == 0 {
+		e.since = e.leaseMod
+	}
 	if grants == nil {
 		grants = new([maxTerms]grant)
 	}
@@ -278,6 +282,17 @@ func (c *cache) taken(e *entry) bool {
 	return false
 }
 
+// witness is the term by which a lease is not over, if it is one that a
+// transaction can ask for.
+func (c *cache) witness(e *entry) termID {
+	for _, g := range slices.Backward(e.grants) {
+		if c.lasts(e, g) {
+			return g.Term
+		}
+	}
+	return 0
+}
+
 // lasts reports whether a grant of the lease is not over, for all that is
 // known: its term may be younger than what the watch has brought.
 func (c *cache) lasts(e *entry, g grant) bool { return c.exists(g.Term) || e.leaseMod > c.applied }
@@ -315,17 +330,20 @@ func (c *cache) lease(e *entry, wall time.Time) dhcp.Lease {
 	return l
 }
 
-// leasesOf returns those of an owner.
+// leasesOf returns those of an owner, the earliest first.
 func (c *cache) leasesOf(owner string, wall time.Time) []dhcp.Lease {
 	if owner == "" {
 		return nil
 	}
 	var list []dhcp.Lease
+	var since []int64
 	for i := c.heads[c.hash(owner)]; i != 0; i = c.slots[i].next {
 		if rec := c.slots[i].rec; rec.owner() == owner {
 			var grants [maxTerms]grant
 			e := c.at(rec.addr(), &grants)
-			list = append(list, c.lease(&e, wall))
+			at, _ := slices.BinarySearch(since, e.since)
+			since = slices.Insert(since, at, e.since)
+			list = slices.Insert(list, at, c.lease(&e, wall))
 		}
 	}
 	return list

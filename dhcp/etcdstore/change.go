@@ -26,6 +26,7 @@ type change struct {
 
 	tries int
 	begun time.Time
+	rev   int64      // at which etcd did it, once done
 	done  chan error // of one error
 }
 
@@ -34,6 +35,7 @@ type plan struct {
 	lease, offer *string
 	offerTerm    termID
 	over         []grant    // the terms of these must not exist any more
+	lasting      termID     // must still exist, if there is one
 	forget       netip.Addr // a lease that is to go for this one
 	nothing      bool
 }
@@ -64,10 +66,21 @@ func (s *Store) Commit(ctx context.Context, l dhcp.Lease) error {
 	if owner == "" {
 		return fmt.Errorf("etcdstore: a lease of %v for nobody: %w", l.Addr, fs.ErrInvalid)
 	}
-	return s.do(ctx, l.Addr, need, func(e *entry, t *term) (plan, error) {
+	fresh := false
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	begun := time.Now()
+	rev, err := s.do(ctx, l.Addr, need, func(e *entry, t *term) (plan, error) {
 		var p plan
 		taken := s.cache.taken(e)
 		last := e.leaseMod != 0 && !e.bad && !e.declined && e.owner == owner
+		fresh = !taken
+		r.Since = 0
+		if taken && last {
+			// It is not made again where its time was over meanwhile, and
+			// the owner may have another one since.
+			r.Since, p.lasting = e.since, s.cache.witness(e)
+		}
 		switch {
 		case taken && !last:
 			return p, errExist(l.Addr, "leased to another machine or in quarantine")
@@ -97,6 +110,10 @@ func (s *Store) Commit(ctx context.Context, l dhcp.Lease) error {
 		}
 		return p, nil
 	})
+	if err != nil || !fresh {
+		return err
+	}
+	return s.reach(ctx, rev, begun)
 }
 
 // believed are the earlier grants that the owner may still rely on after one
@@ -149,7 +166,7 @@ func (s *Store) underway() (n int) {
 // had stopped, while the machine got its address again elsewhere, must not take
 // it away.
 func (s *Store) Release(ctx context.Context, addr netip.Addr, owner string) error {
-	return s.do(ctx, addr, 0, func(e *entry, _ *term) (plan, error) {
+	_, err := s.do(ctx, addr, 0, func(e *entry, _ *term) (plan, error) {
 		if !s.cache.taken(e) || e.bad || e.declined || e.owner != owner || !e.own {
 			return plan{}, fmt.Errorf("etcdstore: %v has no active lease of %v that %s alone gave: %w", printable(owner), addr, s.name, fs.ErrNotExist)
 		}
@@ -162,6 +179,7 @@ func (s *Store) Release(ctx context.Context, addr netip.Addr, owner string) erro
 		s.looked = time.Time{} // there may be one to forget
 		return plan{lease: &value}, nil
 	})
+	return err
 }
 
 // Decline implements [dhcp.LeaseStore]. Where Release would not end the lease,
@@ -174,7 +192,7 @@ func (s *Store) Decline(ctx context.Context, addr netip.Addr, owner string, unti
 	left := time.Until(until)
 	r.Expires = s.now().Add(left).UTC().Format(time.RFC3339Nano)
 	need := seconds(left)
-	return s.do(ctx, addr, need, func(e *entry, t *term) (plan, error) {
+	_, err = s.do(ctx, addr, need, func(e *entry, t *term) (plan, error) {
 		var p plan
 		taken := s.cache.taken(e)
 		if taken && (e.bad || !e.declined && e.owner != owner) {
@@ -199,6 +217,7 @@ func (s *Store) Decline(ctx context.Context, addr netip.Addr, owner string, unti
 		}
 		return p, nil
 	})
+	return err
 }
 
 // Hold implements [dhcp.SharedStore]. It costs nothing when the owner has or
@@ -210,7 +229,7 @@ func (s *Store) Hold(ctx context.Context, addr netip.Addr, owner string, d time.
 	if err := s.fresh(); err != nil {
 		return err
 	}
-	return s.do(ctx, addr, max(1, seconds(d)), func(e *entry, t *term) (plan, error) {
+	_, err := s.do(ctx, addr, max(1, seconds(d)), func(e *entry, t *term) (plan, error) {
 		taken := s.cache.taken(e)
 		last := e.leaseMod != 0 && !e.bad && !e.declined && e.owner == owner
 		switch {
@@ -230,6 +249,7 @@ func (s *Store) Hold(ctx context.Context, addr netip.Addr, owner string, d time.
 		}
 		return p, nil
 	})
+	return err
 }
 
 // op is the change as a transaction of its own, which is one of several inside
@@ -244,6 +264,10 @@ func (s *Store) op(c *change, e *entry, p plan, t *term) clientv3.Op {
 		cmps = append(cmps, clientv3.Compare(clientv3.CreateRevision(s.termKey(g.Term)), "=", 0))
 	}
 	otherwise := []clientv3.Op{clientv3.OpGet(lease), clientv3.OpGet(offer)}
+	if p.lasting != 0 {
+		cmps = append(cmps, clientv3.Compare(clientv3.CreateRevision(s.termKey(p.lasting)), ">", 0))
+		otherwise = append(otherwise, clientv3.OpGet(s.termKey(p.lasting), clientv3.WithCountOnly()))
+	}
 	if t != nil {
 		cmps = append(cmps, clientv3.Compare(clientv3.CreateRevision(s.openKey(t.id)), ">", 0))
 		otherwise = append(otherwise, clientv3.OpGet(s.openKey(t.id), clientv3.WithCountOnly()))

@@ -58,9 +58,9 @@ func TestFaults(t *testing.T) {
 	trouble.Wait()
 
 	took := time.Since(w.start)
-	t.Logf("%d ACKs in %v (%.0f/s): %d NAKs (%d to who had a lease), %d unanswered, %d releases, %d declines, %d vanished, %d given what they had asked for before; faults: %v",
+	t.Logf("%d ACKs in %v (%.0f/s): %d NAKs (%d to who had a lease), %d unanswered, %d releases, %d declines, %d vanished; faults: %v",
 		w.acks.Load(), took.Round(time.Second), float64(w.acks.Load())/took.Seconds(), w.naks.Load(), w.refused.Load(), w.silent.Load(),
-		w.releases.Load(), w.declines.Load(), w.vanished.Load(), w.late.Load(), &w.faults)
+		w.releases.Load(), w.declines.Load(), w.vanished.Load(), &w.faults)
 	require.GreaterOrEqual(t, w.acks.Load(), w.want)
 	if c := check(w.beliefs); c != nil {
 		w.tell(c)
@@ -130,8 +130,8 @@ type world struct {
 	start time.Time
 	want  int64
 
-	acks, naks, refused, silent, releases, declines, vanished, late atomic.Int64
-	faults                                                          tally
+	acks, naks, refused, silent, releases, declines, vanished atomic.Int64
+	faults                                                    tally
 
 	mu      sync.Mutex
 	beliefs []belief
@@ -212,10 +212,6 @@ type machine struct {
 	// may hear of that late, when the machine has the address again: it is
 	// taken out of use then, with nobody having it twice.
 	declined map[netip.Addr]bool
-
-	// unheard are addresses that it asked for and heard no answer. What it
-	// asked may be done when it has another one already: then it has two.
-	unheard map[netip.Addr]bool
 }
 
 func (m *machine) holds() bool { return m.belief.addr.IsValid() && m.w.now() < m.belief.to }
@@ -226,14 +222,9 @@ func (m *machine) believe(ack dhcp.Ack) {
 	// As careless clients do: from the ACK, not from the request.
 	next := belief{ack.Addr.Addr(), m.client.HardwareAddr.String(), now, now + ack.LeaseTime, ack.ServerID}
 	if m.holds() && m.belief.addr != next.addr && !m.declined[m.belief.addr] {
-		if m.unheard[next.addr] {
-			m.w.late.Add(1)
-			m.unheard[m.belief.addr] = true // which it may be given again as well
-		} else {
-			m.w.mu.Lock()
-			m.w.moves = append(m.w.moves, conflict{m.belief, next})
-			m.w.mu.Unlock()
-		}
+		m.w.mu.Lock()
+		m.w.moves = append(m.w.moves, conflict{m.belief, next})
+		m.w.mu.Unlock()
 	}
 	m.end(now)
 	m.belief = next
@@ -258,8 +249,6 @@ func (m *machine) end(at time.Duration) {
 func (m *machine) ask(ctx context.Context, how func(ctx context.Context) (dhcp.Ack, error)) bool {
 	ctx, cancel := context.WithTimeout(ctx, 1500*time.Millisecond)
 	defer cancel()
-	conn := m.client.Conn.(*simConn)
-	conn.asked = netip.Addr{}
 	ack, err := how(ctx)
 	switch {
 	case err == nil:
@@ -273,7 +262,6 @@ func (m *machine) ask(ctx context.Context, how func(ctx context.Context) (dhcp.A
 		m.end(m.w.now())
 	default:
 		m.w.silent.Add(1)
-		m.unheard[conn.asked] = true
 	}
 	return false
 }
@@ -285,7 +273,7 @@ func (w *world) live(ctx context.Context, seed uint64) {
 	newMachine := func() (*machine, func()) {
 		next++
 		c, end := w.site.machine(net.HardwareAddr{2, next, 0, byte(seed >> 16), byte(seed >> 8), byte(seed)})
-		return &machine{w: w, client: c, declined: make(map[netip.Addr]bool), unheard: make(map[netip.Addr]bool)}, end
+		return &machine{w: w, client: c, declined: make(map[netip.Addr]bool)}, end
 	}
 	m, end := newMachine()
 	defer func() { m.end(1 << 62); end() }()

@@ -21,7 +21,8 @@ import (
 //	1   number of grants
 //	2   length of the hardware address
 //	3   Expires: 8 bytes of seconds since 1970, 4 of nanoseconds
-//	15  grants, of 8 bytes for the term and 4 for the seconds each; the address,
+//	15  Since: 8 bytes
+//	23  grants, of 8 bytes for the term and 4 for the seconds each; the address,
 //	    of 4 or 16 bytes; hardware address; then each with its length before it
 //	    (a uvarint): ID, Hostname, ClientHostname, ClientID, UUID as 16 bytes or
 //	    as text, Archs
@@ -34,7 +35,7 @@ const (
 	packedIPv6
 	packedUUID // it is of 16 bytes
 
-	packedHeader = 15
+	packedHeader = 23
 	packedGrant  = 12
 )
 
@@ -51,6 +52,7 @@ func pack(addr netip.Addr, r record, l dhcp.Lease, server string) packed {
 	b = append(b, flags, byte(len(r.Grants)), byte(len(l.HardwareAddr)))
 	b = binary.BigEndian.AppendUint64(b, uint64(l.Expires.Unix()))
 	b = binary.BigEndian.AppendUint32(b, uint32(l.Expires.Nanosecond()))
+	b = binary.BigEndian.AppendUint64(b, uint64(r.Since))
 	for _, g := range r.Grants {
 		b = binary.BigEndian.AppendUint64(b, uint64(g.Term))
 		b = binary.BigEndian.AppendUint32(b, uint32(g.Seconds))
@@ -99,6 +101,9 @@ func (p packed) expires() time.Time {
 	sec := binary.BigEndian.Uint64([]byte(p[3:11]))
 	return time.Unix(int64(sec), int64(binary.BigEndian.Uint32([]byte(p[11:15])))).UTC()
 }
+
+// since is 0 for a lease that no value renewed.
+func (p packed) since() int64 { return int64(binary.BigEndian.Uint64([]byte(p[15:23]))) }
 
 func (p packed) grant(i int) grant {
 	g := []byte(p[packedHeader+i*packedGrant:][:packedGrant])

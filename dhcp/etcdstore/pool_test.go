@@ -67,6 +67,73 @@ func TestOfferBehind(t *testing.T) {
 	}
 }
 
+// Two servers give a machine an address each at the same time: the one that was
+// later takes its own back, and the machine keeps the earlier one, to all of them.
+func TestTwoAtOnce(t *testing.T) {
+	etcd := etcdtest.Start(t, 1)
+	gate := &gated{Watcher: etcd.Client(t).Watcher}
+	client := etcd.Client(t)
+	client.Watcher = gate
+	a, b := openStore(t, client, Options{Name: "a", MaxAge: -1}), openStore(t, etcd.Client(t), Options{Name: "b"})
+	ctx := t.Context()
+	pool := func(s *Store) *dhcp.Pool {
+		return &dhcp.Pool{
+			Prefix: netip.PrefixFrom(dhcptest.Addr(0), 24), Ranges: []dhcp.Range{{First: dhcptest.Addr(1), Last: dhcptest.Addr(9)}},
+			ServerID: dhcptest.Addr(200), Store: s,
+		}
+	}
+	here, there := pool(a), pool(b)
+	ask := func(p *dhcp.Pool, m *dhcpv4.DHCPv4, err error) (*dhcpv4.DHCPv4, error) {
+		require.NoError(t, err)
+		return p.ServeDHCP(ctx, &dhcp.Request{DHCPv4: m, Local: netip.AddrPortFrom(dhcptest.Addr(200), 67)})
+	}
+	m, err := dhcpv4.NewDiscovery(mac(1))
+	offer, err := ask(here, m, err)
+	require.NoError(t, err)
+	late := offer.YourIPAddr.String()
+	other := leaseFor(8, 1, time.Hour)
+	require.NotEqual(t, other.Addr.String(), late)
+
+	gate.shut() // so that a does not see what b does
+	require.NoError(t, b.Commit(ctx, other))
+	type answer struct {
+		m   *dhcpv4.DHCPv4
+		err error
+	}
+	done := make(chan answer, 1)
+	m, err = dhcpv4.NewRequestFromOffer(offer)
+	go func() {
+		m, err := ask(here, m, err)
+		done <- answer{m, err}
+	}()
+	require.Eventually(t, func() bool {
+		if b.Sync(ctx) != nil {
+			return false
+		}
+		leases, err := b.LeasesByOwner(ctx, string(mac(1)))
+		return err == nil && len(leases) == 2 && leases[1].Addr.String() == late && leases[1].Active(time.Now())
+	}, time.Minute, 10*time.Millisecond, "a makes its lease all the same")
+	m, err = dhcpv4.NewDiscovery(mac(1))
+	offer, err = ask(there, m, err)
+	require.NoError(t, err)
+	require.Equal(t, other.Addr.String(), offer.YourIPAddr.String(), "the lease made first counts, though the other ends later")
+
+	gate.open()
+	got := <-done
+	require.ErrorIs(t, got.err, dhcp.ErrDrop)
+	require.Nil(t, got.m)
+	require.NoError(t, b.Sync(ctx))
+	leases, err := b.LeasesByOwner(ctx, string(mac(1)))
+	require.NoError(t, err)
+	require.False(t, leases[1].Active(time.Now()), "a took its own back")
+
+	// A machine that remembers that address is told to ask anew.
+	m, err = dhcpv4.NewDiscovery(mac(1), dhcpv4.WithMessageType(dhcpv4.MessageTypeRequest), dhcpv4.WithOption(dhcpv4.OptRequestedIPAddress(leases[1].Addr.AsSlice())))
+	nak, err := ask(here, m, err)
+	require.NoError(t, err)
+	require.Equal(t, dhcpv4.MessageTypeNak, nak.MessageType())
+}
+
 // A REQUEST that waited in a server that had stopped, while the machine got
 // its address elsewhere, moves it nowhere.
 func TestRequestTooLate(t *testing.T) {

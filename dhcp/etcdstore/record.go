@@ -65,6 +65,10 @@ type record struct {
 	Server string `json:"server"`
 	Shared bool   `json:"shared,omitempty"`
 
+	// Since is the revision at which the lease was made that this renews; 0
+	// is the revision of this value.
+	Since int64 `json:"since,omitempty"`
+
 	Hostname       string     `json:"name,omitempty"`
 	ClientHostname string     `json:"client_name,omitempty"`
 	ClientID       string     `json:"client_id,omitempty"`
@@ -175,6 +179,9 @@ func parseRecord(value []byte) (record, dhcp.Lease, error) {
 		if g.Seconds < 0 || g.Seconds > maxSeconds {
 			return r, l, fmt.Errorf("a grant of %d seconds", g.Seconds)
 		}
+	}
+	if r.Since < 0 {
+		return r, l, fmt.Errorf("a lease since the revision %d", r.Since)
 	}
 	if r.Forever {
 		return r, l, nil

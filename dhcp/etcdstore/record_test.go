@@ -25,7 +25,7 @@ func TestRecordIsReadable(t *testing.T) {
 	require.Equal(t, `{"mac":"02:00:00:00:00:01","expires":"2026-01-02T03:04:05Z","grants":[{"term":"694d9c0a","seconds":3600}],"server":"dhcp1",`+
 		`"name":"desk01","client_name":"localhost","client_id":"0102","uuid":"12345678-9abc-def0-0102-030405060708","archs":[7]}`, encode(r))
 	r.ID, r.Shared = "x", true
-	for _, r := range []record{r, {}, {IDHex: "ff", Declined: true, Forever: true, Grants: []grant{{-1, 0}, {1, maxSeconds}}}} {
+	for _, r := range []record{r, {Since: 1 << 40, Hostname: "x"}, {}, {IDHex: "ff", Declined: true, Forever: true, Grants: []grant{{-1, 0}, {1, maxSeconds}}}} {
 		got, ok := scanRecord([]byte(encode(r)))
 		require.True(t, ok)
 		require.Equal(t, r, got)
@@ -209,6 +209,8 @@ func FuzzParseRecord(f *testing.F) {
 	f.Add([]byte(`{"id_hex":"ff","forever":true,"client_id":"01"}`))
 	f.Add([]byte(`{"id":"x","id_hex":"00"}`))
 	f.Add([]byte(`[]`))
+	f.Add([]byte(`{"forever":true,"server":"a","shared":true,"since":123456789012,"name":"x"}`))
+	f.Add([]byte(`{"forever":true,"since":-1}`))
 	f.Add([]byte(`{"mac":"02:00:00:00:00:01","expires":"2026-01-02T03:04:05Z","server":"\u003c","server":"b"}`))
 	f.Add([]byte(`{"declined":true,"forever":true,"grants":[{"term":"1","seconds":01}],"uuid":"12345678-9abc-def0-0102-03040506070-","archs":[]}`))
 	f.Fuzz(func(t *testing.T, value []byte) {

@@ -2,6 +2,7 @@ package etcdstore
 
 import (
 	"bytes"
+	"math"
 
 	"github.com/insomniacslk/dhcp/iana"
 )
@@ -41,16 +42,18 @@ func scanRecord(value []byte) (r record, ok bool) {
 			at, r.Server = 8, s.text()
 		case "shared":
 			at, r.Shared = 9, s.yes()
+		case "since":
+			at, r.Since = 10, s.number(math.MaxInt64)
 		case "name":
-			at, r.Hostname = 10, s.text()
+			at, r.Hostname = 11, s.text()
 		case "client_name":
-			at, r.ClientHostname = 11, s.text()
+			at, r.ClientHostname = 12, s.text()
 		case "client_id":
-			at, r.ClientID = 12, s.text()
+			at, r.ClientID = 13, s.text()
 		case "uuid":
-			at, r.UUID = 13, s.text()
+			at, r.UUID = 14, s.text()
 		case "archs":
-			at = 14
+			at = 15
 			s.list(func() { r.Archs = append(r.Archs, iana.Arch(s.number(0xffff))) })
 		}
 		s.err = s.err || at <= last || len(s.rest) == 0
@@ -94,14 +97,14 @@ func (s *scanner) text() string {
 	return ""
 }
 
-// number reads one that has no more than ten digits.
+// number reads one that has no more than 18 digits, which an int64 has room for.
 func (s *scanner) number(most int64) (n int64) {
 	digits := 0
-	for digits < len(s.rest) && digits <= 10 && s.rest[digits]-'0' <= 9 {
+	for digits < len(s.rest) && digits <= 18 && s.rest[digits]-'0' <= 9 {
 		n = 10*n + int64(s.rest[digits]-'0')
 		digits++
 	}
-	s.err = s.err || digits == 0 || digits > 10 || n > most || digits > 1 && s.rest[0] == '0'
+	s.err = s.err || digits == 0 || digits > 18 || n > most || digits > 1 && s.rest[0] == '0'
 	s.rest = s.rest[digits:]
 	return n
 }

@@ -21,7 +21,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/seed-3ec230fa/diskless/dhcp"
 	"github.com/seed-3ec230fa/diskless/internal/etcdtest"
 	"github.com/stretchr/testify/require"
@@ -329,14 +328,10 @@ func (p *proxy) copy(to, from net.Conn, stop1, stop2 proxyMode) {
 // run, each in a datagram of its own.
 type simConn struct {
 	net.PacketConn
-	site  *site
-	asked netip.Addr // by the last REQUEST
+	site *site
 }
 
 func (c *simConn) WriteTo(b []byte, to net.Addr) (int, error) {
-	if m, err := dhcpv4.FromBytes(b); err == nil && m.MessageType() == dhcpv4.MessageTypeRequest {
-		c.asked, _ = netip.AddrFromSlice(m.RequestedIPAddress().To4())
-	}
 	for _, srv := range c.site.servers {
 		if ip := to.(*net.UDPAddr).IP; ip.Equal(net.IPv4bcast) || ip.Equal(testServerID(srv.n).AsSlice()) {
 			c.PacketConn.WriteTo(b, srv.addr.Load()) // nobody there is no error of the sender's

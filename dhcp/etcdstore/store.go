@@ -93,6 +93,7 @@ type Store struct {
 	beatSent map[int64]time.Time
 	seenAt   time.Time     // all that was changed before is in the cache
 	seen     chan struct{} // closed and replaced when seenAt changes
+	news     chan struct{} // closed when the cache has more, nil if nobody waits
 	twin     string        // the instance of another server of our name
 	lost     bool          // etcd does not answer, and that was logged
 	lostAt   time.Time
@@ -195,7 +196,7 @@ func (s *Store) LeaseByAddr(_ context.Context, addr netip.Addr) (dhcp.Lease, err
 	return s.cache.lease(&e, s.now()), nil
 }
 
-// LeasesByOwner implements [dhcp.LeaseStore].
+// LeasesByOwner implements [dhcp.SharedStore].
 func (s *Store) LeasesByOwner(_ context.Context, owner string) ([]dhcp.Lease, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()

@@ -338,6 +338,81 @@ func (w *silent) Watch(ctx context.Context, key string, opts ...clientv3.OpOptio
 	return w.Watcher.Watch(ctx, key, opts...)
 }
 
+// A machine's leases come in the order in which they were made, whoever renewed
+// which. One that was over is made anew, also by a server that has not seen that.
+func TestOrderOfLeases(t *testing.T) {
+	etcd := etcdtest.Start(t, 1)
+	gate := &gated{Watcher: etcd.Client(t).Watcher}
+	client := etcd.Client(t)
+	client.Watcher = gate
+	a, b := openStore(t, client, Options{Name: "a", MaxAge: -1}), openStore(t, etcd.Client(t), Options{Name: "b"})
+	ctx := t.Context()
+	owner := string(mac(1))
+	order := func(s *Store) (list []string) {
+		leases, err := s.LeasesByOwner(ctx, owner)
+		require.NoError(t, err)
+		for _, l := range leases {
+			list = append(list, fmt.Sprint(l.Addr.As4()[3], l.Active(time.Now())))
+		}
+		return list
+	}
+	require.NoError(t, b.Commit(ctx, leaseFor(2, 1, time.Hour)))
+	require.NoError(t, a.Commit(ctx, leaseFor(1, 1, time.Hour)))
+	require.Equal(t, []string{"2 true", "1 true"}, order(a), "all that was done before is seen without Sync")
+	require.NoError(t, a.Commit(ctx, leaseFor(2, 1, time.Hour)))
+	require.NoError(t, b.Sync(ctx))
+	require.NoError(t, b.Commit(ctx, leaseFor(2, 1, time.Hour)))
+	require.NoError(t, a.Sync(ctx))
+	require.Equal(t, []string{"2 true", "1 true"}, order(a))
+	require.Equal(t, []string{"2 true", "1 true"}, order(b))
+	require.NoError(t, b.Commit(ctx, leaseFor(3, 1, 0)))
+	require.NoError(t, a.Sync(ctx))
+
+	e := func() entry {
+		a.mu.RLock()
+		defer a.mu.RUnlock()
+		return a.cache.at(dhcptest.Addr(2), nil)
+	}
+	gate.shut()
+	_, err := etcd.Client(t).Revoke(ctx, clientv3.LeaseID(e().grants[len(e().grants)-1].Term)) // as when its time is over
+	require.NoError(t, err)
+	done := make(chan error, 1)
+	go func() { done <- a.Commit(ctx, leaseFor(2, 1, time.Hour)) }()
+	select {
+	case err := <-done:
+		require.Fail(t, "the store did not wait until it saw what others did", "%v", err)
+	case <-time.After(200 * time.Millisecond):
+	}
+	gate.open()
+	require.NoError(t, <-done)
+	require.Equal(t, []string{"1 true", "3 false", "2 true"}, order(a))
+}
+
+// gated is a Watcher that brings nothing while it is shut.
+type gated struct {
+	clientv3.Watcher
+	mu sync.RWMutex
+}
+
+func (g *gated) shut() { g.mu.Lock() }
+func (g *gated) open() { g.mu.Unlock() }
+
+func (g *gated) Watch(ctx context.Context, key string, opts ...clientv3.OpOption) clientv3.WatchChan {
+	from, to := g.Watcher.Watch(ctx, key, opts...), make(chan clientv3.WatchResponse)
+	go func() {
+		defer close(to)
+		for r := range from {
+			g.mu.RLock()
+			select {
+			case to <- r:
+			case <-ctx.Done():
+			}
+			g.mu.RUnlock()
+		}
+	}()
+	return to
+}
+
 // A watch that has fallen silent while etcd takes what is written is begun anew.
 func TestSilentWatch(t *testing.T) {
 	client := etcdtest.Start(t, 1).Client(t)

@@ -94,6 +94,7 @@ func (s *Store) load() (int64, error) {
 	fresh.adopt(&s.cache)
 	s.cache = fresh
 	s.loaded = true
+	s.brought()
 	s.mu.Unlock()
 	s.wake()
 	s.warnBad(errors.Join(bad...))
@@ -180,6 +181,7 @@ func (s *Store) follow(rev int64) (int64, error) {
 			}
 		}
 		s.cache.brought(rev)
+		s.brought()
 		s.mu.Unlock()
 		s.warnBad(errors.Join(bad...))
 	}
