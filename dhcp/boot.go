@@ -177,10 +177,10 @@ const (
 
 func warnOnce(warned *limit.Once, log *slog.Logger, r *Request, msg string, args ...any) {
 	r.notef("%s", msg)
-	if r.dry() || !warned.First(r.ClientHWAddr.String()) {
+	if r.dry() || !warned.First(r.machine()) {
 		return
 	}
-	args = append(args, "mac", r.ClientHWAddr.String(), "platform", r.Platform(), "class", r.ClassIdentifier())
+	args = append(args, "mac", r.machine(), "platform", r.Platform(), "class", r.ClassIdentifier())
 	if arch, ok := r.Arch(); ok {
 		args = append(args, "arch", int(arch), "archname", arch.String())
 	}

@@ -43,7 +43,7 @@ type Explanation struct {
 func Explain(ctx context.Context, h Handler, r *Request) Explanation {
 	asked := *r
 	asked.trail = new(trail)
-	asked.notef("%v of %v: platform %q, %s", r.MessageType(), r.ClientHWAddr, r.Platform(), archText(r))
+	asked.notef("%v of %v: platform %q, %s", r.MessageType(), r.machine(), r.Platform(), archText(r))
 	reply, err := h.ServeDHCP(ctx, &asked)
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil

@@ -26,7 +26,7 @@ func (p *Pool) admit(c client) bool {
 	if !ok {
 		if log, missed := p.flooded.Due(time.Minute); log {
 			p.logger().Warn("dhcp: more new machines than one port or link may have in a minute, some get no offer: find who makes up hardware addresses, or raise MaxNewPerPort or MaxNewPerLink",
-				"link", link, "port", printable(port), "mac", c.hw.String(), "unlogged", missed)
+				"link", link, "port", printable(port), "mac", c.machine(), "unlogged", missed)
 		}
 	}
 	return ok

@@ -21,7 +21,8 @@ type Lease struct {
 
 	// HardwareAddr is the machine: its ROM, iPXE, initramfs and system send
 	// different client identifiers, but one hardware address. It is nil for
-	// an address in quarantine (Declined).
+	// a machine whose messages have none (then there is an ID), and for an
+	// address in quarantine (Declined).
 	HardwareAddr net.HardwareAddr
 
 	// Hostname is the name of the machine's reservation, "" without one.

@@ -64,7 +64,8 @@ type Reservation struct {
 //
 // A machine is its hardware address, if Identity does not say otherwise: the
 // ROM, iPXE, the initramfs and the system get one and the same address,
-// whatever client identifier each of them sends. An address that is not
+// whatever client identifier each of them sends. One that has none in its
+// messages, on InfiniBand (RFC 4390), is its client identifier. An address that is not
 // reserved is chosen by, in this order: what the machine has or had, what it
 // asks for, a hash of its identity (so that the choice is the same after a
 // restart with an empty store), the next one never used, the one that expired
@@ -210,7 +211,8 @@ var _ Handler = (*Pool)(nil)
 type Identity string
 
 const (
-	// ByHardwareAddr knows a machine by its hardware address.
+	// ByHardwareAddr knows a machine by its hardware address, and by its client
+	// identifier where its messages have no such address.
 	ByHardwareAddr Identity = ""
 	// ByClientID knows a machine by its client identifier (option 61), as
 	// RFC 2131 has it, and by its hardware address where it sends none. ROM,
@@ -290,7 +292,7 @@ func (p *Pool) client(r *Request) (c client, ok bool) {
 		Request: r, hw: r.hardwareAddr(), self: r.serverIDOr(p.ServerID),
 		requested: toAddr(r.Options.Get(dhcpv4.OptionRequestedIPAddress)), ciaddr: toAddr(r.ClientIPAddr),
 	}
-	if c.hw == nil {
+	if !r.identified() {
 		return c, false
 	}
 	res, id := p.reservation(r)
@@ -302,6 +304,9 @@ func (p *Pool) client(r *Request) (c client, ok bool) {
 	}
 	if id == "" {
 		id = p.Identity.id(r)
+	}
+	if id == "" && c.hw == nil {
+		id = ByClientID.id(r)
 	}
 	c.id, c.owner = id, id
 	if id == "" {
@@ -362,6 +367,9 @@ func (p *Pool) LeaseByAddr(ctx context.Context, addr netip.Addr) (Lease, error) 
 func (p *Pool) LeaseByHardwareAddr(ctx context.Context, hw net.HardwareAddr) (Lease, error) {
 	if err := p.Validate(); err != nil {
 		return Lease{}, err
+	}
+	if len(hw) == 0 {
+		return Lease{}, fmt.Errorf("dhcp: no hardware address: %w", fs.ErrNotExist)
 	}
 	leases, err := p.store.LeasesByOwner(ctx, string(hw))
 	if err != nil {

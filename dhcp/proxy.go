@@ -50,7 +50,7 @@ func (p *Proxy) ServeDHCP(ctx context.Context, r *Request) (*dhcpv4.DHCPv4, erro
 		return nil, fmt.Errorf("dhcp: Proxy needs ServerID and Boot: %w", fs.ErrInvalid)
 	}
 	class := string(r.Options.Get(dhcpv4.OptionClassIdentifier))
-	if !strings.HasPrefix(class, classPXE) && !strings.HasPrefix(class, classHTTP) || r.hardwareAddr() == nil {
+	if !strings.HasPrefix(class, classPXE) && !strings.HasPrefix(class, classHTTP) || !r.identified() {
 		r.notef("not a client that asks to boot (option 60)")
 		return nil, nil
 	}

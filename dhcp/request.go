@@ -233,6 +233,25 @@ func (r *Request) hardwareAddr() net.HardwareAddr {
 	return r.ClientHWAddr
 }
 
+// byIDOnly reports whether the client has no hardware address in its messages
+// and is known by its client identifier, as RFC 4390 has it for InfiniBand. One
+// of zeroes is a broken machine, of which there may be many.
+func (r *Request) byIDOnly() bool {
+	return len(r.ClientHWAddr) == 0 && ByClientID.id(r) != ""
+}
+
+// identified reports whether a client can be told from all others.
+func (r *Request) identified() bool { return r.hardwareAddr() != nil || r.byIDOnly() }
+
+// machine names the client in logs: its hardware address, or what there is in
+// its place.
+func (r *Request) machine() string {
+	if id := r.Options.Get(dhcpv4.OptionClientIdentifier); len(r.ClientHWAddr) == 0 && len(id) > 0 {
+		return "client-id " + net.HardwareAddr(id[:min(len(id), 64)]).String()
+	}
+	return r.ClientHWAddr.String()
+}
+
 // onLink reports whether the client is on the subnet: its relay says so (see
 // linkAddr), or
 // the interface that the request came in by (without one, the address that it

@@ -29,5 +29,5 @@ func (rules BootRules) Boot(_ context.Context, r *Request) (Boot, error) {
 			return rules[i].Boot, nil
 		}
 	}
-	return Boot{}, fmt.Errorf("dhcp: no boot rule matches %v: %w", r.ClientHWAddr, fs.ErrNotExist)
+	return Boot{}, fmt.Errorf("dhcp: no boot rule matches %v: %w", r.machine(), fs.ErrNotExist)
 }

@@ -217,7 +217,7 @@ func (s *Server) handle(ctx context.Context, out replier, data []byte, from sour
 	if len(left) > 0 {
 		if ok, missed := s.shortened.Due(time.Second); ok {
 			s.logger().Warn("dhcp: reply is longer than the client takes, options were left out: send fewer or shorter ones",
-				"mac", r.ClientHWAddr.String(), "options", fmt.Sprint(left), "bytes", len(packet), "unlogged", missed)
+				"mac", r.machine(), "options", fmt.Sprint(left), "bytes", len(packet), "unlogged", missed)
 		}
 	}
 	to, hw := destination(r, reply)
@@ -241,7 +241,7 @@ func (o *outgoing) sent(to netip.AddrPort, err error) {
 	s.Trace.reply(r, reply, to)
 	if log := s.logger(); log.Enabled(context.Background(), slog.LevelDebug) {
 		log.Debug("dhcp: replied", "type", r.MessageType().String(), "reply", reply.MessageType().String(),
-			"mac", r.ClientHWAddr.String(), "addr", reply.YourIPAddr, "file", reply.BootFileName, "to", to)
+			"mac", r.machine(), "addr", reply.YourIPAddr, "file", reply.BootFileName, "to", to)
 	}
 }
 
@@ -249,7 +249,7 @@ func (o *outgoing) sent(to netip.AddrPort, err error) {
 func (s *Server) decide(ctx context.Context, r *Request) (reply *dhcpv4.DHCPv4, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			s.logger().Error("dhcp: handler panicked", "mac", r.ClientHWAddr.String(), "panic", p, "stack", string(debug.Stack()))
+			s.logger().Error("dhcp: handler panicked", "mac", r.machine(), "panic", p, "stack", string(debug.Stack()))
 			reply, err = nil, fmt.Errorf("dhcp: handler panicked: %v", p)
 		}
 	}()
@@ -263,14 +263,14 @@ func (s *Server) noReply(r *Request, err error) {
 	s.Trace.noReply(r, err)
 	if err != nil && !errors.Is(err, ErrDrop) {
 		if ok, missed := s.failures.Due(time.Second); ok {
-			s.logger().Warn("dhcp: request not answered", "type", r.MessageType().String(), "mac", r.ClientHWAddr.String(),
+			s.logger().Warn("dhcp: request not answered", "type", r.MessageType().String(), "mac", r.machine(),
 				"peer", r.Peer, "err", err, "unlogged", missed)
 			return
 		}
 	}
 	if log := s.logger(); log.Enabled(context.Background(), slog.LevelDebug) {
 		log.Debug("dhcp: no reply", "type", r.MessageType().String(),
-			"mac", r.ClientHWAddr.String(), "peer", r.Peer, "err", err)
+			"mac", r.machine(), "peer", r.Peer, "err", err)
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/insomniacslk/dhcp/dhcpv4"
+
 	"github.com/seed-3ec230fa/diskless/dhcp/internal/inorder"
 )
 
@@ -15,7 +17,7 @@ type datagram struct {
 	n    int
 	from source
 
-	machine [16]byte // its hardware address, zero without one
+	machine [16]byte // its hardware address, or of its client identifier
 }
 
 // maxIdle is how many workers stay when there is nothing to do: each has a
@@ -55,10 +57,7 @@ func (w *workers) give(d *datagram) {
 	if w.slots != nil {
 		w.slots <- struct{}{}
 	}
-	d.machine = [16]byte{}
-	if d.n >= 44 {
-		copy(d.machine[:], d.buf[28:44])
-	}
+	d.machine = machineKey(d.buf[:d.n])
 	now, ok := w.lines.Enter(d.machine, d)
 	if !ok {
 		w.s.logger().Debug("dhcp: too many requests of one machine at a time, one is dropped", "peer", d.from.peer)
@@ -72,6 +71,33 @@ func (w *workers) give(d *datagram) {
 	default:
 		w.wg.Go(func() { w.run(d) }) // ends with close, or before when there are enough
 	}
+}
+
+// machineKey tells the machines that messages come from apart before they are
+// decoded: by the hardware address, or where the message has none by the end of
+// its client identifier, which differs.
+func machineKey(msg []byte) (key [16]byte) {
+	if len(msg) < snameAt {
+		return key
+	}
+	if msg[2] > 0 {
+		copy(key[:], msg[28:snameAt])
+		return key
+	}
+	for rest := msg[min(optionsAt, len(msg)):]; len(rest) >= 2 && rest[0] != dhcpv4.OptionEnd.Code(); {
+		if rest[0] == dhcpv4.OptionPad.Code() {
+			rest = rest[1:]
+			continue
+		}
+		v := rest[2:]
+		v = v[:min(int(rest[1]), len(v))]
+		if rest[0] == dhcpv4.OptionClientIdentifier.Code() {
+			copy(key[:], v[max(0, len(v)-len(key)):])
+			return key
+		}
+		rest = rest[2+len(v):]
+	}
+	return key
 }
 
 // done gives back what the datagram took.

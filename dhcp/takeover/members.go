@@ -81,6 +81,9 @@ func (n *Network) serve(ctx context.Context, r *dhcp.Request) (*dhcpv4.DHCPv4, e
 func holds(ctx context.Context, pools []*dhcp.Pool, addr netip.Addr, r *dhcp.Request) bool {
 	return slices.ContainsFunc(pools, func(p *dhcp.Pool) bool {
 		l, err := p.LeaseByAddr(ctx, addr)
+		if len(r.ClientHWAddr) == 0 {
+			return err == nil && bytes.Equal(l.ClientID, r.Options.Get(dhcpv4.OptionClientIdentifier))
+		}
 		return err == nil && bytes.Equal(l.HardwareAddr, r.ClientHWAddr)
 	})
 }
