@@ -73,19 +73,31 @@ var _ LeaseStore = (*FileStore)(nil)
 // What a loss of power left half written at the end of the file is dropped:
 // nobody was told about that. Damage in front of leases that are whole, of which
 // a disk may have told nothing, costs those that it is in: the rest is kept, the
-// file as it was found stays beside it with ".damaged", and a line at Warn tells.
-// A file that is no journal is an error that is [fs.ErrInvalid].
+// file as it was found stays beside it with ".damaged" (and ".damaged.2", the next
+// time), and a line at Warn tells. A file that is no journal is an error that is
+// [fs.ErrInvalid].
+//
+// The directory must be one to write to, since the file is replaced at times. A
+// symbolic link is followed, and stays. A container must be given the directory:
+// for a file that is mounted alone there is an error that says so.
 //
 // A clock that was set while the file was closed, or begins anew at each start of
 // the machine, does not matter: leases have as much time left as they had when
 // the file was last written, less the time since, as far as that can be told.
 func OpenFileStore(name string, o *FileStoreOptions) (*FileStore, error) {
-	dir := osJournalDir(filepath.Dir(name))
-	lock, err := dir.lock(filepath.Base(name) + ".lock")
+	file, err := followLinks(name)
+	if err == nil && isMount(file) {
+		err = fmt.Errorf("it is mounted as a single file, in whose place no other can be put: mount its directory instead: %w", fs.ErrInvalid)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("dhcp: lease file %s: %w", name, err)
 	}
-	s, err := openFileStore(dir, filepath.Base(name), o, thisHost())
+	dir := osJournalDir(filepath.Dir(file))
+	lock, err := dir.lock(filepath.Base(file) + ".lock")
+	if err != nil {
+		return nil, fmt.Errorf("dhcp: lease file %s: %w", name, err)
+	}
+	s, err := openFileStore(dir, filepath.Base(file), o, thisHost())
 	if err != nil {
 		lock.Close()
 		return nil, fmt.Errorf("dhcp: lease file %s: %w", name, err)
@@ -138,8 +150,11 @@ func (s *FileStore) repair(found damage, last record) error {
 		log.Warn("dhcp: the end of the lease file was damaged, as after a loss of power, and is dropped", "file", s.name, "bytes", found.cut)
 	}
 	if found.lost > 0 {
-		kept := s.name + ".damaged"
-		if err := s.copyTo(kept); err != nil {
+		kept, err := s.unused(s.name + ".damaged")
+		if err == nil {
+			err = s.copyTo(kept)
+		}
+		if err != nil {
 			return fmt.Errorf("it is damaged, and cannot be copied to %s before it is written anew: %w", kept, err)
 		}
 		log.Warn("dhcp: the lease file was damaged, and leases are lost that were in it: their addresses may be given to others, so look for machines that use one without a lease (arping), and have the disk checked",
@@ -167,6 +182,26 @@ func (s *FileStore) contents() []record {
 	return append([]record{s.host.moment(&s.table.clock).record()}, s.table.all()...)
 }
 
+// unused is the name, or with a number behind it where there is such a file with
+// anything in it.
+func (s *FileStore) unused(name string) (string, error) {
+	for n, try := 2, name; n < 1000; n++ {
+		f, err := s.dir.open(try, false)
+		if errors.Is(err, fs.ErrNotExist) {
+			return try, nil
+		}
+		if err == nil {
+			size, err := f.size()
+			f.close()
+			if err == nil && size == 0 {
+				return try, nil
+			}
+		}
+		try = fmt.Sprint(name, ".", n)
+	}
+	return name, fmt.Errorf("there are too many of that name, move them away: %w", fs.ErrExist)
+}
+
 // copyTo copies the file as it is.
 func (s *FileStore) copyTo(name string) error {
 	to, err := s.dir.open(name, true)
@@ -184,6 +219,9 @@ func (s *FileStore) copyTo(name string) error {
 	}
 	if err == nil {
 		err = to.sync()
+	}
+	if err != nil {
+		_ = to.truncate(0)
 	}
 	return errors.Join(err, to.close())
 }

@@ -59,10 +59,9 @@ func (s *FileStore) compact(all []record) {
 	}
 }
 
-// replaceBy has the new file take the place of the one in use. An error leaves
-// this open.
+// replaceBy has the new file take the place of the one in use.
 func (s *FileStore) replaceBy(next *journal) error {
-	if err := s.dir.rename(s.name+".new", s.name); err != nil {
+	if err := next.takeName(s.dir, s.name, s.file); err != nil {
 		return err
 	}
 	if err := s.dir.sync(); err != nil {

@@ -91,6 +91,8 @@ func (d *tape) sync() error {
 	return nil
 }
 
+func (d *tape) renamesOpen() bool { return true }
+
 func (d *tape) position() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -49,6 +49,8 @@ var errNotJournal = fmt.Errorf("not a lease journal, of another version, or dama
 type journalDir interface {
 	open(name string, create bool) (journalFile, error)
 	rename(from, to string) error
+	// renamesOpen is whether rename takes files that are open, and replaces such.
+	renamesOpen() bool
 	sync() error
 }
 
@@ -114,7 +116,7 @@ func openJournal(dir journalDir, name string, each func(record) error) (j *journ
 		if j, err = createJournal(dir, name+".new", nil); err != nil {
 			return nil, found, err
 		}
-		if err = dir.rename(name+".new", name); err == nil {
+		if err = j.takeName(dir, name, nil); err == nil {
 			err = dir.sync()
 		}
 		if err != nil {
@@ -161,6 +163,28 @@ func createJournal(dir journalDir, name string, recs []record) (*journal, error)
 	}
 	j.flushed = j.end
 	return j, nil
+}
+
+// takeName gives a file that is complete its name, in the place of old. Where
+// it cannot be otherwise both are closed for that.
+func (j *journal) takeName(dir journalDir, name string, old *journal) error {
+	if dir.renamesOpen() {
+		return dir.rename(name+".new", name)
+	}
+	if old != nil {
+		old.close()
+	}
+	if err := j.file.close(); err != nil {
+		return err
+	}
+	if err := dir.rename(name+".new", name); err != nil {
+		return err
+	}
+	f, err := dir.open(name, false)
+	if err == nil {
+		j.file = f
+	}
+	return err
 }
 
 // write appends the records and returns when they are on disk.

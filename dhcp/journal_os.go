@@ -1,8 +1,11 @@
 package dhcp
 
 import (
+	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 )
 
 // osJournalDir is a directory of the system's.
@@ -24,7 +27,29 @@ func (d osJournalDir) rename(from, to string) error {
 	return os.Rename(filepath.Join(string(d), from), filepath.Join(string(d), to))
 }
 
+func (d osJournalDir) renamesOpen() bool { return runtime.GOOS != "windows" }
+
 func (d osJournalDir) sync() error { return syncDir(string(d)) }
+
+// followLinks is where symbolic links of that name lead, though nothing be there
+// yet: what is written anew is to take the place of the file, not of the link.
+func followLinks(name string) (string, error) {
+	for range 40 {
+		to, err := os.Readlink(name)
+		if err != nil { // no link
+			return name, nil
+		}
+		if !filepath.IsAbs(to) {
+			dir, err := filepath.EvalSymlinks(filepath.Dir(name)) // before .. leads out of it
+			if err != nil {
+				return "", err
+			}
+			to = filepath.Join(dir, to)
+		}
+		name = to
+	}
+	return "", fmt.Errorf("its symbolic links lead in a circle: %w", fs.ErrInvalid)
+}
 
 type osJournalFile struct {
 	*os.File
