@@ -94,7 +94,7 @@ func TestTwoAtOnce(t *testing.T) {
 	other := leaseFor(8, 1, time.Hour)
 	require.NotEqual(t, other.Addr.String(), late)
 
-	gate.shut() // so that a does not see what b does
+	gate.shut(t) // so that a does not see what b does
 	require.NoError(t, b.Commit(ctx, other))
 	type answer struct {
 		m   *dhcpv4.DHCPv4

@@ -373,7 +373,7 @@ func TestOrderOfLeases(t *testing.T) {
 		defer a.mu.RUnlock()
 		return a.cache.at(dhcptest.Addr(2), nil)
 	}
-	gate.shut()
+	gate.shut(t)
 	_, err := etcd.Client(t).Revoke(ctx, clientv3.LeaseID(e().grants[len(e().grants)-1].Term)) // as when its time is over
 	require.NoError(t, err)
 	done := make(chan error, 1)
@@ -391,11 +391,15 @@ func TestOrderOfLeases(t *testing.T) {
 // gated is a Watcher that brings nothing while it is shut.
 type gated struct {
 	clientv3.Watcher
-	mu sync.RWMutex
+	mu   sync.RWMutex
+	open func()
 }
 
-func (g *gated) shut() { g.mu.Lock() }
-func (g *gated) open() { g.mu.Unlock() }
+func (g *gated) shut(t *testing.T) {
+	g.mu.Lock()
+	g.open = sync.OnceFunc(g.mu.Unlock)
+	t.Cleanup(g.open)
+}
 
 func (g *gated) Watch(ctx context.Context, key string, opts ...clientv3.OpOption) clientv3.WatchChan {
 	from, to := g.Watcher.Watch(ctx, key, opts...), make(chan clientv3.WatchResponse)
