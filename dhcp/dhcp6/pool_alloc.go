@@ -29,6 +29,16 @@ var errNoAddress = errors.New("dhcp6: no address is free")
 // assign chooses an address for the client and, with commit, makes the lease.
 // It fails with errNoAddress; any other error is the store's.
 func (p *Pool) assign(ctx context.Context, c *client, want netip.Addr, commit bool) (netip.Addr, error) {
+	addr, err := p.assignOnce(ctx, c, want, commit)
+	if errors.Is(err, errLate) { // it gets the one that it has
+		addr, err = p.assignOnce(ctx, c, want, commit)
+	}
+	return addr, err
+}
+
+// assignOnce is assign, which fails with errLate when another server did the
+// same a moment before.
+func (p *Pool) assignOnce(ctx context.Context, c *client, want netip.Addr, commit bool) (netip.Addr, error) {
 	try := func(addr netip.Addr, why string) (bool, error) {
 		ok, err := p.take(ctx, c, addr, commit)
 		if ok {
@@ -50,7 +60,9 @@ func (p *Pool) assign(ctx context.Context, c *client, want netip.Addr, commit bo
 	if err != nil {
 		return netip.Addr{}, err
 	}
+	now := time.Now()
 	// What is wanted first, then what it had last; no expiry is later than any.
+	// Among servers, of several that it has the one made first: see keeps.
 	first := func(a, b bool) int {
 		switch {
 		case a == b:
@@ -60,7 +72,10 @@ func (p *Pool) assign(ctx context.Context, c *client, want netip.Addr, commit bo
 		}
 		return 1
 	}
-	slices.SortFunc(leases, func(a, b dhcp.Lease) int {
+	slices.SortStableFunc(leases, func(a, b dhcp.Lease) int {
+		if p.shared != nil && (a.Active(now) || b.Active(now)) {
+			return first(a.Active(now), b.Active(now))
+		}
 		return cmp.Or(first(a.Addr == want, b.Addr == want), first(a.Expires.IsZero(), b.Expires.IsZero()), b.Expires.Compare(a.Expires))
 	})
 	for _, l := range leases {
@@ -149,7 +164,8 @@ func (p *Pool) take(ctx context.Context, c *client, addr netip.Addr, commit bool
 	err := p.store.Commit(ctx, l)
 	switch {
 	case err == nil:
-		return true, nil
+		err := p.keeps(ctx, c, addr)
+		return err == nil, err
 	case errors.Is(err, fs.ErrExist):
 		return false, nil
 	case errors.Is(err, syscall.ENOSPC):

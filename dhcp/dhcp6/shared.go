@@ -28,6 +28,37 @@ func (p *Pool) leasesOf(ctx context.Context, c *client) ([]dhcp.Lease, error) {
 	return p.store.LeasesByOwner(ctx, c.owner)
 }
 
+// errLate is that the client has another address, from another server.
+var errLate = errors.New("dhcp6: the client has another address, from another server")
+
+// keeps is errLate if the client has another address than the one that a lease
+// was made of just now, and had it earlier: that counts, whichever server made
+// it, and this one goes back.
+func (p *Pool) keeps(ctx context.Context, c *client, addr netip.Addr) error {
+	if p.shared == nil || addr == c.res.Addr {
+		return nil
+	}
+	now := time.Now() // before the leases, so that one that counts is active
+	leases, err := p.store.LeasesByOwner(ctx, c.owner)
+	if err != nil {
+		return err
+	}
+	for _, l := range leases {
+		switch {
+		case !l.Active(now):
+		case l.Addr == addr:
+			return nil
+		case p.givable(l.Addr):
+			c.Note("%v: it has %v from another server", addr, l.Addr)
+			if err := p.store.Release(ctx, addr, c.owner); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+			return errLate
+		}
+	}
+	return nil
+}
+
 // state tells until when an address is, or was, leased to, held for or in
 // quarantine from anybody but the client. The zero time is for ever.
 func (p *Pool) state(ctx context.Context, c *client, addr netip.Addr) (until time.Time, known bool, err error) {

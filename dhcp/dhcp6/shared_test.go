@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"iter"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -20,6 +21,7 @@ import (
 type site struct {
 	dhcp.MemoryStore
 	held map[netip.Addr]string
+	made []netip.Addr // in this order
 }
 
 type view struct {
@@ -54,6 +56,10 @@ func (v *view) Commit(ctx context.Context, l dhcp.Lease) error {
 		return fs.ErrExist
 	}
 	delete(v.held, l.Addr)
+	if old, err := v.site.LeaseByAddr(ctx, l.Addr); err != nil || !old.Active(time.Now()) {
+		v.made = append(slices.DeleteFunc(v.made, func(a netip.Addr) bool { return a == l.Addr }), l.Addr)
+		defer v.Sync(ctx)
+	}
 	return v.changed(ctx, l.Addr, v.site.Commit(ctx, l))
 }
 
@@ -78,6 +84,7 @@ func (v *view) LeasesByOwner(_ context.Context, owner string) (list []dhcp.Lease
 			list = append(list, l)
 		}
 	}
+	slices.SortFunc(list, func(a, b dhcp.Lease) int { return slices.Index(v.made, a.Addr) - slices.Index(v.made, b.Addr) })
 	return list, nil
 }
 
@@ -151,6 +158,31 @@ func TestSharedLeases(t *testing.T) {
 	require.Empty(t, reply.Options.IANA())
 	_, err = b.LeaseByAddr(t.Context(), ip("fd00::1aa"))
 	require.ErrorIs(t, err, fs.ErrNotExist)
+}
+
+// Of two leases that a machine is given by two servers at once the earlier counts.
+func TestSharedTwoAtOnce(t *testing.T) {
+	a, b, seen := twoServers()
+	addr := func(p *Pool, r *Request) string {
+		got, _ := granted(ask(t, p, r))
+		require.Len(t, got, 1)
+		return got[0]
+	}
+	require.Equal(t, "fd00::1aa", addr(a, message(request, macA, uefi, to(self), withIA("fd00::1aa"))))
+	l, err := seen.site.LeaseByAddr(t.Context(), ip("fd00::1aa"))
+	require.NoError(t, err)
+	l.Addr, l.Expires = ip("fd00::1bb"), time.Now().Add(-time.Hour)
+	seen.seen = map[netip.Addr]dhcp.Lease{l.Addr: l} // all that b knows of: one that it had before
+	require.Equal(t, "fd00::1aa", addr(b, message(request, macA, uefi, to(self), withIA("fd00::1bb"))), "b gives it no second one")
+	l, err = seen.site.LeaseByAddr(t.Context(), l.Addr)
+	require.NoError(t, err)
+	require.False(t, l.Active(time.Now()))
+
+	// If there are two all the same, the one made first is renewed, and told.
+	l.Expires = time.Now().Add(24 * time.Hour)
+	require.NoError(t, seen.Commit(t.Context(), l))
+	require.Equal(t, "fd00::1aa", addr(b, message(solicit, macA, uefi, withIA("fd00::1bb"))))
+	require.Equal(t, "fd00::1aa", addr(b, message(request, macA, uefi, to(self), withIA("fd00::1bb"))))
 }
 
 // A flood of made-up machines does not have the servers' store hold addresses.
