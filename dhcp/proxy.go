@@ -97,9 +97,9 @@ func (p *Proxy) ServeDHCP(ctx context.Context, r *Request) (*dhcpv4.DHCPv4, erro
 		setOption(reply, dhcpv4.OptionClassIdentifier, []byte(classPXE))
 		setDefault(reply, dhcpv4.OptionVendorSpecificInformation.Code(), pxeDirect)
 	}
-	if item := bootItem(r.Options.Get(dhcpv4.OptionVendorSpecificInformation)); item != nil && at4011 {
+	if server, layer, ok := r.BootItem(); ok && at4011 {
 		v := bytes.TrimSuffix(reply.Options.Get(dhcpv4.OptionVendorSpecificInformation), []byte{255})
-		setOption(reply, dhcpv4.OptionVendorSpecificInformation, append(append(bytes.Clone(v), item...), 255))
+		setOption(reply, dhcpv4.OptionVendorSpecificInformation, append(bytes.Clone(v), PXEBootItem(server, layer)...))
 	}
 	return reply, nil
 }

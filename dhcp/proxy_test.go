@@ -177,7 +177,13 @@ func FuzzParsePXE(f *testing.F) {
 	f.Add([]byte("\x06\x01\x08\xff"))
 	f.Add([]byte("\x08\x07\x00\x01\x01\x0a\x00\x00\x01\x09\x04\x00\x00\x01x\x0a\x01\x00\x00\x47\x04\x00\x01\x00\x00"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		_ = bootItem(data)
+		r := &Request{DHCPv4: &dhcpv4.DHCPv4{Options: dhcpv4.Options{43: data}}}
+		if server, layer, ok := r.BootItem(); ok {
+			r.Options[43] = PXEBootItem(server, layer)
+			s, l, ok := r.BootItem()
+			require.True(t, ok)
+			require.Equal(t, []uint16{server, layer}, []uint16{s, l})
+		}
 		p, _, err := ParsePXE(data)
 		if err != nil {
 			return

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
 )
 
 // PXE is what option 43 tells a PXE client (PXE 2.1 section 2.2.3; the
@@ -183,22 +185,32 @@ func pxeRaspberryPi(padded bool) []byte {
 	return b
 }
 
-// bootItem is the sub-option 71 that a client chose from the menu, for the
-// answer of the boot server to repeat.
-func bootItem(vendor []byte) []byte {
-	for rest := vendor; len(rest) >= 2 && rest[0] != 255; {
-		n := int(rest[1])
+// BootItem is what a PXE client chose from the menu (sub-option 71 of option
+// 43), when it asks the boot server of that type for its file, on port 4011:
+// layer 0 is the first file. ok is false for any other request.
+func (r *Request) BootItem() (server, layer uint16, ok bool) {
+	for rest := r.Options.Get(dhcpv4.OptionVendorSpecificInformation); len(rest) > 0 && rest[0] != 255; {
 		if rest[0] == 0 {
 			rest = rest[1:]
 			continue
 		}
-		if n > len(rest)-2 {
-			return nil
+		if len(rest) < 2 || int(rest[1]) > len(rest)-2 {
+			break
 		}
-		if rest[0] == 71 && n == 4 {
-			return rest[:6]
+		v := rest[2 : 2+int(rest[1])]
+		if rest[0] == subBootItem && len(v) == 4 {
+			return binary.BigEndian.Uint16(v), binary.BigEndian.Uint16(v[2:]), true
 		}
-		rest = rest[2+n:]
+		rest = rest[2+len(v):]
 	}
-	return nil
+	return 0, 0, false
 }
+
+// PXEBootItem is the value of option 43 in a boot server's answer: the client's
+// choice once more.
+func PXEBootItem(server, layer uint16) []byte {
+	b := binary.BigEndian.AppendUint16([]byte{subBootItem, 4}, server)
+	return append(binary.BigEndian.AppendUint16(b, layer), 255)
+}
+
+const subBootItem = 71

@@ -2,6 +2,8 @@ package takeover
 
 import (
 	"context"
+	"fmt"
+	"io/fs"
 	"net/netip"
 	"slices"
 
@@ -16,6 +18,10 @@ type Config struct {
 	Networks []*Network
 	// Notes are what was not taken over, in the order of the file.
 	Notes []Note
+	// BootServer is true when machines that chose from a menu come to port 4011
+	// for their boot file, where this must be the Handler too (see
+	// [dhcp.Server.ProxyPort]).
+	BootServer bool
 }
 
 // Network is the subnets of one link, as a [dhcp.Handler].
@@ -35,6 +41,8 @@ type Network struct {
 	// refuse is asked before anything happens; adjust changes the reply.
 	refuse func(r *dhcp.Request) bool
 	adjust func(pool int, r *dhcp.Request, reply *dhcpv4.DHCPv4) error
+	// bootServer answers on port 4011, nil when that is no port of its own.
+	bootServer func(r *dhcp.Request) *dhcpv4.DHCPv4
 }
 
 var (
@@ -66,6 +74,9 @@ func (c *Config) ServeDHCP(ctx context.Context, r *dhcp.Request) (*dhcpv4.DHCPv4
 	return dhcp.First(handlers...).ServeDHCP(ctx, r)
 }
 
+// bootServerPort is where PXE clients ask boot servers.
+const bootServerPort = 4011
+
 type replyKey struct{}
 
 // ServeDHCP implements [dhcp.Handler]. The subnet of the address that a client
@@ -73,6 +84,9 @@ type replyKey struct{}
 func (n *Network) ServeDHCP(ctx context.Context, r *dhcp.Request) (*dhcpv4.DHCPv4, error) {
 	if n.refuse != nil && n.refuse(r) {
 		return nil, nil
+	}
+	if n.bootServer != nil && r.Local.Port() == bootServerPort {
+		return n.bootServer(r), nil
 	}
 	reply, err := n.serve(ctx, r)
 	if reply == nil || err != nil {
@@ -109,10 +123,13 @@ func (n *Network) finish(adjust func(pool int, r *dhcp.Request, reply *dhcpv4.DH
 }
 
 // Check is [dhcp.BootPolicy.Check] for every subnet.
-func (c *Config) Check(ctx context.Context) error {
+func (c *Config) Check(ctx context.Context, port4011 bool) error {
+	if c.BootServer && !port4011 {
+		return fmt.Errorf("dhcp: a menu (pxe-service) sends machines to port 4011, which is not served: serve it (Server.ProxyPort): %w", fs.ErrInvalid)
+	}
 	for _, n := range c.Networks {
 		for _, p := range n.policies {
-			if err := p.Check(ctx, false); err != nil {
+			if err := p.Check(ctx, port4011); err != nil {
 				return err
 			}
 		}

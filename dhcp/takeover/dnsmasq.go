@@ -5,18 +5,15 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/insomniacslk/dhcp/iana"
 
 	"github.com/seed-3ec230fa/diskless/dhcp"
 )
 
 // Dnsmasq reads the DHCP part of a dnsmasq.conf: dhcp-range, dhcp-host,
-// dhcp-boot, pxe-service, dhcp-option, and the tags that dhcp-match,
+// dhcp-boot, pxe-service, pxe-prompt, dhcp-option, and the tags that dhcp-match,
 // dhcp-vendorclass, dhcp-userclass, dhcp-mac, dhcp-circuitid and dhcp-remoteid
 // set, with dhcp-ignore. file is its name, for messages. The error is a
 // [*SyntaxError], also of a conf-file (see [Options.Open]); lines that are not taken over are in [Config.Notes], those
@@ -25,6 +22,9 @@ import (
 // Of several values that fit a client, one with tags goes before one without,
 // and among those the last in the file. A range without a netmask takes that
 // of the subnet in [Options.Subnets] that has it.
+//
+// Several services of pxe-service are the menu that they are with dnsmasq, for
+// PXE ROMs and UEFI (iPXE gets what dhcp-boot says); see [Config.BootServer].
 func Dnsmasq(ctx context.Context, file string, data []byte, o *Options) (*Config, error) {
 	if o == nil {
 		o = new(Options)
@@ -88,7 +88,9 @@ type dnsmasq struct {
 	hosts       []dnsHost
 	options     []dnsOption
 	boots       []dnsBoot
-	services    []dnsBoot
+	services    []dnsService
+	files       uint16 // of services
+	prompts     []dnsPrompt
 	tags        []dnsTag
 	ignore      [][]string
 	domain      string
@@ -128,7 +130,6 @@ type dnsOption struct {
 
 type dnsBoot struct {
 	tags []string
-	arch iana.Arch
 	boot dhcp.Boot
 }
 
@@ -165,6 +166,8 @@ func (d *dnsmasq) line(line string) error {
 		d.dhcpBoot(fields)
 	case "pxe-service":
 		d.pxeService(fields)
+	case "pxe-prompt":
+		d.pxePrompt(fields)
 	case "dhcp-match", "dhcp-vendorclass", "dhcp-userclass", "dhcp-mac", "dhcp-circuitid", "dhcp-remoteid":
 		d.dhcpMatch(key, fields)
 	case "dhcp-ignore":
@@ -400,43 +403,6 @@ func (d *dnsmasq) dhcpBoot(fields []string) {
 		b.boot.NextServer = a
 	}
 	d.boots = append(d.boots, b)
-}
-
-var pxeArchs = map[string]iana.Arch{
-	"x86PC": 0, "PC98": 1, "IA64_EFI": 2, "Alpha": 3, "Arc_x86": 4, "Intel_Lean_Client": 5, "IA32_EFI": 6, "X86-64_EFI": 7, "x86-64_EFI": 7,
-	"Xscale_EFI": 8, "BC_EFI": 9, "ARM32_EFI": 10, "ARM64_EFI": 11,
-}
-
-func (d *dnsmasq) pxeService(fields []string) {
-	tags, fields := takeTags(fields, "tag:")
-	if len(fields) < 3 {
-		d.note("pxe-service without a file starts no boot here: the machine's own boot order does that")
-		return
-	}
-	arch, ok := pxeArchs[fields[0]]
-	if n, err := strconv.ParseUint(fields[0], 10, 16); err == nil {
-		arch, ok = iana.Arch(n), true
-	}
-	if _, err := strconv.Atoi(fields[2]); !ok || err == nil {
-		d.note("pxe-service %s, %s: only services with a file of a known architecture are taken over", fields[0], fields[2])
-		return
-	}
-	b := dnsBoot{tags: tags, arch: arch, boot: dhcp.Boot{File: fields[2]}}
-	if !strings.Contains(b.boot.File, ".") {
-		b.boot.File += ".0"
-	}
-	if len(fields) > 3 {
-		a, err := d.o.resolve(d.ctx, fields[3])
-		if err != nil {
-			d.note("the server %q cannot be found: %v; this server is named instead", fields[3], err)
-		}
-		b.boot.NextServer = a
-	}
-	if slices.ContainsFunc(d.services, func(s dnsBoot) bool { return s.arch == arch && slices.Equal(s.tags, tags) }) {
-		d.note("a menu of several services is not taken over: machines of architecture %d boot the first", arch)
-		return
-	}
-	d.services = append(d.services, b)
 }
 
 func (d *dnsmasq) dhcpOption(fields []string) {

@@ -207,10 +207,9 @@ func (d *dnsmasq) boot(p *dhcp.Pool) func(context.Context, *dhcp.Request) (dhcp.
 		set := d.set(r, p.Prefix)
 		arch, hasArch := r.Arch()
 		if platform := r.Platform(); hasArch && (platform == dhcp.PlatformPXE || platform == dhcp.PlatformRaspberryPi) {
-			mine := slices.DeleteFunc(slices.Clone(d.services), func(s dnsBoot) bool { return s.arch != arch })
-			if s := pick(mine, set, func(b *dnsBoot) []string { return b.tags }); s != nil {
-				r.Note("pxe-service for architecture %d", arch)
-				return s.boot, nil
+			if mine := d.servicesOf(arch, set); len(mine) > 0 {
+				r.Note("pxe-service for architecture %d: %d", arch, len(mine))
+				return d.serviceBoot(p.ServerID, platform, mine, set), nil
 			}
 		}
 		if b := pick(d.boots, set, func(b *dnsBoot) []string { return b.tags }); b != nil {
@@ -226,6 +225,7 @@ func (d *dnsmasq) boot(p *dhcp.Pool) func(context.Context, *dhcp.Request) (dhcp.
 
 // build makes pools of the ranges: one for each subnet.
 func (d *dnsmasq) build() {
+	d.fitMenus()
 	placed := make([]bool, len(d.hosts))
 	var pools []*dhcp.Pool
 	for _, g := range d.ranges {
@@ -287,6 +287,9 @@ func (d *dnsmasq) build() {
 		}
 		n.keepRest()
 		n.refuse = func(r *dhcp.Request) bool { return d.refuse(p, r) }
+		if len(d.services) > 0 {
+			n.bootServer = func(r *dhcp.Request) *dhcpv4.DHCPv4 { return d.bootServer(p, r) }
+		}
 		n.finish(func(_ int, r *dhcp.Request, reply *dhcpv4.DHCPv4) error { return d.adjust(p, r, reply) },
 			func(int) func(context.Context, *dhcp.Request) (dhcp.Boot, error) { return d.boot(p) }, d.o)
 		d.config.Networks = append(d.config.Networks, n)
@@ -297,6 +300,7 @@ func (d *dnsmasq) build() {
 			d.note("the host is not taken over: no range is in the subnet of %v", d.hosts[i].addr)
 		}
 	}
+	d.config.BootServer = pools != nil && d.hasMenus()
 	if pools == nil {
 		d.at = Pos{d.file, 1, 1}
 		d.note("there is no range: nobody is served")

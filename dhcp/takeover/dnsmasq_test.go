@@ -48,9 +48,6 @@ dhcp-boot=tag:efi64,snponly.efi,boot,10.20.0.9
 dhcp-boot=tag:ipxe,http://10.20.0.2/boot.ipxe
 dhcp-boot=tag:special,tag:!ipxe,special.0
 pxe-service=ARM64_EFI,"Install",grubaa64.efi
-pxe-service=11,"Other",other
-pxe-prompt="What shall it be?",10
-pxe-service=x86PC,"The local disk",0
 dhcp-ignore=tag:pi
 conf-dir=/etc/dnsmasq.d
 `
@@ -72,10 +69,7 @@ func TestDnsmasq(t *testing.T) {
 		`d:17:1: the host has neither hardware address nor client identifier: its name alone is not taken over`,
 		`d:26:1: dhcp-option with vendor is not taken over`,
 		`d:27:1: dhcp: no option "nothing": use its number: invalid argument`,
-		`d:33:1: a menu of several services is not taken over: machines of architecture 11 boot the first`,
-		`d:34:1: pxe-prompt is not taken over`,
-		`d:35:1: pxe-service x86PC, 0: only services with a file of a known architecture are taken over`,
-		`d:37:1: conf-dir is not taken over`,
+		`d:34:1: conf-dir is not taken over`,
 	}, serious)
 	require.Len(t, c.Networks, 2)
 	bios := dhcp.BIOSFirmware()
@@ -125,6 +119,7 @@ func TestDnsmasq(t *testing.T) {
 
 func FuzzDnsmasq(f *testing.F) {
 	f.Add([]byte(dnsmasqSite))
+	f.Add([]byte(dnsmasqMenu))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		c, err := Dnsmasq(t.Context(), "f", data, options())
 		if err != nil {
