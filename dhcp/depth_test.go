@@ -335,6 +335,13 @@ func TestSharedNetwork(t *testing.T) {
 	kind, _ = serve(t, n, on(message(discover, macB, bareSystem, relay("10.2.0.1"))))
 	require.Equal(t, silence, kind)
 
+	store := new(MemoryStore)
+	one, two := Pool{Prefix: a.Prefix, ServerID: a.ServerID, Ranges: []Range{{ip("10.0.0.100"), ip("10.0.0.109")}}, Store: store},
+		Pool{Prefix: b.Prefix, ServerID: a.ServerID, Ranges: []Range{{ip("10.1.0.100"), ip("10.1.0.109")}}, Store: store}
+	require.NoError(t, store.Commit(t.Context(), Lease{Addr: ip("10.0.0.101"), HardwareAddr: macA, Expires: time.Now().Add(-time.Hour)}))
+	require.NoError(t, store.Commit(t.Context(), Lease{Addr: ip("10.1.0.101"), HardwareAddr: macA, Expires: time.Now().Add(time.Hour)}))
+	require.Equal(t, ip("10.1.0.101"), dora(t, &SharedNetwork{Pools: []*Pool{&one, &two}}, macA, bareSystem), "it has that, and had the other")
+
 	require.Error(t, (&SharedNetwork{}).Validate())
 	require.Error(t, (&SharedNetwork{Pools: []*Pool{a, testPool()}}).Validate())
 }

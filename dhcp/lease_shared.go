@@ -73,6 +73,13 @@ func (p *Pool) choose(ctx context.Context, c client) (netip.Addr, error) {
 		if err != nil || !addr.IsValid() {
 			return addr, err
 		}
+		if err := p.keeps(ctx, c, addr); err != nil {
+			p.offers.drop(c.owner)
+			if errors.Is(err, errLate) {
+				err = nil // the other pool offers that
+			}
+			return netip.Addr{}, err
+		}
 		err = p.shared.Hold(ctx, addr, c.owner, p.offerTime())
 		if err == nil {
 			return addr, nil
@@ -108,12 +115,21 @@ func (p *Pool) keeps(ctx context.Context, c client, addr netip.Addr) error {
 		case !l.Active(now):
 		case l.Addr == addr:
 			return nil
-		case p.givable(l.Addr):
-			c.notef("the machine has %v from another server, the request for %v came too late", l.Addr, addr)
+		case p.givable(l.Addr) || p.neighbours(c, l.Addr):
+			c.notef("the machine has %v since before it could have %v", l.Addr, addr)
 			return errLate
 		}
 	}
 	return nil
+}
+
+// neighbours reports whether another pool of the shared network gives the
+// machine that address.
+func (p *Pool) neighbours(c client, addr netip.Addr) bool {
+	return slices.ContainsFunc(p.link, func(o *Pool) bool {
+		_, ok := o.client(c.Request)
+		return ok && o != p && o.givable(addr)
+	})
 }
 
 // keepsSurely is keeps, which does not say errLate because of what this server

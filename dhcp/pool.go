@@ -182,6 +182,7 @@ type Pool struct {
 	err        error
 	store      LeaseStore
 	shared     SharedStore        // store, if it is one
+	link       []*Pool            // of its SharedNetwork
 	known      map[string]int     // Reservations by reservationKey
 	kinds      uint8              // of keys that are in known
 	reserved   map[netip.Addr]int // Reservations by address

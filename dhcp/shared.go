@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 )
@@ -14,7 +15,7 @@ import (
 // SharedNetwork is a [Handler] for several subnets on one link: a client that
 // is on the link of one of the pools may get an address of any of them. The
 // pools are asked in this order: the one where the machine has a reserved
-// address, the one where it has or had a lease, the one with the address that
+// address, the one where it has a lease, the one where it had one, the one with the address that
 // it asks for, and the others as they are listed. A request for an address
 // that is in none of them gets a NAK.
 type SharedNetwork struct {
@@ -38,6 +39,7 @@ func (s *SharedNetwork) Validate() error {
 				s.err = err
 				return
 			}
+			p.link = s.Pools
 			for _, o := range s.Pools[:i] {
 				if o.Prefix.Overlaps(p.Prefix) {
 					s.err = fmt.Errorf("dhcp: pools %v and %v of a shared network overlap: %w", o.Prefix, p.Prefix, fs.ErrInvalid)
@@ -88,24 +90,32 @@ func (s *SharedNetwork) ServeDHCP(ctx context.Context, r *Request) (*dhcpv4.DHCP
 		}
 		return list[0].pool.serve(ctx, list[0].c, true)
 	}
-	had := make(map[*Pool]bool)
+	now := time.Now()
+	has, had := make(map[*Pool]bool), make(map[*Pool]bool)
 	for _, l := range list {
 		leases, err := l.pool.store.LeasesByOwner(ctx, l.c.owner)
 		if err != nil {
 			return nil, err
 		}
-		had[l.pool] = slices.ContainsFunc(leases, func(x Lease) bool { return l.pool.Prefix.Contains(x.Addr) })
+		for _, x := range leases {
+			if l.pool.Prefix.Contains(x.Addr) {
+				had[l.pool] = true
+				has[l.pool] = has[l.pool] || x.Active(now)
+			}
+		}
 	}
 	rank := func(l candidate) int {
 		switch {
 		case l.c.res.Addr.IsValid():
 			return 0
-		case had[l.pool]:
+		case has[l.pool]:
 			return 1
-		case l.pool.Prefix.Contains(l.c.requested):
+		case had[l.pool]:
 			return 2
+		case l.pool.Prefix.Contains(l.c.requested):
+			return 3
 		}
-		return 3
+		return 4
 	}
 	slices.SortStableFunc(list, func(a, b candidate) int { return rank(a) - rank(b) })
 	for _, l := range list {

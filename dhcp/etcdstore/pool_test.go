@@ -5,6 +5,7 @@ package etcdstore
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -65,6 +66,28 @@ func TestOfferBehind(t *testing.T) {
 			require.Equal(t, dhcptest.Addr(2).String(), offer.YourIPAddr.String())
 		})
 	}
+}
+
+// The same where it is of another subnet of the link.
+func TestOfferBehindOnSharedNetwork(t *testing.T) {
+	etcd := etcdtest.Start(t, 1)
+	a, b := openStore(t, etcd.Client(t), Options{Name: "a"}), openStore(t, etcd.Client(t), Options{Name: "b"})
+	ctx := t.Context()
+	store := &behind{Store: a, lease: leaseFor(1, 1, -time.Hour)}
+	pool := func(net byte) *dhcp.Pool {
+		at := func(n byte) netip.Addr { a := dhcptest.Addr(n).As4(); a[2] += net; return netip.AddrFrom4(a) }
+		return &dhcp.Pool{Prefix: netip.PrefixFrom(at(0), 24), Ranges: []dhcp.Range{{First: at(1), Last: at(9)}}, ServerID: dhcptest.Addr(200), Store: store}
+	}
+	link := &dhcp.SharedNetwork{Pools: []*dhcp.Pool{pool(0), pool(1)}}
+	other := leaseFor(1, 1, time.Hour)
+	other.Addr = link.Pools[1].Ranges[0].Last
+	require.NoError(t, b.Commit(ctx, other))
+	m, err := dhcpv4.NewDiscovery(mac(1))
+	require.NoError(t, err)
+	offer, err := link.ServeDHCP(ctx, &dhcp.Request{DHCPv4: m, Local: netip.AddrPortFrom(dhcptest.Addr(200), 67)})
+	require.NoError(t, err)
+	require.NotNil(t, offer)
+	require.Equal(t, other.Addr.String(), offer.YourIPAddr.String())
 }
 
 // Two servers give a machine an address each at the same time: the one that was
@@ -162,7 +185,9 @@ func TestRequestTooLate(t *testing.T) {
 	require.Nil(t, reply)
 	leases, err := a.LeasesByOwner(ctx, string(mac(1)))
 	require.NoError(t, err)
+	leases = slices.DeleteFunc(leases, func(l dhcp.Lease) bool { return !l.Active(time.Now()) })
 	require.Len(t, leases, 1)
+	require.Equal(t, other.Addr, leases[0].Addr)
 	require.NoError(t, b.Release(ctx, other.Addr, string(mac(1))))
 	reply, err = ask(m)
 	require.NoError(t, err)
