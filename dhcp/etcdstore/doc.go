@@ -10,6 +10,12 @@
 // again. An ACK leaves a server after etcd has committed the lease. Offers are
 // in etcd too: two servers do not offer one address to two machines.
 //
+// A machine that asks two servers, because the first was slow, may get a lease
+// from each. The one that was made first counts, by etcd's revisions: a server
+// that made one looks whether there was another before, once it has seen all
+// that others did until then, and if so sends no ACK and takes its own back. A
+// machine that has an active lease is therefore never moved to another address.
+//
 // Reads (who has this address, which is free) are answered from a copy that an
 // etcd watch keeps. Every second a server writes a key of its own and sees how
 // long it takes to come back: that is how old the copy is. A client is refused
@@ -50,7 +56,7 @@
 //
 // # Size
 //
-// A server has all leases in memory, with some 230 bytes each. When it starts
+// A server has all leases in memory, with some 240 bytes each. When it starts
 // it reads them from etcd, and says nothing before it has: a million are 250
 // MB from there, and some three seconds of this server's CPU time. The other
 // servers answer meanwhile.
