@@ -40,7 +40,7 @@ func build(ctx context.Context, w io.WriterAt, src Source, opts *Options, refuse
 	if d.base, err = newBase(&o); err != nil {
 		return err
 	}
-	defer d.base.close()
+	d.tails = newTails(d.base)
 	for range o.Workers {
 		enc, err := o.Compressor.NewEncoder(max(o.BlockSize, metaSize))
 		if err != nil {
@@ -103,7 +103,7 @@ type builder struct {
 }
 
 func (b *builder) read(src Source) error {
-	sizes := make(map[int64]bool) // whether more than one file has it
+	sizes := make(map[int64]sameSize)
 	var later []*inode
 	begun := false
 	begin := func() error {
@@ -130,11 +130,11 @@ func (b *builder) read(src Source) error {
 		b.d.report.note(func(p *Progress) { p.Total += ino.size })
 		switch {
 		case e.Open != nil:
-			_, seen := sizes[ino.size]
-			sizes[ino.size] = seen
 			ino.open = e.Open
-			since := b.d.opts.BaseTime
-			ino.recent = !since.IsZero() && (e.ChangeTime.IsZero() || !e.ChangeTime.Before(since))
+			if since := b.d.opts.BaseTime; b.d.base != nil && (since.IsZero() || !e.ChangeTime.IsZero() && e.ChangeTime.Before(since)) {
+				ino.was = b.d.base.unchanged(e.Path, ino, b.d.blocks(ino))
+			}
+			sizes[ino.size] = sizes[ino.size].add(ino.was)
 			later = append(later, ino)
 		case ino.size == 0:
 		case e.Content == nil:
@@ -144,6 +144,7 @@ func (b *builder) read(src Source) error {
 				return err
 			}
 			ino.twin = true
+			sizes[ino.size] = sizes[ino.size].add(nil)
 			var was *node
 			if b.d.base != nil {
 				was = b.d.base.find(e.Path)
@@ -160,8 +161,9 @@ func (b *builder) read(src Source) error {
 		return err
 	}
 	for _, ino := range later {
-		if sizes[ino.size] && ino.size > 0 && ino.number > 0 {
+		if same := sizes[ino.size]; same.twins && ino.size > 0 && ino.number > 0 {
 			ino.twin = true
+			ino.compared = same.compared && b.d.base.ours
 		}
 	}
 	later = nil
@@ -170,6 +172,23 @@ func (b *builder) read(src Source) error {
 	}
 	b.d.flushFragment()
 	return nil
+}
+
+// sameSize is what is known of the files of one size.
+type sameSize struct {
+	some, twins bool   // there are some, there are several
+	was         uint32 // number in the base of one that is taken over
+	compared    bool   // the base had several of these, so that its build compared them
+}
+
+func (s sameSize) add(was *taken) sameSize {
+	s.twins = s.some
+	s.some = true
+	if was != nil {
+		s.compared = s.compared || s.was != 0 && s.was != was.number
+		s.was = was.number
+	}
+	return s
 }
 
 // pad ends the image with zeros, and what was written beyond it.

@@ -37,21 +37,3 @@ func (r *runs) find(ino *inode) *inode {
 	(*r)[key] = ino
 	return nil
 }
-
-// place is where a tail lies.
-type place struct{ frag, off uint32 }
-
-// tails finds tails by their content.
-type tails map[[sha256.Size]byte]place
-
-func (t *tails) find(p []byte, at place) (place, bool) {
-	if *t == nil {
-		*t = make(tails)
-	}
-	key := sha256.Sum256(p)
-	if was, ok := (*t)[key]; ok {
-		return was, true
-	}
-	(*t)[key] = at
-	return place{}, false
-}

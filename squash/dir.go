@@ -13,7 +13,8 @@ import (
 
 // Dir is the directory at a path as a [Source]: with owners, device numbers,
 // hard links, extended attributes and names of any bytes on Linux, and as
-// [FromFS] sees it elsewhere. What cannot be read without root is an error.
+// [FromFS] sees it elsewhere. What cannot be read without root is an error. A
+// few directories are listed before it is their turn.
 //
 // A file or a directory that is replaced while the tree is read, or is a link by
 // then, is an error too. That is for trees that change by accident: read what
@@ -22,7 +23,9 @@ func Dir(root string) Source { return dirSource(root) }
 
 type dirSource string
 
-func (s dirSource) Entries(ctx context.Context) iter.Seq2[*Entry, error] { return walk(ctx, s) }
+func (s dirSource) Entries(ctx context.Context) iter.Seq2[*Entry, error] {
+	return walk(ctx, s, readers)
+}
 
 func (s dirSource) stat() (fs.FileInfo, error) { return os.Stat(string(s)) }
 

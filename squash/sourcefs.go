@@ -23,7 +23,7 @@ func FromFS(fsys fs.FS) Source { return fsSource{fsys} }
 
 type fsSource struct{ fsys fs.FS }
 
-func (s fsSource) Entries(ctx context.Context) iter.Seq2[*Entry, error] { return walk(ctx, s) }
+func (s fsSource) Entries(ctx context.Context) iter.Seq2[*Entry, error] { return walk(ctx, s, 0) }
 
 func (s fsSource) stat() (fs.FileInfo, error) { return fs.Stat(s.fsys, ".") }
 

@@ -29,15 +29,16 @@ type inode struct {
 	target string
 
 	// Where a regular file's data went.
-	start   int64
-	sparse  int64
-	words   []uint32
-	frag    uint32
-	fragOff uint32
-	open    func() (io.ReadCloser, error) // nil once the data has been read
-	twin    bool                          // another file may have the same content
-	recent  bool                          // changed since the base was made, whatever its time
-	hash    hashes                        // of the blocks written, if twin
+	start    int64
+	sparse   int64
+	words    []uint32
+	frag     uint32
+	fragOff  uint32
+	open     func() (io.ReadCloser, error) // nil once the data has been read
+	was      *taken                        // where the base has it, nil if it is to be read
+	twin     bool                          // another file may have the same content
+	compared bool                          // was its tail, in the base
+	hash     hashes                        // of the blocks written, if twin
 
 	dir *dirData
 

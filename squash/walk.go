@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"iter"
 	"path"
+	"slices"
+	"sync"
 )
 
 // walker is what the sources that list directories have in common.
@@ -16,8 +18,10 @@ type walker interface {
 	entry(name string, fi fs.FileInfo) (*Entry, error)
 }
 
-// walk yields the root and all that is below it.
-func walk(ctx context.Context, w walker) iter.Seq2[*Entry, error] {
+// walk yields the root and all that is below it: a directory's entries, then
+// what lies below them. As many goroutines as helpers says list directories
+// before it is their turn.
+func walk(ctx context.Context, w walker, helpers int) iter.Seq2[*Entry, error] {
 	return func(yield func(*Entry, error) bool) {
 		fi, err := w.stat()
 		if err != nil {
@@ -28,47 +32,173 @@ func walk(ctx context.Context, w walker) iter.Seq2[*Entry, error] {
 		if !yield(e, err) || err != nil {
 			return
 		}
-		walkDir(ctx, w, ".", fi, yield)
+		l := &lister{w: w, helped: helpers > 0}
+		l.more.L = &l.mu
+		for range helpers {
+			l.wg.Go(l.help)
+		}
+		defer l.close()
+		l.walk(ctx, &listed{name: ".", fi: fi, done: make(chan struct{})}, yield)
 	}
 }
 
-// walkDir yields a directory's entries, then what lies below them.
-func walkDir(ctx context.Context, w walker, dir string, fi fs.FileInfo, yield func(*Entry, error) bool) bool {
+// listed is a directory with its entries.
+type listed struct {
+	name    string
+	fi      fs.FileInfo
+	begun   bool          // somebody lists it
+	done    chan struct{} // closed when the rest is there
+	entries []*Entry
+	rest    []fs.DirEntry // of a large one, after the entries
+	dirs    []*listed
+	err     error // after all of them
+}
+
+// lister lists directories.
+type lister struct {
+	w      walker
+	helped bool
+	wg     sync.WaitGroup
+
+	mu     sync.Mutex
+	more   sync.Cond // for the helpers
+	todo   []*listed // the next one last
+	ahead  int       // entries that are listed and not walked yet
+	closed bool
+}
+
+// maxAhead bounds the entries in memory that were made before their turn, and
+// maxListed those of one directory.
+const maxAhead, maxListed = 4096, 1024
+
+func (l *lister) close() {
+	l.mu.Lock()
+	l.closed = true
+	l.mu.Unlock()
+	l.more.Broadcast()
+	l.wg.Wait()
+}
+
+func (l *lister) help() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for !l.closed {
+		n := len(l.todo)
+		if n == 0 || l.ahead >= maxAhead {
+			l.more.Wait()
+			continue
+		}
+		d := l.todo[n-1]
+		l.todo = l.todo[:n-1]
+		if !d.begun {
+			d.begun = true
+			l.mu.Unlock()
+			l.list(d)
+			l.mu.Lock()
+		}
+	}
+}
+
+// list lists a directory, for whoever has set begun.
+func (l *lister) list(d *listed) {
+	defer close(d.done)
+	list, err := l.w.list(d.name, d.fi)
+	d.err = err
+	if len(list) > maxListed {
+		d.rest = list
+		return
+	}
+	for _, de := range list {
+		e, err := l.entry(d, de)
+		if err != nil {
+			d.err = err
+			break
+		}
+		d.entries = append(d.entries, e)
+	}
+	l.listed(d, 1+len(d.entries))
+}
+
+func (l *lister) entry(d *listed, de fs.DirEntry) (*Entry, error) {
+	full := path.Join(d.name, de.Name())
+	fi, err := de.Info()
+	if err != nil {
+		return nil, wrapPath(full, err)
+	}
+	e, err := l.w.entry(full, fi)
+	if err != nil {
+		return nil, wrapPath(full, err)
+	}
+	if fi.IsDir() {
+		d.dirs = append(d.dirs, &listed{name: full, fi: fi, done: make(chan struct{})})
+	}
+	return e, nil
+}
+
+// listed has the helpers go on to the directories in one that made so many
+// entries.
+func (l *lister) listed(d *listed, n int) {
+	if !l.helped {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ahead += n
+	for _, below := range slices.Backward(d.dirs) {
+		l.todo = append(l.todo, below)
+	}
+	l.more.Broadcast()
+}
+
+// get waits for a directory's entries, or lists them.
+func (l *lister) get(d *listed) {
+	l.mu.Lock()
+	begun := d.begun
+	d.begun = true
+	l.mu.Unlock()
+	if begun {
+		<-d.done
+	} else {
+		l.list(d)
+	}
+}
+
+// walk yields a directory's entries, then what lies below them.
+func (l *lister) walk(ctx context.Context, d *listed, yield func(*Entry, error) bool) bool {
 	fail := func(err error) bool { yield(nil, err); return false }
 	if err := context.Cause(ctx); err != nil {
 		return fail(err)
 	}
-	list, err := w.list(dir, fi)
-	if err != nil {
-		return fail(err)
-	}
-	type sub struct {
-		name string
-		fi   fs.FileInfo
-	}
-	var dirs []sub
-	for _, de := range list {
-		full := path.Join(dir, de.Name())
-		fi, err := de.Info()
-		if err != nil {
-			return fail(wrapPath(full, err))
+	l.get(d)
+	for _, e := range d.entries {
+		if !yield(e, nil) {
+			return false
 		}
-		e, err := w.entry(full, fi)
+	}
+	for _, de := range d.rest {
+		e, err := l.entry(d, de)
 		if err != nil {
-			return fail(wrapPath(full, err))
+			return fail(err)
 		}
 		if !yield(e, nil) {
 			return false
 		}
-		if fi.IsDir() {
-			dirs = append(dirs, sub{full, fi})
-		}
 	}
-	if err := w.same(dir, fi); err != nil {
-		return fail(wrapPath(dir, err))
+	if d.err != nil {
+		return fail(d.err)
 	}
-	for _, d := range dirs {
-		if !walkDir(ctx, w, d.name, d.fi, yield) {
+	if err := l.w.same(d.name, d.fi); err != nil {
+		return fail(wrapPath(d.name, err))
+	}
+	if d.rest != nil {
+		l.listed(d, 0)
+	} else {
+		l.listed(&listed{}, -1-len(d.entries))
+	}
+	d.entries, d.rest = nil, nil
+	for i, below := range d.dirs {
+		d.dirs[i] = nil
+		if !l.walk(ctx, below, yield) {
 			return false
 		}
 	}
