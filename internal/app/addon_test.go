@@ -380,7 +380,7 @@ func TestAddonModules(t *testing.T) {
 	name := entry()
 	require.Equal(t, name, entry())
 	_, body := w.http("/"+name, netip.MustParseAddr("127.9.9.9"))
-	require.Equal(t, "overlay.ko\n", files(t, body)["diskless/modules/order"])
+	require.Equal(t, "overlay.ko\n", files(t, body)["diskless-modules/order"])
 
 	require.NoError(t, os.WriteFile(filepath.Join(w.dir, "boot/vmlinuz"), []byte("kernel of an ARM, which says no version"), 0o644))
 	require.Equal(t, name, entry(), "the image has modules of one kernel")

@@ -93,6 +93,9 @@ var machine []byte
 //go:embed files/commands
 var commandsScript []byte
 
+//go:embed files/tell
+var tell []byte
+
 //go:embed files/initramfs-tools
 var initramfsTools []byte
 
@@ -145,16 +148,23 @@ func Build(settings []Setting, modules Modules, o *Options) ([]byte, error) {
 	}
 	settings, no := usable(settings)
 	var a archive
+	// All of it goes to /run at once, and so do directories for units.
 	a.dir("diskless", 0o700)
+	a.dir("diskless/ro", 0o755)
+	a.dir("diskless/rw", 0o755)
 	a.file("diskless/hook", 0o644, hook)
 	a.file("diskless/machine", 0o644, machine)
 	a.file("diskless/commands", 0o644, commandsScript)
+	a.file("diskless/tell", 0o644, tell)
 	a.file("diskless/env", 0o600, environment(settings, o))
 	a.file("diskless/settings", 0o600, before(settings, no, o))
 	a.file("diskless/preinit", 0o600, commandsOf(settings, preinit[:]...))
 	a.file("diskless/rcfiles", 0o600, commandsOf(settings, "RCFILE_"))
 	a.file("diskless/report", 0o600, report(o))
 	a.file("diskless/options", 0o600, options(settings, o))
+	for _, dir := range []string{"", "/systemd", "/systemd/network", "/systemd/system", "/systemd/system/multi-user.target.d"} {
+		a.dir("diskless-systemd"+dir, 0o755)
+	}
 	modules.add(&a)
 	// The kernel makes no directory for a file. A generator has made those of
 	// its own, perhaps behind a link, and what has no directory is left out.

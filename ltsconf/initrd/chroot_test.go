@@ -2,6 +2,7 @@ package initrd
 
 import (
 	"debug/elf"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -102,17 +103,16 @@ func (r *root) read(name string) string {
 
 // unpack does with an archive what the kernel does.
 func (r *root) unpack(data []byte) {
-	_, files := unpack(r.t, data)
-	for name, text := range files {
-		switch dir := filepath.Dir(r.path(name)); {
-		case name == "diskless" || name == "diskless/modules":
-			require.NoError(r.t, os.MkdirAll(r.path(name), 0o755))
-		case strings.HasPrefix(name, "diskless/"):
-			r.write(name, text, 0o644)
-		default:
-			if _, err := os.Stat(dir); err == nil {
-				r.write(name, text, 0o644)
-			}
+	listing, files := unpack(r.t, data)
+	for line := range strings.Lines(listing) {
+		var mode os.FileMode
+		var name string
+		_, err := fmt.Sscanf(line, "%o %s", &mode, &name)
+		require.NoError(r.t, err)
+		if mode&0o170000 == 0o040000 {
+			require.NoError(r.t, os.MkdirAll(r.path(name), mode.Perm()))
+		} else if _, err := os.Stat(filepath.Dir(r.path(name))); err == nil {
+			r.write(name, files[name], mode.Perm())
 		}
 	}
 }
@@ -136,7 +136,7 @@ func (r *root) machine(kind string, settings []Setting, o *Options) {
 	data, err := Build(settings, nil, o)
 	require.NoError(r.t, err)
 	_, files := unpack(r.t, data)
-	for _, name := range []string{"machine", "commands", "settings", "preinit", "rcfiles", "report", "env", "options"} {
+	for _, name := range []string{"machine", "commands", "tell", "settings", "preinit", "rcfiles", "report", "env", "options"} {
 		r.write("run/diskless/"+name, files["diskless/"+name], 0o600)
 	}
 	r.write("run/diskless/times", "5.00 5.50\n", 0o644)

@@ -1,8 +1,10 @@
 package initrd
 
 import (
+	"io/fs"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -22,7 +24,7 @@ func TestPlaceInInitramfsTools(t *testing.T) {
 		require.NoError(t, err)
 		r.unpack(data)
 		require.Equal(t, "none", r.read("lib/dracut/hooks/pre-pivot/90-diskless.sh"))
-		const ours = "sh /diskless/hook root \"$rootmnt\"\n"
+		const ours = "(set +ex; set -- root \"$rootmnt\"; . /diskless/hook)\n"
 		for before, after := range map[string]string{
 			"/scripts/init-bottom/overlayroot \"$@\"\n" + source + "/scripts/init-bottom/udev \"$@\"\n" + source: "/scripts/init-bottom/overlayroot \"$@\"\n" + source + ours + "/scripts/init-bottom/udev \"$@\"\n" + source,
 			"/scripts/init-bottom/other \"$@\"": "/scripts/init-bottom/other \"$@\"\n" + ours,
@@ -36,11 +38,11 @@ func TestPlaceInInitramfsTools(t *testing.T) {
 		r.run("/bin/sh", "-c", ". /conf/conf.d/diskless")
 		require.Equal(t, ours, r.read("scripts/init-bottom/ORDER"))
 		if r.shell != "busybox" { // whose insmod is its own
-			require.Equal(t, strings.Repeat("insmod /diskless/modules/squashfs.ko\ninsmod /diskless/modules/overlay.ko\n", 4), r.read("calls"))
+			require.Equal(t, strings.Repeat("insmod /diskless-modules/squashfs.ko\ninsmod /diskless-modules/overlay.ko\n", 4), r.read("calls"))
 			require.NoError(t, os.MkdirAll(r.path("sys/module/squashfs"), 0o755))
 			require.NoError(t, os.Remove(r.path("calls")))
-			r.run("/bin/sh", "/diskless/hook", "early")
-			require.Equal(t, "insmod /diskless/modules/overlay.ko\n", r.read("calls"))
+			r.run("/bin/sh", "-c", "set -- early; . /diskless/hook")
+			require.Equal(t, "insmod /diskless-modules/overlay.ko\n", r.read("calls"))
 		}
 	})
 }
@@ -80,8 +82,7 @@ func TestRoots(t *testing.T) {
 	const share = "mount -t tmpfs -o mode=1777,nosuid,nodev diskless /root/tmp\nmount -t tmpfs -o mode=0755,nosuid,nodev diskless /root/var/log\n" +
 		"mount -t tmpfs -o mode=0755 diskless /run/diskless/rw\n"
 	settings := func(kind string) string {
-		return "mount -o bind /dev /root/dev\nmount -o bind /proc /root/proc\nmount -o bind /sys /root/sys\nmount -o bind /run /root/run\n" +
-			"chroot /root /bin/sh /run/diskless/machine before " + kind + "\numount /root/run\numount /root/sys\numount /root/proc\numount /root/dev\n"
+		return "mount -a -T /run/diskless/mounts\nchroot /root /bin/sh /run/diskless/machine before " + kind + "\numount /root/run /root/sys /root/proc /root/dev\n"
 	}
 	tests := map[string]struct {
 		mounts   string
@@ -97,7 +98,10 @@ func TestRoots(t *testing.T) {
 		"image, no such disk": {mounts: squash, options: Options{OverlayLabel: "x"}, calls: overlay + settings("memory")},
 		"image, without overlays": {mounts: squash, fails: "*overlay*", told: "no overlay over the root",
 			calls: overlay + modprobe + overlay[strings.LastIndex(overlay, "mount"):] + settings("none")},
-		"writable": {mounts: "/dev/nbd0 /root ext4 rw 0 0\n", calls: "mount -o remount,rw /dev/nbd0 /root\n" + settings("own")},
+		"writable":  {mounts: "/dev/nbd0 /root ext4 rw,relatime 0 0\n", calls: settings("own")},
+		"read-only": {mounts: "/dev/nbd0 /root ext4 ro,relatime 0 0\n", calls: "mount -o remount,rw /dev/nbd0 /root\n" + settings("own")},
+		"klibc's mount": {mounts: "/dev/nbd0 /root ext4 rw 0 0\n", fails: "*-T*",
+			calls: strings.Replace(settings("own"), "chroot", "mount -o bind /dev /root/dev\nmount -o bind /proc /root/proc\nmount -o bind /sys /root/sys\nmount -o bind /run /root/run\nchroot", 1)},
 		"not writable after all": {mounts: "/dev/nbd0 /root ext4 ro 0 0\n", fails: "*remount,rw?/dev/nbd0*",
 			calls: "mount -o remount,rw /dev/nbd0 /root\n" + overlay + settings("memory")},
 		"somebody's overlay": {mounts: squash + "overlayroot /root overlay ro 0 0\n", calls: "mount -o remount,rw overlayroot /root\n" + settings("memory")},
@@ -211,13 +215,144 @@ func TestOverlayOnDisk(t *testing.T) {
 	})
 }
 
+// What needs no program of the new root is done without any, from outside, and
+// comes to the same.
+func TestFromTheInitramfs(t *testing.T) {
+	options := func() *Options {
+		return &Options{Hostname: "pc7", MachineID: nodeOptions.MachineID, HostKeys: nodeOptions.HostKeys, Swap: nodeOptions.Swap, Report: nodeOptions.Report}
+	}
+	files := []Setting{
+		{Name: "HOSTS_01", Value: "10.0.0.1 api.cluster"}, {Name: "DNS_SERVER", Value: "10.0.0.2"}, {Name: "TIMEZONE", Value: "Europe/Berlin"}, {Name: "LANG", Value: "C.UTF-8"},
+		{Name: "CONSOLE_KEYMAP", Value: "de"}, {Name: "CRONTAB_01", Value: "* * * * * root true"}, {Name: "MASK_SYSTEM_SERVICES", Value: "cups"}, {Name: "RCFILE_1", Value: "true"},
+	}
+	with := func(settings ...Setting) []Setting { return append(settings, files...) }
+	link := func(target, name string) func(r *root) {
+		return func(r *root) {
+			require.NoError(r.t, os.RemoveAll(r.path("root/"+name)))
+			require.NoError(r.t, os.Symlink(target, r.path("root/"+name)))
+		}
+	}
+	write := func(name string) func(r *root) { return func(r *root) { r.write("root/"+name, "x", 0o644) } }
+	inside := map[string]struct {
+		settings []Setting
+		prepare  func(r *root)
+		options  func(o *Options)
+	}{
+		"a command":           {settings: with(Setting{Name: "PREINIT_1", Value: "true"})},
+		"a module":            {settings: with(Setting{Name: "MODULE_1", Value: "dummy"})},
+		"a mount":             {settings: with(Setting{Name: "FSTAB_1", Value: "tmpfs /x tmpfs"})},
+		"a value for later":   {settings: with(Setting{Name: "X", Value: "$(id)", Expand: true})},
+		"a user's keys":       {options: func(o *Options) { o.AuthorizedKeys = nodeOptions.AuthorizedKeys }},
+		"keys of before":      {prepare: write("root/.ssh/authorized_keys")},
+		"a link for them":     {prepare: link("/tmp", "root/.ssh")},
+		"a home elsewhere":    {prepare: func(r *root) { r.write("root/etc/passwd", "root:x:0:0::/home/root:/bin/sh\n", 0o644) }},
+		"little memory":       {prepare: func(r *root) { r.write("proc/meminfo", "MemTotal: 4096 kB\n", 0o644) }},
+		"swap in any case":    {settings: with(Setting{Name: "NBD_SWAP", Value: "y"})},
+		"another init":        {prepare: func(r *root) { require.NoError(r.t, os.Remove(r.path("root/usr/lib/systemd/systemd"))) }},
+		"no virtual consoles": {prepare: func(r *root) { require.NoError(r.t, os.Remove(r.path("root/usr/lib/systemd/systemd-vconsole-setup"))) }},
+		"/etc":                {prepare: link("/usr/etc", "etc")},
+		"/etc/hosts":          {prepare: link("/run/hosts", "etc/hosts")},
+		"/etc/fstab":          {prepare: link("../fstab", "etc/fstab")},
+		"/etc/default":        {prepare: link("/tmp", "etc/default")},
+		"/lib":                {prepare: link("/usr/lib", "lib")},
+		"interfaces":          {prepare: link("/tmp/x", "etc/network/interfaces.d/x")},
+	}
+	image := func(r *root, top string) {
+		for name, text := range map[string]string{
+			"usr/lib/systemd/systemd": "", "usr/lib/systemd/systemd-networkd": "", "usr/lib/systemd/systemd-vconsole-setup": "", "usr/lib/systemd/system/cups.service": "", "usr/lib/systemd/system/nbd-client.service": "",
+			"usr/share/zoneinfo/Europe/Berlin": "TZif", "etc/passwd": "root:x:0:0::/root:/bin/sh\n", "etc/hosts": "127.0.0.1 localhost\n", "etc/ssh/ssh_host_rsa_key": "the image's",
+			"etc/network/interfaces": "iface ens3 inet dhcp\n", "etc/network/interfaces.d/y": "iface ens4 inet dhcp\n", "root/.profile": "", "bin/bash": "",
+		} {
+			r.write(top+name, text, 0o755)
+			require.NoError(r.t, os.Chmod(r.path(top+name), 0o755))
+		}
+		require.NoError(r.t, os.RemoveAll(r.path(top+"lib")))
+		require.NoError(r.t, os.Symlink("usr/lib", r.path(top+"lib")))
+		r.write("run/net-ens3.conf", "IPV4DNS0='10.0.0.53'\n", 0o644)
+		for name, text := range map[string]string{"flags": "0x1003\n", "type": "1\n", "address": "52:54:00:00:00:01\n"} {
+			r.write("sys/class/net/ens3/"+name, text, 0o644)
+		}
+	}
+	boot := func(r *root, settings []Setting, o *Options) {
+		t := r.t.(*testing.T)
+		t.Helper()
+		r.write("proc/mounts", "/dev/nbd0 /root ext4 rw 0 0\n", 0o644)
+		r.write("proc/cmdline", "quiet\n", 0o644)
+		data, err := Build(settings, nil, o)
+		require.NoError(t, err)
+		r.unpack(data)
+		stubs := ""
+		for _, name := range []string{"mount", "umount", "chroot"} {
+			stubs += name + "() { echo " + name + " \"$@\" >>/calls; }\n"
+		}
+		// What sources it goes on as if nothing had happened.
+		r.run("/bin/sh", "-c", stubs+"set -- one; root=mine; (set -- root /root; . /diskless/hook); [ $root,$1 = mine,one ]")
+		require.Equal(t, "12.34 12.34\n", r.read("run/diskless/times"))
+		require.Equal(t, "none", r.told(), r.read("run/diskless/log"))
+	}
+	// tree is the files of a directory, with their permissions.
+	tree := func(r *root, dir string) map[string]string {
+		out := map[string]string{}
+		require.NoError(r.t, filepath.WalkDir(r.path(dir), func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() {
+				return err
+			}
+			info, err := d.Info()
+			require.NoError(r.t, err)
+			name, err := filepath.Rel(r.path(dir), path)
+			require.NoError(r.t, err)
+			text, _ := os.Readlink(path)
+			if info.Mode().IsRegular() {
+				text = r.read(dir + "/" + name)
+			}
+			out[name] = info.Mode().String() + " " + text
+			return nil
+		}))
+		return out
+	}
+	for _, shell := range shells {
+		t.Run(shell, func(t *testing.T) {
+			r, want := newRoot(t, shell), newRoot(t, shell)
+			image(r, "root/")
+			boot(r, files, options())
+			require.Equal(t, "none", r.read("calls"))
+			if shell != "busybox" { // which has no library in /lib
+				return
+			}
+			image(want, "")
+			want.machine("own", files, options())
+			require.Contains(t, tree(r, "root/etc"), "cron.d/diskless")
+			require.Equal(t, tree(want, "etc"), tree(r, "root/etc"))
+			require.Equal(t, tree(want, "run/systemd"), tree(r, "run/systemd"))
+		})
+	}
+	for name, test := range inside {
+		t.Run(strings.ReplaceAll(name, "/", "_"), func(t *testing.T) {
+			o, settings := options(), files
+			if test.options != nil {
+				test.options(o)
+			}
+			if test.settings != nil {
+				settings = test.settings
+			}
+			r := newRoot(t, "busybox")
+			image(r, "root/")
+			if test.prepare != nil {
+				test.prepare(r)
+			}
+			boot(r, settings, o)
+			require.Contains(t, r.read("calls"), "chroot /root /bin/sh /run/diskless/machine before own\n")
+		})
+	}
+}
+
 // The scripts are what shellcheck finds nothing wrong with.
 func TestShellcheck(t *testing.T) {
 	path, err := exec.LookPath("shellcheck")
 	if err != nil {
 		skip(t, "install the package shellcheck")
 	}
-	for _, name := range []string{"hook", "machine", "commands", "initramfs-tools", "dracut-early", "dracut-root"} {
+	for _, name := range []string{"hook", "machine", "commands", "tell", "initramfs-tools", "dracut-early", "dracut-root"} {
 		// 1090, 1091: files of the machine's are sourced. 2015: A && B || C is meant so.
 		out, err := exec.Command(path, "-s", "sh", "-e", "SC1090,SC1091,SC2015", "files/"+name).CombinedOutput()
 		require.NoError(t, err, "%s", out)

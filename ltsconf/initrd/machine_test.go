@@ -2,13 +2,16 @@ package initrd
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"syscall"
@@ -486,13 +489,15 @@ func TestReport(t *testing.T) {
 
 // An image of Debian's may have neither curl nor wget, but it has bash.
 func TestReportByBash(t *testing.T) {
-	if _, err := exec.LookPath("bash"); err != nil {
+	bash, err := exec.LookPath("bash")
+	if err != nil {
 		skip(t, "install the package bash")
 	}
-	_, after, ok := strings.Cut(string(machine), "bash -c '")
-	require.True(t, ok)
-	script, _, ok := strings.Cut(after, "' report")
-	require.True(t, ok)
+	dir := t.TempDir()
+	require.NoError(t, os.Symlink(bash, filepath.Join(dir, "bash")))
+	for name, text := range map[string]string{"times": "5.00 5.50\n", "tell": strings.NewReplacer("run=/run/diskless", "run="+dir, "/dev/kmsg", dir+"/kmsg").Replace(string(tell))} {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
+	}
 	for status, works := range map[int]bool{200: true, 204: true, 404: false, 500: false} {
 		got := make(chan string, 1)
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
@@ -501,9 +506,18 @@ func TestReportByBash(t *testing.T) {
 		}))
 		host, port, err := net.SplitHostPort(server.Listener.Addr().String())
 		require.NoError(t, err)
-		err = exec.Command("bash", "-c", script, "report", host, port, "/up?x=1", host).Run()
-		require.Equal(t, works, err == nil, status)
-		require.Equal(t, host+":"+port+"/up?x=1", <-got)
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "report"), report(&Options{Report: server.URL + "/up"}), 0o600))
+		for _, shell := range []string{"bash", "sh"} { // Debian's sh is not bash
+			_ = os.Remove(filepath.Join(dir, "failed"))
+			cmd := exec.Command(shell, filepath.Join(dir, "tell"))
+			cmd.Env = []string{"PATH=" + dir}
+			out, err := cmd.CombinedOutput()
+			require.NoError(t, err)
+			require.Empty(t, string(out))
+			_, err = os.Stat(filepath.Join(dir, "failed"))
+			require.Equal(t, works, errors.Is(err, fs.ErrNotExist), status)
+			require.Regexp(t, "^"+regexp.QuoteMeta(host+":"+port+"/up?began=5.00&ended=5.50&up=")+`[\d.]+$`, <-got)
+		}
 		server.Close()
 	}
 }

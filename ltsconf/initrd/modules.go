@@ -28,7 +28,6 @@ type Modules []Module
 // load beside their own.
 func (m Modules) Archive() ([]byte, error) {
 	var a archive
-	a.dir("diskless", 0o700)
 	m.add(&a)
 	return a.bytes()
 }
@@ -38,12 +37,12 @@ func (m Modules) add(a *archive) {
 		return
 	}
 	var order strings.Builder
-	a.dir("diskless/modules", 0o755)
+	a.dir("diskless-modules", 0o755)
 	for _, module := range m {
-		a.file("diskless/modules/"+module.Name+".ko", 0o644, module.Data)
+		a.file("diskless-modules/"+module.Name+".ko", 0o644, module.Data)
 		order.WriteString(module.Name + ".ko\n")
 	}
-	a.file("diskless/modules/order", 0o644, []byte(order.String()))
+	a.file("diskless-modules/order", 0o644, []byte(order.String()))
 }
 
 // DefaultModules returns what a root in an image needs: SquashFS, overlays,

@@ -151,9 +151,23 @@ func (s *script) family(settings []Setting, prefix, function string) {
 	}
 }
 
+// programs reports whether the settings take programs of the new root for sure,
+// so that it is not tried without.
+func programs(settings []Setting, o *Options) bool {
+	return len(o.AuthorizedKeys) > 0 || slices.ContainsFunc(settings, func(s Setting) bool {
+		return s.Expand || strings.HasPrefix(s.Name, "FSTAB_") || strings.HasPrefix(s.Name, "MODULE_")
+	})
+}
+
 // before is what happens before init.
 func before(settings []Setting, no []refused, o *Options) []byte {
 	var s script
+	wanting, swap := swap(settings, o.Swap)
+	if programs(settings, o) {
+		s.call("programs")
+	} else if swap != "" {
+		s.WriteString(wanting + " && programs\n")
+	}
 	for _, r := range no {
 		s.call("refused", strings.ReplaceAll(r.name, "\x00", ""), r.why)
 	}
@@ -194,12 +208,13 @@ func before(settings []Setting, no []refused, o *Options) []byte {
 	s.call("lines")
 	s.call("at_end")
 	s.family(settings, "MODULE_", "module")
-	s.swap(settings, o.Swap)
+	s.WriteString(swap)
 	return s.Bytes()
 }
 
-// swap writes the call for an area over NBD, where there may be one.
-func (s *script) swap(settings []Setting, o Swap) {
+// swap returns the call for an area over NBD, where there may be one, and the
+// call that asks whether there is to be one.
+func swap(settings []Setting, o Swap) (wanting, call string) {
 	wanted, asked := last(settings, "NBD_SWAP")
 	server, export := Setting{}, o.Export
 	port := Setting{Value: strconv.Itoa(int(cmp.Or(o.Port, 10809)))}
@@ -214,13 +229,14 @@ func (s *script) swap(settings []Setting, o Swap) {
 		}
 	}
 	if export == "" && !asked || asked && !wanted.Expand && !isTrue(wanted.Value) {
-		return
+		return "", ""
 	}
 	below, ok := last(settings, "NBD_SWAP_THRESHOLD")
 	if !ok {
 		below.Value = "2100" // LTSP 5's, for machines that run everything themselves
 	}
-	fmt.Fprintf(s, "swap NBD_SWAP %s %s %s %s %s\n", word(wanted), word(below), word(server), word(port), quote(export))
+	words := word(wanted) + " " + word(below)
+	return "wanted " + words, fmt.Sprintf("swap NBD_SWAP %s %s %s %s\n", words, word(server), word(port), quote(export))
 }
 
 func (s *script) resolver(settings []Setting) {
