@@ -10,7 +10,8 @@ const (
 	defaultNewPerLink = 20_000
 )
 
-// admit reports whether a machine that is new here may be made an offer.
+// admit reports whether a machine that is new here may be made an offer, or given
+// what it asks for.
 func (p *Pool) admit(c client) bool {
 	if c.dry() {
 		return true
@@ -25,7 +26,7 @@ func (p *Pool) admit(c client) bool {
 	}
 	if !ok {
 		if log, missed := p.flooded.Due(time.Minute); log {
-			p.logger().Warn("dhcp: more new machines than one port or link may have in a minute, some get no offer: find who makes up hardware addresses, or raise MaxNewPerPort or MaxNewPerLink",
+			p.logger().Warn("dhcp: more new machines than one port or link may have in a minute, some get no answer: find who makes up hardware addresses, or raise MaxNewPerPort or MaxNewPerLink",
 				"link", link, "port", printable(port), "mac", c.machine(), "unlogged", missed)
 		}
 	}

@@ -164,7 +164,7 @@ type Pool struct {
 	InUse func(ctx context.Context, r *Request, addr netip.Addr) (bool, error)
 
 	// MaxNewPerPort bounds how many machines that have no lease yet are made
-	// an offer per minute for one port of a relay or switch (option 82), and
+	// an offer, or granted what they ask for, per minute for one port of a relay or switch (option 82), and
 	// MaxNewPerLink for one interface or relay, whatever this calls itself: a
 	// machine that makes up hardware addresses cannot take the whole pool. 0 is
 	// 120 for a port and 20,000 for a link, -1 no limit.

@@ -303,7 +303,8 @@ func earlier(a, b time.Time) time.Time {
 	return a
 }
 
-// mayHave decides about a REQUEST for addr.
+// mayHave decides about a REQUEST for addr. It is [ErrDrop] to one of too many
+// new machines.
 func (p *Pool) mayHave(ctx context.Context, c client, addr netip.Addr, renewing bool) (bool, error) {
 	if !p.Prefix.Contains(addr) || p.excluded(addr) {
 		return false, nil
@@ -338,7 +339,19 @@ func (p *Pool) mayHave(ctx context.Context, c client, addr netip.Addr, renewing 
 	}
 	// An offer of this server's does not count against a lease: the machine
 	// has it from another one, which did not know of the offer.
-	return p.inRanges(addr) && (own && l.Active(now) || p.offers.heldUntil(addr, c.owner, now).IsZero()), nil
+	if !p.inRanges(addr) || !(own && l.Active(now)) && !p.offers.heldUntil(addr, c.owner, now).IsZero() {
+		return false, nil
+	}
+	if !own && p.offers.addr(c.owner) != addr {
+		// It starts again with an address of which nothing is known here, or is
+		// made up.
+		leases, err := p.store.LeasesByOwner(ctx, c.owner)
+		if err == nil && len(leases) == 0 && !p.admit(c) {
+			err = ErrDrop
+		}
+		return err == nil, err
+	}
+	return true, nil
 }
 
 // recheck is how long at most a pool is taken for exhausted without looking:
