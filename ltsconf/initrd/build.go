@@ -150,6 +150,7 @@ func Build(settings []Setting, modules Modules, o *Options) ([]byte, error) {
 	var a archive
 	// All of it goes to /run at once, and so do directories for units.
 	a.dir("diskless", 0o700)
+	a.dir("diskless/output", 0o700)
 	a.dir("diskless/ro", 0o755)
 	a.dir("diskless/rw", 0o755)
 	a.file("diskless/hook", 0o644, hook)

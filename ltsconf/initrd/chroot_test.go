@@ -139,6 +139,7 @@ func (r *root) machine(kind string, settings []Setting, o *Options) {
 	for _, name := range []string{"machine", "commands", "tell", "settings", "preinit", "rcfiles", "report", "env", "options"} {
 		r.write("run/diskless/"+name, files["diskless/"+name], 0o600)
 	}
+	require.NoError(r.t, os.MkdirAll(r.path("run/diskless/output"), 0o755))
 	r.write("run/diskless/times", "5.00 5.50\n", 0o644)
 	r.run("/bin/sh", "/run/diskless/machine", "before", kind)
 }

@@ -221,7 +221,7 @@ func TestCommandsShareAShell(t *testing.T) {
 		told := "<3>diskless: PREINIT_03 failed with status 2: SYNTAX\n<3>diskless: PREINIT_04 failed with status 5\n<3>diskless: PREINIT_06 failed with status 6: said\n" +
 			"<3>diskless: PREINIT_09 failed with status 137\n<3>diskless: PREINIT_10 failed with status 2: SYNTAX\n"
 		require.Equal(t, told, regexp.MustCompile(`2: .*`).ReplaceAllString(r.told(), "2: SYNTAX"))
-		require.Contains(t, r.read("run/diskless/log"), "said\n")
+		require.Equal(t, "said\n", r.read("run/diskless/output/PREINIT_06"))
 		require.NoError(t, os.Remove(r.path("log")))
 		r.run("/bin/sh", "/run/diskless/machine", "after")
 		require.Equal(t, "[gone]\n[two]\n", r.read("log"))
@@ -238,6 +238,7 @@ func TestCommandThatHangs(t *testing.T) {
 		data, err := Build([]Setting{{Name: "PREINIT_1", Value: "exec sleep 1000"}, {Name: "PREINIT_2", Value: "touch /reached"}}, nil, nil)
 		require.NoError(t, err)
 		_, files := unpack(t, data)
+		require.NoError(t, os.MkdirAll(r.path("run/diskless/output"), 0o755))
 		for _, name := range []string{"commands", "settings", "preinit", "env"} {
 			r.write("run/diskless/"+name, files["diskless/"+name], 0o600)
 		}
