@@ -2,6 +2,7 @@ package squash_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"io/fs"
 	"iter"
@@ -95,7 +96,7 @@ func TestDirectoriesThatAreReplaced(t *testing.T) {
 				}
 			}
 			require.Error(t, last)
-			if at == "d" {
+			if !errors.Is(last, fs.ErrNotExist) { // as what is listed ahead can be in the middle
 				require.ErrorContains(t, last, "another directory stands here")
 			}
 		}

@@ -1,6 +1,7 @@
 package squash
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io/fs"
@@ -115,6 +116,10 @@ func (l *lister) list(d *listed) {
 			break
 		}
 		d.entries = append(d.entries, e)
+	}
+	// Another directory may have been listed, whose names nobody shall see.
+	if err := l.w.same(d.name, d.fi); err != nil {
+		d.entries, d.dirs, d.err = nil, nil, cmp.Or(d.err, wrapPath(d.name, err))
 	}
 	l.listed(d, 1+len(d.entries))
 }
