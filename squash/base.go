@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+
+	"github.com/klauspost/compress/zstd"
 )
 
 // Unchanged says how [Options.Base] tells that a file is what it was.
@@ -43,7 +45,9 @@ type base struct {
 	// size lie in one place. Other programs compare less, or none at all.
 	ours bool
 
-	levels []level // the reading side's: the directories down to the one looked into last
+	// The reading side's.
+	levels []level // the directories down to the one looked into last
+	head   [zstd.HeaderMaxSize]byte
 
 	reused atomic.Int64 // bytes
 }

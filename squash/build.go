@@ -170,8 +170,7 @@ func (b *builder) read(src Source) error {
 	if err := b.d.files(b.t.root); err != nil {
 		return err
 	}
-	b.d.flushFragment()
-	return nil
+	return b.d.flushFragment()
 }
 
 // sameSize is what is known of the files of one size.

@@ -12,18 +12,20 @@ import (
 
 // block is one unit of data on its way from the source to the image.
 type block struct {
-	raw   []byte // a whole block's capacity, or nil, see room
-	n     int    // bytes of raw in use
-	out   []byte // compressed, or what the base has stored
-	sum   [sha256.Size]byte
-	ino   *inode // the file, nil for a fragment block
-	zero  bool
-	hint  hint   // where the base may have it
-	parts []part // of a fragment block, what the base has and raw has not
-	take  bool   // from the base, unread
-	same  bool   // it was taken over
-	err   error
-	done  chan struct{} // one value when a worker is through
+	raw    []byte // a whole block's capacity, or nil, see room
+	n      int    // bytes of raw in use
+	out    []byte // compressed, or what the base has stored
+	sum    [sha256.Size]byte
+	ino    *inode // the file, nil for a fragment block
+	zero   bool
+	hint   hint   // where the base may have it
+	parts  []part // of a fragment block, what the base has and raw has not
+	take   bool   // from the base, unread
+	copy   bool   // the same, by the writing side: there is no memory in this one
+	sample bool   // and make sure of it
+	same   bool   // it was taken over
+	err    error
+	done   chan struct{} // one value when a worker is through
 }
 
 // room returns raw, which a block that is only taken over does without.
@@ -60,6 +62,7 @@ type dataWriter struct {
 	base   *base // nil for none
 
 	free  chan *block // bounds the memory
+	light chan *block // those without memory
 	work  chan *block
 	order chan *block
 	wg    sync.WaitGroup
@@ -72,16 +75,26 @@ type dataWriter struct {
 
 	// The writing side's, until stop returns.
 	off       int64
-	high      int64 // the furthest byte written
+	high      int64   // the furthest byte written
+	copying   stretch // put together, not copied yet
+	buf       []byte
 	fragTable []byte
 	runs      runs
 }
 
 func (d *dataWriter) start() {
 	n := 2*d.opts.Workers + 3 // a fragment block is held while others pass
+	light := 0
+	if d.base != nil {
+		light = 1024 // so many blocks are between two that have to be compressed
+	}
 	d.free = make(chan *block, n)
+	d.light = make(chan *block, light)
 	d.work = make(chan *block, n)
-	d.order = make(chan *block, n)
+	d.order = make(chan *block, n+light)
+	for range light {
+		d.light <- &block{copy: true, same: true}
+	}
 	for range n {
 		d.free <- &block{done: make(chan struct{}, 1)}
 	}
@@ -144,7 +157,9 @@ func (d *dataWriter) encode(b *block, enc Encoder) (err error) {
 
 func (d *dataWriter) writeBlocks() {
 	for b := range d.order {
-		<-b.done
+		if !b.copy {
+			<-b.done
+		}
 		if b.err != nil {
 			d.cancel(b.err)
 		} else if d.ctx.Err() == nil {
@@ -152,20 +167,37 @@ func (d *dataWriter) writeBlocks() {
 				d.cancel(err)
 			}
 		}
-		d.free <- b
+		if b.copy {
+			d.light <- b
+		} else {
+			d.free <- b
+		}
+	}
+	if d.ctx.Err() == nil {
+		if err := d.copyAll(); err != nil {
+			d.cancel(err)
+		}
 	}
 }
 
 func (d *dataWriter) writeBlock(b *block) error {
 	out, word := b.stored()
-	start := d.off
-	if len(out) > 0 {
-		if _, err := d.w.WriteAt(out, d.off); err != nil {
+	start, n := d.off, int64(len(out))
+	if b.copy {
+		n = int64(word &^ rawBlock)
+		if err := d.copy(b.hint.start, n); err != nil {
+			return err
+		}
+	} else if n > 0 {
+		if err := d.copyAll(); err != nil {
+			return err
+		}
+		if _, err := d.w.WriteAt(out, start); err != nil {
 			return fmt.Errorf("squash: writing the image: %w", err)
 		}
-		d.off += int64(len(out))
-		d.high = max(d.high, d.off)
 	}
+	d.off += n
+	d.high = max(d.high, d.off)
 	if b.ino == nil {
 		d.fragTable = binary.LittleEndian.AppendUint64(d.fragTable, uint64(start))
 		d.fragTable = binary.LittleEndian.AppendUint32(d.fragTable, word)
@@ -221,7 +253,8 @@ func (d *dataWriter) blocks(ino *inode) int64 {
 func (d *dataWriter) take(ino *inode) (*block, error) {
 	select {
 	case b := <-d.free:
-		b.ino, b.n, b.zero, b.hint, b.parts, b.take, b.same = ino, 0, false, hint{}, b.parts[:0], false, false
+		b.ino, b.n, b.zero, b.hint, b.parts = ino, 0, false, hint{}, b.parts[:0]
+		b.take, b.sample, b.same = false, false, false
 		return b, nil
 	case <-d.ctx.Done():
 		return nil, context.Cause(d.ctx)

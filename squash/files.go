@@ -88,12 +88,9 @@ func (d *dataWriter) takeOver(ino *inode) error {
 			if err != nil {
 				return baseError(err)
 			}
-			b, err := d.take(ino)
-			if err != nil {
+			if err := d.reuse(ino, int(min(size, ino.size-i*size)), hint{start, word}, nil); err != nil {
 				return err
 			}
-			b.n, b.hint, b.take = int(min(size, ino.size-i*size)), hint{start, word}, true
-			d.submit(b)
 		}
 	}
 	if tail := n.tail(size); tail > 0 {

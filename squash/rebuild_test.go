@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
+	"io/fs"
 	"iter"
 	"maps"
 	"math/rand/v2"
@@ -11,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -27,7 +30,7 @@ func TestRebuildOfRandomChanges(t *testing.T) {
 		r := rand.New(rand.NewPCG(seed, 7))
 		content := func() []byte {
 			tail := noise(uint64(r.IntN(3)), []int{0, 1, 50, 50, 51, 700, 4000}[r.IntN(7)])
-			return append(text(4096*max(0, r.IntN(5)-2)+40*r.IntN(3)), tail...)
+			return slices.Concat(make([]byte, 4096*max(0, r.IntN(4)-2)), text(4096*max(0, r.IntN(5)-2)+40*r.IntN(3)), tail)
 		}
 		inode := uint64(0)
 		file := func(when int64) *fstest.MapFile {
@@ -172,4 +175,44 @@ func TestRebuildPacksAnew(t *testing.T) {
 		o.Base = open(t, buildBytes(t, tt.before, &o))
 		require.Equal(t, full, buildBytes(t, tt.after, &o), name)
 	}
+}
+
+type brokenReader struct {
+	io.ReaderAt
+	broken atomic.Bool
+}
+
+func (r *brokenReader) ReadAt(p []byte, off int64) (int, error) {
+	if r.broken.Load() && len(p) > 20000 {
+		return 0, fs.ErrClosed
+	}
+	return r.ReaderAt.ReadAt(p, off)
+}
+
+type brokenWriter struct{ memory }
+
+func (w *brokenWriter) WriteAt(p []byte, off int64) (int, error) {
+	if len(p) > 20000 {
+		return 0, syscall.ENOSPC
+	}
+	return w.memory.WriteAt(p, off)
+}
+
+// What is copied from the base fails to be read, or to be written.
+func TestRebuildFails(t *testing.T) {
+	tree := fstest.MapFS{}
+	for i := range 100 {
+		tree[fmt.Sprint(i)] = &fstest.MapFile{Data: noise(uint64(i), 30000), ModTime: time.Unix(1000, 0)}
+	}
+	was := buildBytes(t, tree, nil)
+	o := squash.Options{Base: open(t, was), Unchanged: squash.BySizeAndTime}
+	require.ErrorIs(t, squash.Build(t.Context(), &brokenWriter{}, squash.FromFS(tree), &o), syscall.ENOSPC)
+	r := &brokenReader{ReaderAt: bytes.NewReader(was)}
+	var err error
+	o.Base, err = squash.Open(r)
+	require.NoError(t, err)
+	r.broken.Store(true)
+	err = squash.Build(t.Context(), &memory{}, squash.FromFS(tree), &o)
+	require.ErrorIs(t, err, fs.ErrClosed)
+	require.ErrorContains(t, err, "Options.Base")
 }

@@ -138,7 +138,9 @@ func (d *dataWriter) takeTail(ino *inode, o origin) error {
 // openFragment returns where a tail of n bytes goes if it is not there already.
 func (d *dataWriter) openFragment(n int) (place, error) {
 	if d.frag != nil && d.frag.n+n > d.opts.FragmentSize {
-		d.flushFragment()
+		if err := d.flushFragment(); err != nil {
+			return place{}, err
+		}
 	}
 	if d.frag == nil {
 		b, err := d.take(nil)
@@ -161,15 +163,18 @@ func (d *dataWriter) share(ino *inode, was place, n int) {
 	d.report.note(func(p *Progress) { p.Read += int64(n) })
 }
 
-func (d *dataWriter) flushFragment() {
-	switch {
-	case d.frag == nil:
-	case d.frag.n == 0: // every tail that it was opened for was there already
-		d.frags--
-		d.free <- d.frag
-	default:
-		d.frag.take = d.frag.hint.word != 0 && d.frag.whole()
-		d.submit(d.frag)
-	}
+func (d *dataWriter) flushFragment() error {
+	b := d.frag
 	d.frag = nil
+	switch {
+	case b == nil:
+	case b.n == 0: // every tail that it was opened for was there already
+		d.frags--
+		d.free <- b
+	case b.hint.word != 0 && b.whole():
+		return d.reuse(nil, b.n, b.hint, b)
+	default:
+		d.submit(b)
+	}
+	return nil
 }

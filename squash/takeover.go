@@ -109,52 +109,52 @@ func (x *base) sum(o origin) (sum [sha256.Size]byte, err error) {
 	return sum, err
 }
 
-// take fills a block with what the base has stored for it. It does not if a
-// fragment block of the base goes on where the new one ends.
+// copies says whether a block can go from the base into the image as it is,
+// without being looked at. A fragment block of the base may go on where the new
+// one ends.
+func (x *base) copies(b *block) bool {
+	h, size := b.hint, int(b.hint.word&^rawBlock)
+	switch {
+	case b.ino != nil && b.ino.twin: // its bytes are hashed
+		return false
+	case h.word == 0:
+		return b.ino != nil
+	case h.start < superSize || h.start > int64(x.f.sb.Used)-int64(size):
+		return false
+	case h.word&rawBlock != 0:
+		return size == b.n
+	case b.ino != nil || size >= b.n:
+		return size < b.n
+	case x.f.sb.Compressor != compZstd:
+		return false
+	}
+	head := x.head[:min(size, len(x.head))]
+	var z zstd.Header
+	return x.f.readAt(head, h.start, "data") == nil && z.Decode(head) == nil && z.HasFCS && z.FrameContentSize == uint64(b.n)
+}
+
+// take fills a block with what the base has stored for it, if it is as long.
 func (x *base) take(b *block, enc Encoder) (bool, error) {
 	if b.hint.word == 0 {
 		b.zero = true
 		return true, nil
 	}
-	if b.ino == nil && int(b.hint.word&^rawBlock) > b.n {
-		return false, nil
+	if b.ino == nil || b.sample {
+		raw, err := x.f.readBlock(b.room(int(x.f.sb.BlockSize))[:0], b.hint.start, b.hint.word, -1)
+		if err != nil {
+			return false, baseError(err)
+		}
+		if len(raw) != b.n {
+			return false, nil
+		}
 	}
 	if err := x.stored(b); err != nil {
 		return false, err
 	}
-	if b.ino == nil {
-		n, err := x.size(b)
-		if err != nil || n != b.n {
-			return false, err
-		}
-	}
-	if !x.sample(b) {
+	if !b.sample {
 		return true, nil
 	}
-	if _, err := x.f.readBlock(b.room(int(x.f.sb.BlockSize))[:0], b.hint.start, b.hint.word, b.n); err != nil {
-		return false, baseError(err)
-	}
 	return true, x.check(b, enc)
-}
-
-// size is how long a block is when decoded.
-func (x *base) size(b *block) (int, error) {
-	if b.hint.word&rawBlock != 0 {
-		return len(b.out), nil
-	}
-	if x.f.sb.Compressor == compZstd {
-		var h zstd.Header
-		if err := h.Decode(b.out); err == nil && h.HasFCS {
-			return int(min(h.FrameContentSize, maxBlock+1)), nil
-		}
-	}
-	buf := x.f.buffer()
-	defer x.f.scratch.Put(buf)
-	data, err := x.f.readBlock((*buf)[:0], b.hint.start, b.hint.word, -1)
-	if err != nil {
-		return 0, baseError(err)
-	}
-	return len(data), nil
 }
 
 // fill puts the tails that were not read into their places.
@@ -190,7 +190,7 @@ func (x *base) compare(b *block, enc Encoder) (same bool, err error) {
 	if err := x.stored(b); err != nil {
 		return false, err
 	}
-	if x.sample(b) {
+	if x.sample(b.n) {
 		return true, x.check(b, enc)
 	}
 	return true, nil
@@ -211,10 +211,10 @@ func (x *base) stored(b *block) error {
 
 // sample says which of the blocks taken over to make sure of: the first ones
 // and then one in so many bytes, for at high levels that takes most of the time.
-func (x *base) sample(b *block) bool {
-	const first, every = 256 << 10, 64 << 20
-	n := x.reused.Add(int64(b.n))
-	return n-int64(b.n) < first || n%every < int64(b.n)
+func (x *base) sample(n int) bool {
+	const first, every = 128 << 10, 128 << 20
+	sum := x.reused.Add(int64(n))
+	return sum-int64(n) < first || sum%every < int64(n)
 }
 
 // check compresses a block to see whether the base was made with the same
