@@ -99,6 +99,18 @@ func TestBootPolicyLongURL(t *testing.T) {
 	require.Equal(t, "n1", got.HostName())
 }
 
+// An HTTP client that is told a TFTP server has nothing from that.
+func TestBootPolicyNoServerName(t *testing.T) {
+	p := &BootPolicy{Next: testPool(), Boot: func(context.Context, *Request) (Boot, error) { return Boot{File: "http://10.0.0.1/x.efi"}, nil }}
+	for _, f := range []Firmware{HTTPFirmware(16), UEFIFirmware(7)} {
+		f.Params = []byte{66, 67}
+		r := on(message(discover, macA, f))
+		_, reply := serve(t, p, r)
+		require.Equal(t, r.Platform() != PlatformHTTP, reply.Options.Has(dhcpv4.OptionTFTPServerName))
+		require.Equal(t, "http://10.0.0.1/x.efi", strings.TrimRight(reply.BootFileNameOption(), "\x00"))
+	}
+}
+
 func TestBootPolicySANBoot(t *testing.T) {
 	p := &BootPolicy{Next: testPool(), Boot: func(context.Context, *Request) (Boot, error) {
 		return Boot{RootPath: "iscsi:10.0.0.1::::iqn.2001-04.com.example:disk"}, nil

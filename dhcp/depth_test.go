@@ -129,11 +129,19 @@ func TestPoolLeaseTimeWish(t *testing.T) {
 		want time.Duration
 	}{
 		{0, 100, 12 * time.Hour}, {time.Hour, 100, 100 * time.Second}, {time.Hour, 5, time.Minute},
-		{time.Hour, 1e6, time.Hour}, {-1, 1e6, 1e6 * time.Second}, {-1, 1<<32 - 1, (1<<32 - 1) * time.Second},
+		{time.Hour, 1e6, time.Hour}, {-1, 1e6, 1e6 * time.Second}, {-1, 5, time.Minute}, {-1, 1<<32 - 1, (1<<32 - 1) * time.Second},
 	} {
 		p := testPool(func(p *Pool) { p.MaxLeaseTime = test.max })
 		_, reply := serve(t, p, on(message(discover, macA, bareSystem, option(51, binary.BigEndian.AppendUint32(nil, test.wish)...))))
 		require.Equal(t, test.want, reply.IPAddressLeaseTime(0))
+	}
+	times := testPool(func(p *Pool) {
+		p.MaxLeaseTime = 100 * time.Second
+		p.Options = dhcpv4.Options{58: {0, 0, 0, 60}, 59: {0, 0, 0, 90}}
+	})
+	for wish, want := range map[byte][]bool{100: {true, true}, 90: {true, false}, 60: {false, false}} {
+		_, reply := serve(t, times, on(message(discover, macA, bareSystem, option(51, 0, 0, 0, wish))))
+		require.Equal(t, want, []bool{reply.Options.Has(dhcpv4.OptionRenewTimeValue), reply.Options.Has(dhcpv4.OptionRebindingTimeValue)}, "T1 and T2 in %d s", wish)
 	}
 }
 
@@ -207,6 +215,8 @@ func TestPoolRelays(t *testing.T) {
 				require.Equal(t, test.m.Options.Get(dhcpv4.OptionRelayAgentInformation), back.Options.Get(dhcpv4.OptionRelayAgentInformation), "echoed")
 				if toAddr(test.m.GatewayIPAddr).IsValid() {
 					require.Equal(t, test.m.Options.Get(dhcpv4.OptionSubnetSelection), back.Options.Get(dhcpv4.OptionSubnetSelection), "echoed")
+				} else {
+					require.False(t, back.Options.Has(dhcpv4.OptionSubnetSelection), "not heeded")
 				}
 			}
 		})
@@ -219,6 +229,8 @@ func TestPoolRelays(t *testing.T) {
 	require.Equal(t, acked, kind)
 	kind, _ = serve(t, p, on(message(request, macB, bareSystem, requested(offer.YourIPAddr.String()), serverID("10.0.0.9"))))
 	require.Equal(t, silence, kind, "nobody else may")
+	_, offer = serve(t, p, on(message(discover, macC, bareSystem, over)))
+	require.Equal(t, "10.0.0.1", offer.ServerIdentifier().String(), "nor may a client")
 }
 
 func TestPoolNotAuthoritative(t *testing.T) {
@@ -398,6 +410,10 @@ func TestExplain(t *testing.T) {
 	e = Explain(t.Context(), policy, on(message(discover, macA, bareSystem, relay("10.3.0.1"))))
 	require.Nil(t, e.Reply)
 	require.Contains(t, e.Steps, "no reply: nobody took the request")
+	bare := HandlerFunc(func(context.Context, *Request) (*dhcpv4.DHCPv4, error) { return new(dhcpv4.DHCPv4), nil })
+	e = Explain(t.Context(), bare, on(message(discover, macA, IPXEFirmware(0))))
+	require.Equal(t, macA, e.Reply.ClientHWAddr, "as it would be sent")
+	require.Contains(t, e.Reply.Options, uint8(61))
 }
 
 // What is repeated, by a machine or by somebody who recorded it, is answered as

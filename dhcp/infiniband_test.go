@@ -72,6 +72,17 @@ func TestInfiniBand(t *testing.T) {
 	require.ErrorContains(t, err, "no hardware address")
 }
 
+// No identifier is taken for the hardware address of another machine, which has
+// up to 16 bytes.
+func TestIdentifierIsNoHardwareAddr(t *testing.T) {
+	p := testPool()
+	like := net.HardwareAddr("client-id=abcdef")
+	other := infiniband(discover, 0, option(61, []byte("abcdef")...))
+	_, first := serve(t, p, on(message(discover, like, bareSystem)))
+	_, second := serve(t, p, on(other))
+	require.NotEqual(t, first.YourIPAddr, second.YourIPAddr)
+}
+
 // Machines without a hardware address are told apart before their messages are
 // decoded, so that one does not wait for another.
 func TestMachineKey(t *testing.T) {

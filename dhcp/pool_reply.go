@@ -50,6 +50,13 @@ func (p *Pool) setLease(reply *dhcpv4.DHCPv4, c client, addr netip.Addr) {
 		seconds = uint32(t / time.Second)
 	}
 	setOption(reply, dhcpv4.OptionIPAddressLeaseTime, binary.BigEndian.AppendUint32(nil, seconds))
+	// T1 and T2 that are of no use to a lease that is shorter, as clients may
+	// choose (RFC 2131 section 4.4.5).
+	for _, code := range [...]dhcpv4.OptionCode{dhcpv4.OptionRenewTimeValue, dhcpv4.OptionRebindingTimeValue} {
+		if v, ok := reply.Options[code.Code()]; ok && len(v) == 4 && binary.BigEndian.Uint32(v) >= seconds {
+			delete(reply.Options, code.Code())
+		}
+	}
 }
 
 func setOption(m *dhcpv4.DHCPv4, code dhcpv4.OptionCode, value []byte) {

@@ -179,6 +179,7 @@ func TestPoolMessagePaths(t *testing.T) {
 		{name: "RENEWING, the server forgot", m: message(request, macA, bareSystem, ciaddr("10.0.0.101")), want: acked, addr: "10.0.0.101"},
 
 		{name: "INFORM", m: message(dhcpv4.MessageTypeInform, macA, bareSystem, ciaddr("10.0.0.50")), want: acked},
+		{name: "INFORM through a relay of another subnet", m: message(dhcpv4.MessageTypeInform, macA, bareSystem, ciaddr("10.0.0.50"), relay("10.9.0.1")), want: silence},
 		{name: "INFORM from another subnet", m: message(dhcpv4.MessageTypeInform, macA, bareSystem, ciaddr("10.0.9.50")), want: silence},
 		{name: "BOOTP", m: message(discover, macA, bareSystem, option(53)), want: silence},
 		{name: "an OFFER", m: message(offered, macA, bareSystem), want: silence},
@@ -384,6 +385,7 @@ func TestPoolDecline(t *testing.T) {
 		decline(macB, a) // not its address: not believed
 		decline(macB, ip("10.0.0.101"))
 		decline(macB, ip("192.168.0.1"))
+		serve(t, p, on(message(dhcpv4.MessageTypeDecline, macA, bareSystem, requested(a.String()), serverID("10.0.0.2")))) // another server's
 		require.Empty(t, logged.String())
 		require.Equal(t, a, dora(t, p, macA, bareSystem))
 

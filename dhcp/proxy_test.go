@@ -3,6 +3,7 @@ package dhcp
 import (
 	"context"
 	"io/fs"
+	"log/slog"
 	"net"
 	"net/netip"
 	"testing"
@@ -104,6 +105,39 @@ func TestPolicyCheck(t *testing.T) {
 	}
 	elsewhere := BootRules{{Match: Match{Archs: []iana.Arch{7}}, Boot: Boot{File: "x", PXE: &PXE{Servers: []PXEServer{{1, []netip.Addr{ip("10.0.0.9")}}}}}}}
 	require.NoError(t, direct(elsewhere).Check(t.Context(), false))
+}
+
+// A proxy says nothing that its client could not boot by: that may boot in
+// another way then.
+func TestProxySilence(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		boot Boot
+		err  error
+		f    Firmware
+	}{
+		{name: "nothing to boot", f: BIOSFirmware()},
+		{name: "iPXE for iPXE", boot: Boot{File: "undionly.kpxe"}, f: IPXEFirmware(0)},
+		{name: "no URL for HTTP", boot: Boot{File: "snponly.efi"}, f: HTTPFirmware(16)},
+		{name: "a menu that does not fit", boot: Boot{PXE: &PXE{Menu: []PXEItem{{0, string(make([]byte, 251))}}}}, err: fs.ErrInvalid, f: BIOSFirmware()},
+		{name: "a policy that fails", err: errTooLong, f: BIOSFirmware()},
+	} {
+		p := &Proxy{ServerID: ip("10.0.0.5"), Logger: slog.New(slog.DiscardHandler), Boot: func(context.Context, *Request) (Boot, error) {
+			if test.boot.PXE != nil {
+				return test.boot, nil
+			}
+			return test.boot, test.err
+		}}
+		reply, err := p.ServeDHCP(t.Context(), on(message(discover, macA, test.f)))
+		require.ErrorIs(t, err, test.err, test.name)
+		require.Nil(t, reply, test.name)
+	}
+	p := proxyFor(chain)
+	nobody := message(discover, make(net.HardwareAddr, 6), BIOSFirmware())
+	kind, _ := serve(t, p, on(nobody))
+	require.Equal(t, silence, kind)
+	kind, _ = serve(t, p, on(infiniband(discover, 1, option(93, 0, 0), func(m *dhcpv4.DHCPv4) { m.UpdateOption(dhcpv4.OptClassIdentifier(BIOSFirmware().VendorClass)) })))
+	require.Equal(t, offered, kind, "without a hardware address, but known")
 }
 
 func TestChooseEDK2(t *testing.T) {

@@ -12,6 +12,7 @@ const (
 	relayRemoteID      = 2  // RFC 3046
 	relayLinkSelection = 5  // RFC 3527
 	relayServerID      = 11 // RFC 5107
+	relaySourcePort    = 19 // RFC 8357
 )
 
 // RelayInfo returns a sub-option of the relay agent information (option 82,

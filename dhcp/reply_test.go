@@ -141,6 +141,8 @@ func TestDestination(t *testing.T) {
 		{"no address yet", "0.0.0.0:68", message(dhcpv4.MessageTypeDiscover, macA, bareSystem), dhcpv4.MessageTypeOffer, all},
 		{"broadcast flag", "0.0.0.0:68", message(dhcpv4.MessageTypeDiscover, macA, Firmware{Broadcast: true}), dhcpv4.MessageTypeOffer, all},
 		{"relayed", "10.0.9.1:67", message(dhcpv4.MessageTypeDiscover, macA, bareSystem, relay("10.0.9.2")), dhcpv4.MessageTypeOffer, "10.0.9.2:67"},
+		{"relayed from another port", "10.0.9.1:6767", message(dhcpv4.MessageTypeDiscover, macA, bareSystem, relay("10.0.9.2")), dhcpv4.MessageTypeOffer, "10.0.9.2:67"},
+		{"relayed from another port, which it says", "10.0.9.1:6767", message(dhcpv4.MessageTypeDiscover, macA, bareSystem, relay("10.0.9.2"), option(82, 1, 1, 'p', 19, 0)), dhcpv4.MessageTypeOffer, "10.0.9.2:6767"},
 		{"relayed NAK", "10.0.9.1:67", message(dhcpv4.MessageTypeRequest, macA, bareSystem, relay("10.0.9.2")), dhcpv4.MessageTypeNak, "10.0.9.2:67"},
 		{"renewing", "10.0.0.5:68", message(dhcpv4.MessageTypeRequest, macA, bareSystem, ciaddr("10.0.0.5")), dhcpv4.MessageTypeAck, "10.0.0.5:68"},
 		{"renewing, refused", "10.0.0.5:68", message(dhcpv4.MessageTypeRequest, macA, bareSystem, ciaddr("10.0.0.5")), dhcpv4.MessageTypeNak, all},

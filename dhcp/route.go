@@ -18,7 +18,8 @@ var broadcastAddr = netip.AddrFrom4([4]byte{255, 255, 255, 255})
 
 // destination decides where a reply goes, after RFC 2131 section 4.1:
 //
-//  1. a relayed request: to the relay, port 67;
+//  1. a relayed request: to the relay, port 67 (or the port that it has and says
+//     so, RFC 8357);
 //  2. a request from an address and a port other than 68: back to where it
 //     came from. No client in the sense of the RFC sends so; simulations,
 //     tests and clients behind address translation do;
@@ -32,6 +33,9 @@ var broadcastAddr = netip.AddrFrom4([4]byte{255, 255, 255, 255})
 //  7. all others: broadcast.
 func destination(r *Request, reply *dhcpv4.DHCPv4) (to netip.AddrPort, hw net.HardwareAddr) {
 	if relay := toAddr(r.GatewayIPAddr); relay.IsValid() {
+		if port := r.Peer.Port(); r.RelayInfo(relaySourcePort) != nil && port != 0 {
+			return netip.AddrPortFrom(relay, port), nil
+		}
 		return netip.AddrPortFrom(relay, serverPort), nil
 	}
 	hasSource := r.Peer.Addr().IsValid() && !r.Peer.Addr().IsUnspecified()

@@ -1,8 +1,10 @@
 package dhcp
 
 import (
+	"net"
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/stretchr/testify/require"
@@ -33,6 +35,7 @@ func TestSharedNetworkMessages(t *testing.T) {
 	kind, ack := serve(t, n, renew)
 	require.Equal(t, acked, kind)
 	require.Equal(t, "10.1.0.254", ack.Router()[0].String())
+	require.Equal(t, b, toAddr(ack.ClientIPAddr), "as in table 3 of RFC 2131")
 
 	kind, _ = serve(t, n, on(message(dhcpv4.MessageTypeInform, macC, bareSystem, ciaddr("10.1.0.7"))))
 	require.Equal(t, acked, kind)
@@ -63,10 +66,16 @@ func TestSharedNetworkMessages(t *testing.T) {
 	_, err = bad.ServeDHCP(t.Context(), on(message(discover, macB, bareSystem)))
 	require.ErrorContains(t, err, "Prefix")
 
+	// What it had goes before what it asks for, too.
+	had := testPool(func(p *Pool) { p.Ranges, p.Store = first.Ranges, new(MemoryStore) })
+	require.NoError(t, had.Store.Commit(t.Context(), Lease{Addr: ip("10.0.0.100"), HardwareAddr: macC, Expires: time.Now().Add(-time.Hour)}))
+	_, offer = serve(t, &SharedNetwork{Pools: []*Pool{second, had}}, on(message(discover, macC, bareSystem, requested("10.1.0.101"))))
+	require.Equal(t, "10.0.0.100", offer.YourIPAddr.String())
+
 	// A new machine gets the subnet that it asks for.
 	open := testPool(func(p *Pool) { p.Ranges = []Range{{ip("10.0.0.100"), ip("10.0.0.109")}} })
 	both := &SharedNetwork{Pools: []*Pool{open, second}}
-	_, offer = serve(t, both, on(message(discover, macC, bareSystem, requested("10.1.0.101"))))
+	_, offer = serve(t, both, on(message(discover, net.HardwareAddr{2, 9, 9, 9, 9, 9}, bareSystem, requested("10.1.0.101"))))
 	require.Equal(t, "10.1.0.101", offer.YourIPAddr.String())
 }
 
@@ -109,4 +118,20 @@ func TestPoolPlainStore(t *testing.T) {
 	require.NoError(t, p.store.Release(t.Context(), l.Addr, l.Owner()))
 	p.search.freed()
 	require.Equal(t, ip("10.0.0.102"), dora(t, p, macB, bareSystem))
+}
+
+// Where all addresses were used, those go first that were given back longest ago:
+// a machine that returns finds its own as long as possible.
+func TestPoolOldestFirst(t *testing.T) {
+	hours := map[string]time.Duration{"10.0.0.100": 2, "10.0.0.101": 4, "10.0.0.102": 1, "10.0.0.103": 3}
+	p := testPool(func(p *Pool) { p.Store = new(MemoryStore) })
+	n := byte(0)
+	for addr, ago := range hours {
+		n++
+		l := Lease{Addr: ip(addr), HardwareAddr: net.HardwareAddr{6, 0, 0, 0, 0, n}, Expires: time.Now().Add(-ago * time.Hour)}
+		require.NoError(t, p.Store.Commit(t.Context(), l))
+	}
+	for i, want := range []string{"10.0.0.101", "10.0.0.103", "10.0.0.100", "10.0.0.102"} {
+		require.Equal(t, ip(want), dora(t, p, net.HardwareAddr{2, 0, 0, 0, 1, byte(i)}, bareSystem))
+	}
 }
