@@ -179,7 +179,7 @@ func TestBaseOfAnotherKind(t *testing.T) {
 	src := baseTree()
 	full := buildBytes(t, src, nil)
 	for name, o := range map[string]*squash.Options{
-		"block size": {BlockSize: 4096}, "compressor": {Compressor: squash.LZ4{}}, "level": {Compressor: squash.Zstd{Level: 1}},
+		"block size": {BlockSize: 4096}, "compressor": {Compressor: squash.LZ4{}}, "level": {Compressor: squash.Zstd{Level: 4}},
 	} {
 		for _, rule := range []squash.Unchanged{squash.ByContent, squash.BySizeAndTime} {
 			err := squash.Build(t.Context(), &memory{}, squash.FromFS(src), &squash.Options{Base: open(t, buildBytes(t, src, o)), Unchanged: rule})
