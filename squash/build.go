@@ -48,6 +48,12 @@ func build(ctx context.Context, w io.WriterAt, src Source, opts *Options, refuse
 		}
 		d.encs = append(d.encs, enc)
 	}
+	meta := d.encs[0]
+	if m, ok := o.Compressor.(MetadataCompressor); ok {
+		if meta, err = m.NewMetadataEncoder(); err != nil {
+			return err
+		}
+	}
 	options := optionBlock(o.Compressor.Options(o.BlockSize))
 	d.off = superSize + int64(len(options))
 	d.high = d.off
@@ -73,7 +79,7 @@ func build(ctx context.Context, w io.WriterAt, src Source, opts *Options, refuse
 	}
 	d.report.warn()
 
-	sb, err := writeTables(d, b.t)
+	sb, err := writeTables(d, b.t, meta)
 	if err != nil {
 		return err
 	}
@@ -222,8 +228,8 @@ func optionBlock(b []byte) []byte {
 
 // writeTables writes what follows the data, in the one order and without the
 // gaps that Linux demands, and returns the superblock that points to it.
-func writeTables(d *dataWriter, tree *tree) (*superblock, error) {
-	t := newTables(d.encs[0], tree.inodes)
+func writeTables(d *dataWriter, tree *tree, meta Encoder) (*superblock, error) {
+	t := newTables(meta, tree.inodes)
 	if err := t.dir(".", tree.root); err != nil {
 		return nil, err
 	}
@@ -255,7 +261,7 @@ func writeTables(d *dataWriter, tree *tree) (*superblock, error) {
 		return nil
 	}
 	lookup := func(records []byte) (uint64, error) {
-		pieces, list, err := lookupPieces(d.encs[0], records, d.off)
+		pieces, list, err := lookupPieces(meta, records, d.off)
 		if err != nil {
 			return 0, fmt.Errorf("squash: compressing: %w", err)
 		}
@@ -283,7 +289,7 @@ func writeTables(d *dataWriter, tree *tree) (*superblock, error) {
 	if len(tree.xattrs.list) == 0 {
 		sb.Flags |= flagNoXattrs
 	} else {
-		out, start, err := tree.xattrs.tables(d.encs[0], d.off)
+		out, start, err := tree.xattrs.tables(meta, d.off)
 		if err != nil {
 			return nil, fmt.Errorf("squash: compressing: %w", err)
 		}

@@ -23,6 +23,15 @@ type Compressor interface {
 	NewEncoder(blockSize int) (Encoder, error)
 }
 
+// MetadataCompressor is a [Compressor] with another encoder for the tables of
+// names and attributes. These are a few thousandths of an image and no two parts
+// of them can be compressed at once, so that they are worth less time than data.
+type MetadataCompressor interface {
+	Compressor
+	// NewMetadataEncoder makes an encoder for blocks of up to 8,192 bytes.
+	NewMetadataEncoder() (Encoder, error)
+}
+
 // Encoder compresses block after block; it is used by one goroutine.
 type Encoder interface {
 	// Encode appends to dst one whole stream that Linux accepts. Equal blocks

@@ -218,3 +218,25 @@ func TestSockets(t *testing.T) {
 	require.Equal(t, 1, last.OmittedSockets)
 	require.Contains(t, log.String(), "sockets=1")
 }
+
+// plainTables leaves the tables as they are.
+type plainTables struct {
+	squash.Compressor
+	err error
+}
+
+func (c plainTables) NewMetadataEncoder() (squash.Encoder, error) {
+	return encoder(func(_, src []byte) ([]byte, error) { return src, nil }), c.err
+}
+
+func TestMetadataEncoder(t *testing.T) {
+	src := fstest.MapFS{"a-name-that-is-told": {Data: text(100000)}, "another-one": {Data: text(100)}}
+	name := []byte("a-name-that-is-told")
+	plain := buildBytes(t, src, &squash.Options{Compressor: plainTables{squash.XZ{}, nil}})
+	require.True(t, bytes.Contains(plain, name))
+	require.Less(t, len(plain), 50000, "data is compressed")
+	image := open(t, plain)
+	require.Equal(t, text(100000), readAll(t, image, "a-name-that-is-told"))
+	err := squash.Build(t.Context(), &memory{}, squash.FromFS(src), &squash.Options{Compressor: plainTables{squash.XZ{}, fs.ErrInvalid}})
+	require.ErrorIs(t, err, fs.ErrInvalid)
+}

@@ -21,7 +21,11 @@ type Zstd struct {
 	Level int
 }
 
-var _ squash.Compressor = Zstd{}
+var _ squash.MetadataCompressor = Zstd{}
+
+// metadataLevel is the highest one for metadata: those up to 11 make it no smaller,
+// those above some 4 % for five times the time and more.
+const metadataLevel = 6
 
 // ID is 6.
 func (Zstd) ID() uint16 { return 6 }
@@ -47,6 +51,14 @@ func (z Zstd) NewEncoder(blockSize int) (squash.Encoder, error) {
 		return nil, fmt.Errorf("libzstd: level %d: %w: choose 1 to 22, or 0 for the default", z.Level, fs.ErrInvalid)
 	}
 	return &encoder{zstd.NewCtx(), z.level(), nil}, nil
+}
+
+// NewMetadataEncoder makes one of the same level, but of 6 at the most.
+func (z Zstd) NewMetadataEncoder() (squash.Encoder, error) {
+	if z.level() > metadataLevel {
+		z.Level = metadataLevel
+	}
+	return z.NewEncoder(8192)
 }
 
 type encoder struct {
