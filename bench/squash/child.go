@@ -32,7 +32,7 @@ func child(args []string) {
 		args int
 		do   func([]string) error
 	}{
-		"build": {6, buildTree}, "rebuild": {8, rebuildTree}, "change": {1, change}, "container": {4, buildContainer}, "archive": {2, archive}, "names": {1, names},
+		"build": {6, buildTree}, "rebuild": {8, rebuildTree}, "change": {1, change}, "update": {1, update}, "container": {4, buildContainer}, "archive": {2, archive}, "names": {1, names},
 		"read": {1, readEverything}, "tar": {1, writeTar}, "random": {1, random}, "lookup": {1, lookup}, "cold": {3, cold}, "generated": {2, generated},
 	}
 	if len(args) == 0 || work[args[0]].do == nil || len(args)-1 < work[args[0]].args {
@@ -119,16 +119,59 @@ func change(a []string) error {
 		if err != nil || !d.Type().IsRegular() || r.IntN(100) != 0 {
 			return err
 		}
-		f, err := os.OpenFile(filepath.Join(a[0], name), os.O_APPEND|os.O_WRONLY, 0)
+		return appendLine(filepath.Join(a[0], name))
+	})
+}
+
+// update appends a line to all files of packages chosen by chance, as long as
+// they have no more than one in a hundred of all files together.
+func update(a []string) error {
+	list, _, err := files(os.DirFS(a[0]))
+	if err != nil {
+		return err
+	}
+	left := len(list) / 100
+	packages, err := filepath.Glob(filepath.Join(a[0], "var/lib/dpkg/info/*.list"))
+	if err != nil {
+		return err
+	}
+	r := rand.New(rand.NewPCG(7, 8))
+	r.Shuffle(len(packages), func(i, k int) { packages[i], packages[k] = packages[k], packages[i] })
+	for _, p := range packages {
+		data, err := os.ReadFile(p)
 		if err != nil {
 			return err
 		}
-		if _, err := f.WriteString("# changed\n"); err != nil {
-			_ = f.Close()
-			return err
+		var names []string
+		for name := range strings.SplitSeq(strings.TrimSpace(string(data)), "\n") {
+			name = filepath.Join(a[0], name)
+			if fi, err := os.Lstat(name); err == nil && fi.Mode().IsRegular() {
+				names = append(names, name)
+			}
 		}
-		return f.Close()
-	})
+		if len(names) > left {
+			continue
+		}
+		left -= len(names)
+		for _, name := range names {
+			if err := appendLine(name); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func appendLine(name string) error {
+	f, err := os.OpenFile(name, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	if _, err := f.WriteString("# changed\n"); err != nil {
+		_ = f.Close()
+		return err
+	}
+	return f.Close()
 }
 
 func buildContainer(a []string) error {

@@ -134,6 +134,7 @@ func (b *bench) prepare() error {
 		{"zstd1M.image", `mksquashfs "$3" "$1" -noappend -quiet -no-progress -comp zstd -Xcompression-level 9 -b 1M`},
 		{"names.image", `"$0" ours names "$1"`},
 		{"changed", `cp -a "$3" "$1"; "$0" ours change "$1"`},
+		{"updated", `cp -a "$3" "$1"; "$0" ours update "$1"`},
 		{"base.image", `"$0" ours build zstd 0 128K 0 "$3" "$1"`},
 		{"base3.image", `"$0" ours build libzstd 3 128K 0 "$3" "$1"`},
 		{"base15.image", `"$0" ours build libzstd 15 128K 0 "$3" "$1"`},
