@@ -359,7 +359,8 @@ func TestSharedNetwork(t *testing.T) {
 }
 
 func TestMatch(t *testing.T) {
-	r := on(message(discover, macA, BIOSFirmware(), relay("10.7.0.1"), option(77, 4, 'i', 'P', 'X', 'E', 1, 'x'), option(82, 1, 2, 'p', '1', 2, 1, 0)))
+	r := on(message(discover, macA, BIOSFirmware(), relay("10.7.0.1"), option(77, 4, 'i', 'P', 'X', 'E', 1, 'x'),
+		option(82, 1, 2, 'p', '1', 2, 1, 0, 5, 4, 10, 6, 0, 0))) // the link is another than the relay's
 	for _, test := range []struct {
 		m    Match
 		want bool
@@ -375,6 +376,7 @@ func TestMatch(t *testing.T) {
 		{Match{Relays: []netip.Prefix{netip.MustParsePrefix("10.8.0.0/16")}}, false},
 		{Match{CircuitIDs: []string{"p1"}, RemoteIDs: []string{"\x00"}}, true},
 		{Match{CircuitIDs: []string{"p1"}, RemoteIDs: []string{"\x01"}}, false},
+		{Match{Relays: []netip.Prefix{netip.MustParsePrefix("10.6.0.0/16")}}, false},
 		{Match{Archs: []iana.Arch{0}, Relays: []netip.Prefix{netip.MustParsePrefix("10.8.0.0/16")}}, false},
 	} {
 		require.Equal(t, test.want, test.m.Matches(r), "%v", &test.m)

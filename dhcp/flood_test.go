@@ -43,4 +43,6 @@ func testPoolFloodOfRequests(t *testing.T) {
 	// Those that are known lose nothing by it.
 	kind, _ := serve(t, p, on(message(request, macA, bareSystem, requested(known.String()), port)))
 	require.Equal(t, acked, kind)
+	kind, _ = serve(t, p, on(message(request, macA, bareSystem, requested("10.0.0.199"), port)))
+	require.Equal(t, acked, kind, "nor do they count")
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/insomniacslk/dhcp/iana"
 	"github.com/stretchr/testify/require"
 )
 
@@ -56,6 +57,23 @@ func TestLeaseTable(t *testing.T) {
 			require.Equal(t, want, got)
 		}
 	}
+}
+
+// Records from a file are looked at before they are believed.
+func TestRecordCheck(t *testing.T) {
+	whole, err := newRecord(Lease{Addr: testAddr(1), HardwareAddr: macA, ID: "id", UUID: uuidText, Archs: iana.Archs{7}})
+	require.NoError(t, err)
+	v6, err := newRecord(Lease{Addr: netip.MustParseAddr("2001:db8::1"), HardwareAddr: macA})
+	require.NoError(t, err)
+	for _, rec := range []record{whole, v6, forgetRecord(whole), forgetRecord(v6)} {
+		require.NoError(t, rec.check())
+		require.ErrorIs(t, (rec + "x").check(), errRecord)
+		for n := range rec {
+			require.ErrorIs(t, rec[:n].check(), errRecord)
+		}
+		require.ErrorIs(t, (record([]byte{rec[0] | 64}) + rec[1:]).check(), errRecord, "a flag that is none")
+	}
+	require.Equal(t, testAddr(1), forgetRecord(whole).addr())
 }
 
 // No address is held for two machines, and none has two, whatever they do.

@@ -41,6 +41,18 @@ func TestMemoryStoreBound(t *testing.T) {
 		require.NoError(t, err)
 		require.Empty(t, leases)
 	})
+	synctest.Test(t, func(t *testing.T) { // one at a time
+		s := &dhcp.MemoryStore{MaxLeases: 1}
+		for n := range byte(3) {
+			require.NoError(t, s.Commit(t.Context(), dhcp.Lease{Addr: dhcptest.Addr(n), HardwareAddr: dhcptest.HardwareAddr(n), Expires: time.Now().Add(time.Minute)}))
+			time.Sleep(time.Minute)
+			known := 0
+			for range s.Leases(t.Context()) {
+				known++
+			}
+			require.Equal(t, 1, known)
+		}
+	})
 }
 
 func TestMemoryStoreLeasesStops(t *testing.T) {

@@ -3,6 +3,7 @@ package dhcp
 import (
 	"fmt"
 	"io/fs"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -35,7 +36,7 @@ func TestParseOption(t *testing.T) {
 	}
 	for _, bad := range [][2]string{
 		{"no-such", "x"}, {"0", "x"}, {"255", "x"}, {"256", "x"}, {"routers", ""}, {"routers", "::1"}, {"routers", "host"}, {"subnet-mask", "1.1.1.1,2.2.2.2"},
-		{"static-routes", "10.0.0.1"}, {"interface-mtu", "70000"}, {"time-offset", "x"}, {"ip-forwarding", "maybe"}, {"domain-search", "a..b"}, {"domain-search", ""},
+		{"static-routes", "10.0.0.1"}, {"interface-mtu", "70000"}, {"time-offset", "x"}, {"ip-forwarding", "maybe"}, {"domain-search", "a..b"}, {"domain-search", ""}, {"domain-search", "a." + strings.Repeat("b", 64)},
 		{"host-name", ""}, {"default-ip-ttl", "-1"},
 	} {
 		_, _, err := ParseOption(bad[0], bad[1])

@@ -53,6 +53,12 @@ func TestParseOffer(t *testing.T) {
 	for i := range good {
 		parseOffer(good[:i], xid) // must not panic
 	}
+	for size := range byte(9) { // as UDP says
+		bad := append([]byte(nil), good...)
+		bad[38], bad[39] = 0, size
+		_, ok = parseOffer(bad, xid)
+		require.False(t, ok, "%d bytes", size)
+	}
 	for name, offset := range map[string]int{"type": 12, "IP version": 14, "protocol": 23, "port": 36, "length": 38} {
 		bad := append([]byte(nil), good...)
 		bad[offset] ^= 0xf5

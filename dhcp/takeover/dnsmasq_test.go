@@ -108,6 +108,12 @@ func TestDnsmasq(t *testing.T) {
 		require.Nil(t, ask(t, c, "10.20.0.1", hw, bios), "ignored")
 	}
 
+	for text, want := range map[string]time.Duration{"90": 2 * time.Minute, "90m": 90 * time.Minute, "2d": 48 * time.Hour, "1w": 7 * 24 * time.Hour} {
+		c, err = Dnsmasq(t.Context(), "d", []byte("dhcp-range=10.20.0.100,10.20.0.110,255.255.255.0,"+text), options())
+		require.NoError(t, err)
+		require.Equal(t, want, c.Networks[0].Pools[0].LeaseTime, text)
+	}
+
 	o := options()
 	o.Subnets = []netip.Prefix{netip.MustParsePrefix("10.40.0.0/24")}
 	c, err = Dnsmasq(t.Context(), "d", []byte("dhcp-range=10.40.0.100,10.40.0.110"), o)
