@@ -11,7 +11,8 @@ import (
 )
 
 // PXE is what option 43 tells a PXE client (PXE 2.1 section 2.2.3; the
-// numbers are those of the sub-options).
+// numbers are those of the sub-options). Its choice from a menu comes back on
+// port 4011 of a boot server: see [Request.BootItem].
 type PXE struct {
 	// Control (6) says how the client finds its boot server.
 	Control PXEControl
