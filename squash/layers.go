@@ -4,16 +4,11 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"crypto/sha512"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"io/fs"
 	"math"
-	"path"
 	"slices"
 	"strings"
 )
@@ -79,16 +74,6 @@ type merger struct {
 	missed map[int]*merged
 	bytes  int    // of the names and attributes in local
 	clear  string // a directory that nothing in local stands above
-}
-
-// seen is what higher layers have under a name. The lists hold layers, in
-// falling order.
-type seen struct {
-	kids   map[string]*seen
-	hides  []int // a whiteout or a file that is no directory
-	opaque []int // what is below is hidden
-	dirs   []int // a directory
-	attrs  int   // 1 + the layer whose attributes the directory has
 }
 
 // merged is a file of a layer that is no directory.
@@ -351,22 +336,6 @@ func (m *merger) dir(layer int, e *Entry) error {
 	return nil
 }
 
-func (m *merger) whiteout(layer int, dir, base string) error {
-	switch {
-	case base == whiteoutOpaque:
-		s := m.see(dir)
-		if n := len(s.opaque); n == 0 || s.opaque[n-1] != layer {
-			s.opaque = append(s.opaque, layer)
-		}
-	case strings.HasPrefix(base, whiteoutMeta): // another program's bookkeeping
-	case base == whiteout || base == whiteout+"." || base == whiteout+"..":
-		return fmt.Errorf("a whiteout %q that names nothing: %w", base, fs.ErrInvalid)
-	default:
-		m.see(path.Join(dir, base[len(whiteout):])).hide(layer)
-	}
-	return nil
-}
-
 // checkParents refuses a name below something of the same layer that is no
 // directory: whoever unpacks would follow a link there.
 func (m *merger) checkParents(dir, name string) error {
@@ -380,136 +349,4 @@ func (m *merger) checkParents(dir, name string) error {
 	}
 	m.clear = dir
 	return nil
-}
-
-// above notes that a layer has directories from the root down to dir.
-func (m *merger) above(dir string, layer int) {
-	s := &m.root
-	for name := range strings.SplitSeq(dir, "/") {
-		if name == "." {
-			break
-		}
-		s = m.kid(s, name)
-		if n := len(s.dirs); n == 0 || s.dirs[n-1] != layer {
-			s.dirs = append(s.dirs, layer)
-		}
-	}
-}
-
-func (m *merger) see(name string) *seen {
-	s := &m.root
-	if name != "." {
-		for elem := range strings.SplitSeq(name, "/") {
-			s = m.kid(s, elem)
-		}
-	}
-	return s
-}
-
-func (m *merger) kid(s *seen, name string) *seen {
-	k := s.kids[name]
-	if k == nil {
-		if s.kids == nil {
-			s.kids = make(map[string]*seen)
-		}
-		k = &seen{}
-		m.nodes++
-		m.kept += len(name)
-		s.kids[strings.Clone(name)] = k
-	}
-	return k
-}
-
-// attrs returns 1 + the layer whose attributes a directory has, 0 for none.
-func (m *merger) attrs(name string) int {
-	s := &m.root
-	if name != "." {
-		for elem := range strings.SplitSeq(name, "/") {
-			if s = s.kids[elem]; s == nil {
-				return 0
-			}
-		}
-	}
-	return s.attrs
-}
-
-func (s *seen) hide(layer int) {
-	if n := len(s.hides); n == 0 || s.hides[n-1] != layer {
-		s.hides = append(s.hides, layer)
-	}
-}
-
-// hidden says whether the layers between layer and view hide a name of layer.
-func (m *merger) hidden(name string, layer, view int, dir bool) bool {
-	between := func(list []int) bool {
-		return slices.ContainsFunc(list, func(l int) bool { return layer < l && l < view })
-	}
-	s := &m.root
-	for rest, more := name, name != "."; more; {
-		if between(s.opaque) {
-			return true
-		}
-		var elem string
-		elem, rest, more = strings.Cut(rest, "/")
-		if s = s.kids[elem]; s == nil {
-			return false
-		}
-		if between(s.hides) {
-			return true
-		}
-	}
-	return !dir && name != "." && between(s.dirs)
-}
-
-// diffID makes what computes a digest, and the digest to expect.
-func diffID(id string) (sum hash.Hash, want []byte, err error) {
-	if id == "" {
-		return noHash{}, nil, nil
-	}
-	alg, digits, _ := strings.Cut(id, ":")
-	want, err = hex.DecodeString(digits)
-	switch {
-	case err == nil && alg == "sha256" && len(want) == sha256.Size:
-		return sha256.New(), want, nil
-	case err == nil && alg == "sha512" && len(want) == sha512.Size:
-		return sha512.New(), want, nil
-	}
-	return nil, nil, fmt.Errorf("the digest %.80q is no sha256 and no sha512: %w", id, fs.ErrInvalid)
-}
-
-// noHash is for archives whose digest nobody knows.
-type noHash struct{ hash.Hash }
-
-func (noHash) Write(p []byte) (int, error) { return len(p), nil }
-func (noHash) Sum([]byte) []byte           { return nil }
-
-// endReader remembers the last 512 bytes, which are zeros in a whole archive:
-// archive/tar takes a stream that ends between two files for complete.
-type endReader struct {
-	r    io.Reader
-	n    int64
-	last [512]byte
-}
-
-func (e *endReader) Read(p []byte) (int, error) {
-	n, err := e.r.Read(p)
-	e.n += int64(n)
-	if n >= len(e.last) {
-		copy(e.last[:], p[n-len(e.last):n])
-	} else {
-		copy(e.last[:], e.last[n:])
-		copy(e.last[len(e.last)-n:], p[:n])
-	}
-	return n, err
-}
-
-// memberReader tells an archive that is cut from a file that ends early.
-type memberReader struct{ r io.Reader }
-
-func (m memberReader) Read(p []byte) (int, error) {
-	n, err := m.r.Read(p)
-	if err == io.ErrUnexpectedEOF {
-		err = fmt.Errorf("the archive is cut short: %w", err)
-	}
-	return n, err
 }
