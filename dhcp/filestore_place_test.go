@@ -50,6 +50,15 @@ func TestFileStoreSymlink(t *testing.T) {
 	}
 	require.NoError(t, s.Close())
 
+	// .. is that of the directory that a link leads to.
+	require.NoError(t, os.MkdirAll(filepath.Join(dir, "deep/down"), 0o700))
+	require.NoError(t, os.Symlink("deep/down", filepath.Join(dir, "alias")))
+	require.NoError(t, os.Symlink("../kept", filepath.Join(dir, "alias/leases")))
+	s, err = OpenFileStore(filepath.Join(dir, "alias/leases"), nil)
+	require.NoError(t, err)
+	require.NoError(t, s.Close())
+	require.FileExists(t, filepath.Join(dir, "deep/kept"))
+
 	circle := filepath.Join(dir, "circle")
 	require.NoError(t, os.Symlink("circle", circle))
 	_, err = OpenFileStore(circle, nil)

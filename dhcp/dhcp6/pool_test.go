@@ -199,11 +199,16 @@ func TestRapidCommit(t *testing.T) {
 // An address that somebody else has is left alone for a time; a lease ends.
 func TestDeclineAndExpiry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		var logged bytes.Buffer
 		p := testPool(func(p *Pool) {
 			p.LeaseTime = time.Hour
 			p.Ranges = []dhcp.Range{{First: ip("fd00::100"), Last: ip("fd00::101")}}
+			p.Logger = slog.New(slog.NewTextHandler(&logged, nil))
 		})
 		mine := lease(t, p, macA, uefi)
+		_, theirs := granted(ask(t, p, message(decline, macB, uefi, to(self), withIA(mine))))
+		require.Equal(t, []iana.StatusCode{iana.StatusNoBinding}, theirs)
+		require.Empty(t, logged.String(), "not its address: not believed")
 		ask(t, p, message(decline, macA, uefi, to(self), withIA(mine)))
 		again := lease(t, p, macA, uefi)
 		require.NotEqual(t, mine, again)

@@ -140,9 +140,12 @@ func TestDnsmasqServices(t *testing.T) {
 	require.Equal(t, &dhcp.PXEPrompt{Seconds: 255, Text: "PXE"}, vendor(read("pxe-service=0,L,l\npxe-service=0,M,0"), bios).Prompt)
 	require.Equal(t, &dhcp.PXEPrompt{Text: "PXE"}, vendor(read("pxe-service=0,M,0"), bios).Prompt, "one alone is taken at once")
 
-	tagged := read("dhcp-mac=set:mine,02:00:00:*:*:*\npxe-service=tag:mine,0,A,a\npxe-service=tag:!mine,0,B,b\npxe-prompt=tag:none,P,1")
+	tagged := read("dhcp-mac=set:mine,02:00:00:*:*:*\npxe-service=tag:mine,0,A,a\npxe-service=tag:!mine,0,B,b\npxe-service=tag:#mine,7,B,c.efi\npxe-prompt=tag:none,P,1")
 	require.Equal(t, "a.0", ask(t, tagged, "10.20.0.1", net.HardwareAddr{2, 0, 0, 1, 2, 3}, bios).BootFileName)
 	require.Equal(t, "b.0", ask(t, tagged, "10.20.0.1", net.HardwareAddr{2, 1, 0, 1, 2, 3}, bios).BootFileName)
+
+	require.Equal(t, "c.efi", ask(t, tagged, "10.20.0.1", net.HardwareAddr{2, 1, 0, 1, 2, 3}, dhcp.UEFIFirmware(7)).BootFileName)
+	require.Empty(t, ask(t, tagged, "10.20.0.1", net.HardwareAddr{2, 0, 0, 1, 2, 3}, dhcp.UEFIFirmware(7)).BootFileName)
 
 	pi := ask(t, read(`pxe-service=0,"Raspberry Pi Boot"`), "10.20.0.1", net.HardwareAddr{0xdc, 0xa6, 0x32, 1, 2, 3}, dhcp.RaspberryPiFirmware())
 	require.Equal(t, "10.20.0.2", pi.ServerIPAddr.String())

@@ -242,3 +242,27 @@ func TestMembersHaveAllFields(t *testing.T) {
 		}
 	}
 }
+
+// A lease is the machine's, also of one without a hardware address.
+func TestHolds(t *testing.T) {
+	pool := &dhcp.Pool{Prefix: netip.MustParsePrefix("10.20.0.0/24"), ServerID: netip.MustParseAddr("10.20.0.2"), Store: new(dhcp.MemoryStore)}
+	addr, other := netip.MustParseAddr("10.20.0.5"), netip.MustParseAddr("10.20.0.6")
+	require.NoError(t, pool.Store.Commit(t.Context(), dhcp.Lease{Addr: addr, ID: "client-id=infiniband a", ClientID: []byte("infiniband a")}))
+	require.NoError(t, pool.Store.Commit(t.Context(), dhcp.Lease{Addr: other, HardwareAddr: station}))
+	from := func(hw net.HardwareAddr, id string) *dhcp.Request {
+		m, err := dhcpv4.New(dhcpv4.WithGeneric(dhcpv4.OptionClientIdentifier, []byte(id)))
+		require.NoError(t, err)
+		m.ClientHWAddr = hw
+		return &dhcp.Request{DHCPv4: m}
+	}
+	for _, test := range []struct {
+		addr netip.Addr
+		r    *dhcp.Request
+		want bool
+	}{
+		{addr, from(nil, "infiniband a"), true}, {addr, from(nil, "infiniband b"), false}, {addr, from(station, "infiniband a"), false},
+		{other, from(station, "x"), true}, {other, from(nil, "infiniband a"), false}, {other, from(net.HardwareAddr{2, 1, 1, 1, 1, 1}, "x"), false},
+	} {
+		require.Equal(t, test.want, holds(t.Context(), []*dhcp.Pool{pool}, test.addr, test.r), "%v %v", test.addr, test.r)
+	}
+}
