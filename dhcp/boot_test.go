@@ -121,6 +121,10 @@ func TestBootPolicySANBoot(t *testing.T) {
 	require.False(t, reply.Options.Has(dhcpv4.OptionBootfileName))
 	_, reply = serve(t, p, on(message(discover, macA, BIOSFirmware())))
 	require.Empty(t, reply.ClassIdentifier(), "nothing to boot for a ROM")
+
+	p.Next = testPool(func(p *Pool) { p.Options = dhcpv4.Options{175: {1, 1, 9, 255}} }) // of the site
+	_, reply = serve(t, p, on(message(discover, macA, IPXEFirmware(0))))
+	require.Equal(t, []byte{1, 1, 9, 176, 1, 1}, reply.Options.Get(dhcpv4.OptionEtherboot))
 }
 
 func TestBootPolicyWarnings(t *testing.T) {

@@ -162,3 +162,43 @@ func TestFileStoreRenamesClosed(t *testing.T) {
 	require.NoError(t, s.Close())
 	require.NotContains(t, d.names, "leases.new")
 }
+
+// stuckDir is one where no file gets another's name.
+type stuckDir struct {
+	*tape
+	stuck bool
+}
+
+func (d *stuckDir) rename(from, to string) error {
+	if d.stuck {
+		return fs.ErrPermission
+	}
+	return d.tape.rename(from, to)
+}
+
+// A new file that does not get its name: which of the two has it is not known for
+// sure, so nothing more is promised, and what was is kept.
+func TestFileStoreRenameFails(t *testing.T) {
+	d := &stuckDir{tape: newTape()}
+	s, err := openFileStore(d, "leases", nil, thisHost())
+	require.NoError(t, err)
+	s.compactAbove, d.stuck = 1000, true
+	version := 0
+	for err == nil {
+		version++
+		err = s.Commit(t.Context(), promised(1, version))
+		s.wg.Wait()
+	}
+	require.ErrorIs(t, err, fs.ErrPermission)
+	require.ErrorContains(t, err, "writing it anew")
+	_, err = s.LeaseByAddr(t.Context(), testAddr(1))
+	require.ErrorIs(t, err, fs.ErrPermission)
+	require.ErrorIs(t, s.Close(), fs.ErrPermission)
+
+	s, err = openFileStore(d.tape, "leases", nil, thisHost())
+	require.NoError(t, err)
+	l, err := s.LeaseByAddr(t.Context(), testAddr(1))
+	require.NoError(t, err)
+	require.WithinDuration(t, promised(1, version-1).Expires, l.Expires, 0)
+	require.NoError(t, s.Close())
+}

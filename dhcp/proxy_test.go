@@ -198,6 +198,10 @@ func TestPXEOptions(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, control)
 	require.Equal(t, p, back)
+	for _, bad := range []string{"\x06\x02\x08\x00", "\x06\x00", "\x0a\x00", "\x06", "\x09\x03\x00\x01\x01", "\x08\x03\x00\x01\x01"} {
+		_, _, err := ParsePXE([]byte(bad))
+		require.Error(t, err, "%q", bad)
+	}
 	for _, bad := range []PXE{
 		{Multicast: ip("::1")}, {Servers: []PXEServer{{1, []netip.Addr{{}}}}}, {Prompt: &PXEPrompt{Text: string(make([]byte, 255))}},
 		{Menu: []PXEItem{{0, string(make([]byte, 251))}}}, {Servers: []PXEServer{{1, make([]netip.Addr, 61)}}},
