@@ -31,7 +31,7 @@ ODD="it's 100% \"odd\", \$HOME; \\ Grüße"
 PREINIT_03_ODD="printf %s \"\$ODD\" >/run/odd"
 HOSTS_01_API="10.9.8.7 api.cluster"
 FSTAB_01_SCRATCH="tmpfs /srv/scratch tmpfs size=1M,mode=0700 0 0"
-CRONTAB_01="* * * * * root true"
+CRONTAB_01="@reboot root echo cron >/run/cron"
 MODULE_01="dummy numdummies=2"
 DNS_SERVER="10.9.8.1"
 SEARCH_DOMAIN="cluster.example"
@@ -263,8 +263,9 @@ func (s *site) requireNode(sh *guest.Shell, name, root string) (id string) {
 		"cat /run/order":           `init-command\npreinit expanded on Linux ` + name + `\n`,
 		"cat /run/odd":             regexp.QuoteMeta(`it's 100% "odd", $HOME; \ Grüße`),
 		"getent hosts api.cluster": `10\.9\.8\.7 +api\.cluster\n`,
-		"findmnt -no FSTYPE,OPTIONS /srv/scratch":         `tmpfs +.*size=1024k.*\n`,
-		"cat /etc/cron.d/diskless":                        regexp.QuoteMeta("* * * * * root true\n"),
+		"findmnt -no FSTYPE,OPTIONS /srv/scratch": `tmpfs +.*size=1024k.*\n`,
+		// It starts when it does.
+		"until [ -s /run/cron ]; do sleep 1; done; cat /run/cron": "cron\n",
 		"ls /sys/class/net":                               `(.*\n)*dummy1\n(.*\n)*`,
 		"cat /etc/resolv.conf":                            "nameserver 10.9.8.1\nsearch cluster.example\n",
 		"date +%Z":                                        `CES?T\n`,

@@ -21,7 +21,7 @@ const ext4Size = 512 << 20
 
 // debianPackages is what makes a root file system boot from the network with a
 // stock initramfs, and what a test asks of it.
-const debianPackages = "linux-image-cloud-amd64,initramfs-tools,nbd-client,busybox,zstd,systemd-sysv,dbus,udev,kmod,iproute2,procps,openssh-server"
+const debianPackages = "linux-image-cloud-amd64,initramfs-tools,nbd-client,busybox,zstd,systemd-sysv,dbus,udev,kmod,iproute2,procps,openssh-server,cron"
 
 // MinimalDebian has mmdebstrap make a root file system with a kernel in it and
 // nothing of ours: a minute or two, once. It needs root or user namespaces, the

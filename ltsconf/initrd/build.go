@@ -116,7 +116,7 @@ var dracutRoot []byte
 //	TIMEZONE, LANG, LC_*          time zone and locale
 //	CONSOLE_KEYMAP, XKB*          keyboard
 //	FSTAB_*                       lines of fstab, made to let the boot go on (nofail)
-//	CRONTAB_*                     lines of a system crontab
+//	CRONTAB_*                     lines of a system crontab, for the image's cron
 //	MODULE_*                      arguments of modprobe
 //	KEEP_SYSTEM_SERVICES          services that start although [Services] has them
 //	RM_, DISABLE_, MASK_SYSTEM_SERVICES   further services that do not start

@@ -70,6 +70,7 @@ func newRoot(t testing.TB, shell string) *root {
 	for _, name := range []string{"mount", "umount", "modprobe", "insmod", "chroot", "curl"} {
 		r.write("usr/local/sbin/"+name, "#!/bin/sh\necho "+name+" \"$@\" >>/calls\n", 0o755)
 	}
+	r.write("usr/sbin/cron", "", 0o755)
 	r.write("dev/null", "", 0o666)
 	r.write("proc/uptime", "12.34 1.00\n", 0o644)
 	r.write("proc/meminfo", "MemTotal: 8388608 kB\n", 0o644)

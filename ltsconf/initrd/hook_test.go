@@ -238,30 +238,33 @@ func TestFromTheInitramfs(t *testing.T) {
 		prepare  func(r *root)
 		options  func(o *Options)
 	}{
-		"a command":           {settings: with(Setting{Name: "PREINIT_1", Value: "true"})},
-		"a module":            {settings: with(Setting{Name: "MODULE_1", Value: "dummy"})},
-		"a mount":             {settings: with(Setting{Name: "FSTAB_1", Value: "tmpfs /x tmpfs"})},
-		"a value for later":   {settings: with(Setting{Name: "X", Value: "$(id)", Expand: true})},
-		"a user's keys":       {options: func(o *Options) { o.AuthorizedKeys = nodeOptions.AuthorizedKeys }},
-		"keys of before":      {prepare: write("root/.ssh/authorized_keys")},
-		"a link for them":     {prepare: link("/tmp", "root/.ssh")},
-		"a home elsewhere":    {prepare: func(r *root) { r.write("root/etc/passwd", "root:x:0:0::/home/root:/bin/sh\n", 0o644) }},
-		"little memory":       {prepare: func(r *root) { r.write("proc/meminfo", "MemTotal: 4096 kB\n", 0o644) }},
-		"swap in any case":    {settings: with(Setting{Name: "NBD_SWAP", Value: "y"})},
-		"another init":        {prepare: func(r *root) { require.NoError(r.t, os.Remove(r.path("root/usr/lib/systemd/systemd"))) }},
-		"no virtual consoles": {prepare: func(r *root) { require.NoError(r.t, os.Remove(r.path("root/usr/lib/systemd/systemd-vconsole-setup"))) }},
-		"/etc":                {prepare: link("/usr/etc", "etc")},
-		"/etc/hosts":          {prepare: link("/run/hosts", "etc/hosts")},
-		"/etc/fstab":          {prepare: link("../fstab", "etc/fstab")},
-		"/etc/default":        {prepare: link("/tmp", "etc/default")},
-		"/lib":                {prepare: link("/usr/lib", "lib")},
-		"interfaces":          {prepare: link("/tmp/x", "etc/network/interfaces.d/x")},
+		"a command":         {settings: with(Setting{Name: "PREINIT_1", Value: "true"})},
+		"a module":          {settings: with(Setting{Name: "MODULE_1", Value: "dummy"})},
+		"a mount":           {settings: with(Setting{Name: "FSTAB_1", Value: "tmpfs /x tmpfs"})},
+		"a value for later": {settings: with(Setting{Name: "X", Value: "$(id)", Expand: true})},
+		"a user's keys":     {options: func(o *Options) { o.AuthorizedKeys = nodeOptions.AuthorizedKeys }},
+		"keys of before":    {prepare: write("root/.ssh/authorized_keys")},
+		"a link for them":   {prepare: link("/tmp", "root/.ssh")},
+		"a home elsewhere":  {prepare: func(r *root) { r.write("root/etc/passwd", "root:x:0:0::/home/root:/bin/sh\n", 0o644) }},
+		"little memory":     {prepare: func(r *root) { r.write("proc/meminfo", "MemTotal: 4096 kB\n", 0o644) }},
+		"swap in any case":  {settings: with(Setting{Name: "NBD_SWAP", Value: "y"})},
+		"another init":      {prepare: func(r *root) { require.NoError(r.t, os.Remove(r.path("root/usr/lib/systemd/systemd"))) }},
+		"a key map": {prepare: func(r *root) {
+			require.NoError(r.t, os.Remove(r.path("root/usr/lib/systemd/systemd-vconsole-setup")))
+			r.write("root/usr/bin/loadkeys", "", 0o755)
+		}},
+		"/etc":         {prepare: link("/usr/etc", "etc")},
+		"/etc/hosts":   {prepare: link("/run/hosts", "etc/hosts")},
+		"/etc/fstab":   {prepare: link("../fstab", "etc/fstab")},
+		"/etc/default": {prepare: link("/tmp", "etc/default")},
+		"/lib":         {prepare: link("/usr/lib", "lib")},
+		"interfaces":   {prepare: link("/tmp/x", "etc/network/interfaces.d/x")},
 	}
 	image := func(r *root, top string) {
 		for name, text := range map[string]string{
 			"usr/lib/systemd/systemd": "", "usr/lib/systemd/systemd-networkd": "", "usr/lib/systemd/systemd-vconsole-setup": "", "usr/lib/systemd/system/cups.service": "", "usr/lib/systemd/system/nbd-client.service": "",
 			"usr/share/zoneinfo/Europe/Berlin": "TZif", "etc/passwd": "root:x:0:0::/root:/bin/sh\n", "etc/hosts": "127.0.0.1 localhost\n", "etc/ssh/ssh_host_rsa_key": "the image's",
-			"etc/network/interfaces": "iface ens3 inet dhcp\n", "etc/network/interfaces.d/y": "iface ens4 inet dhcp\n", "root/.profile": "", "bin/bash": "",
+			"etc/network/interfaces": "iface ens3 inet dhcp\n", "etc/network/interfaces.d/y": "iface ens4 inet dhcp\n", "root/.profile": "", "bin/bash": "", "usr/sbin/cron": "",
 		} {
 			r.write(top+name, text, 0o755)
 			require.NoError(r.t, os.Chmod(r.path(top+name), 0o755))

@@ -107,7 +107,7 @@ func TestKeymap(t *testing.T) {
 		set := []Setting{{Name: "CONSOLE_KEYMAP", Value: "de-latin1"}}
 		r.machine("memory", set, nil)
 		require.Equal(t, "none", r.told())
-		r.write("usr/local/sbin/loadkeys", "#!/bin/sh\necho loadkeys \"$@\" >>/calls; echo not found >&2; exit 1\n", 0o755)
+		r.write("usr/bin/loadkeys", "#!/bin/sh\necho loadkeys \"$@\" >>/calls; echo not found >&2; exit 1\n", 0o755)
 		r.machine("memory", set, nil)
 		require.Equal(t, "loadkeys -q de-latin1\n", r.read("calls"))
 		require.Equal(t, "<3>diskless: CONSOLE_KEYMAP cannot be loaded: not found\n", r.told())
@@ -115,6 +115,23 @@ func TestKeymap(t *testing.T) {
 		r.machine("memory", set, nil)
 		require.Equal(t, "loadkeys -q de-latin1\n", r.read("calls"))
 		require.Equal(t, "KEYMAP=\"de-latin1\"\n", r.read("etc/vconsole.conf"))
+	})
+}
+
+// A line that nobody reads is told of, once.
+func TestNoCron(t *testing.T) {
+	each(t, func(t *testing.T, r *root) {
+		set := []Setting{{Name: "CRONTAB_01", Value: "@daily root true"}, {Name: "CRONTAB_02", Value: "@daily root false"}}
+		require.NoError(t, os.Remove(r.path("usr/sbin/cron")))
+		require.NoError(t, os.Symlink("/bin/busybox", r.path("usr/sbin/crond"))) // which reads other files
+		r.machine("memory", set, nil)
+		const told = "<3>diskless: CRONTAB_01 does not run: install cron in the image, such as Debian's package of that name\n"
+		require.Equal(t, told, r.told())
+		require.Equal(t, "@daily root true\n@daily root false\n", r.read("etc/cron.d/diskless"), "for whoever else may read it")
+		require.NoError(t, os.Remove(r.path("usr/sbin/crond")))
+		r.write("usr/sbin/crond", "", 0o755)
+		r.machine("memory", set, nil)
+		require.Equal(t, told, r.told())
 	})
 }
 
