@@ -22,10 +22,18 @@ import (
 // told to load iPXE again; UEFI HTTP Boot without a URL; options that do not
 // fit. It is for when a policy is loaded. Firmware for which the policy has
 // nothing is no error. Boot is asked, for machines with made-up hardware
-// addresses; Next is not. port4011 says whether that port is served.
+// addresses; Next is not, but of a Pool or SharedNetwork it is known that its
+// ServerID is this server. port4011 says whether that port is served.
 func (p *BootPolicy) Check(ctx context.Context, port4011 bool) error {
 	// An address from somewhere, and the policy's say.
 	self := netip.AddrFrom4([4]byte{192, 0, 2, 1})
+	pool, _ := p.Next.(*Pool)
+	if n, ok := p.Next.(*SharedNetwork); ok && len(n.Pools) > 0 {
+		pool = n.Pools[0]
+	}
+	if pool != nil && pool.ServerID.Is4() {
+		self = pool.ServerID
+	}
 	policy := &BootPolicy{Boot: p.Boot, Logger: p.Logger, Next: HandlerFunc(func(_ context.Context, r *Request) (*dhcpv4.DHCPv4, error) {
 		return addressOffer(r, self), nil
 	})}

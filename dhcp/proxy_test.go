@@ -97,6 +97,7 @@ func TestPolicyCheck(t *testing.T) {
 		{"boot servers that nobody is", "looks for a boot server", BootRule{Match: Match{Archs: []iana.Arch{7}}, Boot: Boot{File: "x", PXE: &PXE{Menu: []PXEItem{{1, "a"}}}}}},
 		{"this server as boot server", "looks for a boot server", BootRule{Match: Match{Archs: []iana.Arch{7}}, Boot: Boot{File: "x", PXE: &PXE{Servers: []PXEServer{{1, []netip.Addr{ip("192.0.2.1")}}}}}}},
 		{"too long", "BIOS PXE", BootRule{Boot: Boot{File: "x", PXE: &PXE{Prompt: &PXEPrompt{Text: string(make([]byte, 300))}}}}},
+		{"an option that does not fit", "BIOS PXE: the reply is too long, options [200] do not fit", BootRule{Boot: Boot{File: "x", Options: dhcpv4.Options{200: make([]byte, 1400)}}}},
 		{"option 60 alone", "sent to port 4011", BootRule{Match: Match{Archs: []iana.Arch{7}}, Boot: Boot{File: "x", Options: dhcpv4.Options{43: {255}}}}},
 	} {
 		err := direct(BootRules{test.rule}).Check(t.Context(), false)
@@ -105,6 +106,14 @@ func TestPolicyCheck(t *testing.T) {
 	}
 	elsewhere := BootRules{{Match: Match{Archs: []iana.Arch{7}}, Boot: Boot{File: "x", PXE: &PXE{Servers: []PXEServer{{1, []netip.Addr{ip("10.0.0.9")}}}}}}}
 	require.NoError(t, direct(elsewhere).Check(t.Context(), false))
+
+	// A boot server with the address that the pool gives as its own is this one.
+	pool := testPool(func(p *Pool) { p.ServerID = ip("10.0.0.9") })
+	for _, next := range []Handler{pool, &SharedNetwork{Pools: []*Pool{pool}}} {
+		p := &BootPolicy{Next: next, Boot: elsewhere.Boot}
+		require.ErrorContains(t, p.Check(t.Context(), false), "looks for a boot server")
+		require.NoError(t, p.Check(t.Context(), true))
+	}
 }
 
 // A proxy says nothing that its client could not boot by: that may boot in
