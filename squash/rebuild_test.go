@@ -3,6 +3,7 @@ package squash_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"io/fs"
@@ -174,6 +175,22 @@ func TestRebuildPacksAnew(t *testing.T) {
 		full := buildBytes(t, tt.after, &o)
 		o.Base = open(t, buildBytes(t, tt.before, &o))
 		require.Equal(t, full, buildBytes(t, tt.after, &o), name)
+	}
+}
+
+// A base that lies about the size of a file, which is what the tree has.
+func TestRebuildFromALie(t *testing.T) {
+	file := func(n int) fstest.MapFS { return fstest.MapFS{"a": {Data: text(n), ModTime: time.Unix(1000, 0)}} }
+	o := squash.Options{FragmentSize: -1, Unchanged: squash.BySizeAndTime, Compressor: plainTables{squash.Zstd{}, nil}}
+	was := buildBytes(t, file(5000), &o)
+	at := bytes.LastIndex(was, binary.LittleEndian.AppendUint32(nil, 5000))
+	require.Positive(t, at)
+	for _, n := range []uint32{4999, 5001} {
+		binary.LittleEndian.PutUint32(was[at:], n)
+		o.Base = open(t, was)
+		var bad *squash.FormatError
+		require.ErrorAs(t, squash.Build(t.Context(), &memory{}, squash.FromFS(file(int(n))), &o), &bad)
+		require.Contains(t, bad.Msg, "5000 bytes where")
 	}
 }
 

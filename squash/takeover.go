@@ -144,6 +144,9 @@ func (x *base) take(b *block, enc Encoder) (bool, error) {
 		if err != nil {
 			return false, baseError(err)
 		}
+		if len(raw) != b.n && b.ino != nil {
+			return false, baseError(badFormat(b.hint.start, "a block of %d bytes where %d belong", len(raw), b.n))
+		}
 		if len(raw) != b.n {
 			return false, nil
 		}
