@@ -14,6 +14,7 @@ import (
 	"testing"
 	"testing/fstest"
 
+	czstd "github.com/DataDog/zstd"
 	"github.com/klauspost/compress/zstd"
 	"github.com/stretchr/testify/require"
 
@@ -125,6 +126,27 @@ func TestSameBytesWhateverTheWorkers(t *testing.T) {
 			first = image
 		}
 		require.True(t, bytes.Equal(first, image))
+	}
+}
+
+// The C library, whose decoder is the one of Linux, reads what is encoded in Go.
+func TestDecodesPureGo(t *testing.T) {
+	noise := make([]byte, 200000)
+	_, _ = rand.NewChaCha8([32]byte{1}).Read(noise)
+	for _, content := range [][]byte{
+		prose(100), prose(8192), prose(131072), prose(1 << 20), bytes.Repeat([]byte{7}, 1<<18), append(prose(150000), noise...),
+		append(bytes.Repeat(noise[:90000], 3), prose(500000)...),
+	} {
+		for level := 1; level <= 4; level++ {
+			enc, err := squash.Zstd{Level: level}.NewEncoder(1 << 20)
+			require.NoError(t, err)
+			out, err := enc.Encode(nil, content)
+			require.NoError(t, err)
+			require.Less(t, len(out), len(content))
+			back, err := czstd.Decompress(nil, out)
+			require.NoError(t, err)
+			require.True(t, bytes.Equal(content, back), "level %d, %d bytes", level, len(content))
+		}
 	}
 }
 
