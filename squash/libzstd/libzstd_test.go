@@ -134,7 +134,7 @@ func TestDecodesPureGo(t *testing.T) {
 	noise := make([]byte, 200000)
 	_, _ = rand.NewChaCha8([32]byte{1}).Read(noise)
 	for _, content := range [][]byte{
-		prose(100), prose(8192), prose(131072), prose(1 << 20), bytes.Repeat([]byte{7}, 1<<18), append(prose(150000), noise...),
+		prose(1000), prose(8192), prose(131072), prose(1 << 20), bytes.Repeat([]byte{7}, 1<<18), append(prose(150000), noise...),
 		append(bytes.Repeat(noise[:90000], 3), prose(500000)...),
 	} {
 		for level := 1; level <= 4; level++ {
