@@ -52,6 +52,7 @@ type listed struct {
 	entries []*Entry
 	rest    []fs.DirEntry // of a large one, after the entries
 	dirs    []*listed
+	cost    int   // of the entries, see maxAhead
 	err     error // after all of them
 }
 
@@ -64,12 +65,13 @@ type lister struct {
 	mu     sync.Mutex
 	more   sync.Cond // for the helpers
 	todo   []*listed // the next one last
-	ahead  int       // entries that are listed and not walked yet
+	ahead  int       // the cost of what is listed and not walked yet
 	closed bool
 }
 
-// maxAhead bounds the entries in memory that were made before their turn, and
-// maxListed those of one directory.
+// maxAhead bounds the entries in memory that were made before their turn, each
+// counted with its extended attributes by 256 bytes, and maxListed those of one
+// directory.
 const maxAhead, maxListed = 4096, 1024
 
 func (l *lister) close() {
@@ -105,23 +107,29 @@ func (l *lister) list(d *listed) {
 	defer close(d.done)
 	list, err := l.w.list(d.name, d.fi)
 	d.err = err
-	if len(list) > maxListed {
-		d.rest = list
-		return
-	}
-	for _, de := range list {
+	for i, de := range list {
+		if d.cost >= maxListed {
+			d.rest = list[i:]
+			break
+		}
 		e, err := l.entry(d, de)
 		if err != nil {
 			d.err = err
 			break
 		}
 		d.entries = append(d.entries, e)
+		size := 0
+		for name, value := range e.Xattrs {
+			size += len(name) + len(value)
+		}
+		d.cost += 1 + size/256
 	}
 	// Another directory may have been listed, whose names nobody shall see.
 	if err := l.w.same(d.name, d.fi); err != nil {
-		d.entries, d.dirs, d.err = nil, nil, cmp.Or(d.err, wrapPath(d.name, err))
+		d.entries, d.rest, d.dirs, d.err = nil, nil, nil, cmp.Or(d.err, wrapPath(d.name, err))
 	}
-	l.listed(d, 1+len(d.entries))
+	d.cost++
+	l.listed(d.dirs, d.cost)
 }
 
 func (l *lister) entry(d *listed, de fs.DirEntry) (*Entry, error) {
@@ -140,16 +148,16 @@ func (l *lister) entry(d *listed, de fs.DirEntry) (*Entry, error) {
 	return e, nil
 }
 
-// listed has the helpers go on to the directories in one that made so many
-// entries.
-func (l *lister) listed(d *listed, n int) {
+// listed has the helpers go on to some directories, now that there is so much
+// more ahead, or less.
+func (l *lister) listed(dirs []*listed, cost int) {
 	if !l.helped {
 		return
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.ahead += n
-	for _, below := range slices.Backward(d.dirs) {
+	l.ahead += cost
+	for _, below := range slices.Backward(dirs) {
 		l.todo = append(l.todo, below)
 	}
 	l.more.Broadcast()
@@ -180,6 +188,7 @@ func (l *lister) walk(ctx context.Context, d *listed, yield func(*Entry, error) 
 			return false
 		}
 	}
+	known := len(d.dirs)
 	for _, de := range d.rest {
 		e, err := l.entry(d, de)
 		if err != nil {
@@ -195,11 +204,7 @@ func (l *lister) walk(ctx context.Context, d *listed, yield func(*Entry, error) 
 	if err := l.w.same(d.name, d.fi); err != nil {
 		return fail(wrapPath(d.name, err))
 	}
-	if d.rest != nil {
-		l.listed(d, 0)
-	} else {
-		l.listed(&listed{}, -1-len(d.entries))
-	}
+	l.listed(d.dirs[known:], -d.cost)
 	d.entries, d.rest = nil, nil
 	for i, below := range d.dirs {
 		d.dirs[i] = nil
