@@ -66,7 +66,7 @@ func (s *Store) Commit(ctx context.Context, l dhcp.Lease) error {
 	if owner == "" {
 		return fmt.Errorf("etcdstore: a lease of %v for nobody: %w", l.Addr, fs.ErrInvalid)
 	}
-	fresh := false
+	since := int64(0) // of the lease that this renews, 0 for a new one
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
 	begun := time.Now()
@@ -74,13 +74,13 @@ func (s *Store) Commit(ctx context.Context, l dhcp.Lease) error {
 		var p plan
 		taken := s.cache.taken(e)
 		last := e.leaseMod != 0 && !e.bad && !e.declined && e.owner == owner
-		fresh = !taken
 		r.Since = 0
 		if taken && last {
 			// It is not made again where its time was over meanwhile, and
 			// the owner may have another one since.
 			r.Since, p.lasting = e.since, s.cache.witness(e)
 		}
+		since = r.Since
 		switch {
 		case taken && !last:
 			return p, errExist(l.Addr, "leased to another machine or in quarantine")
@@ -110,8 +110,13 @@ func (s *Store) Commit(ctx context.Context, l dhcp.Lease) error {
 		}
 		return p, nil
 	})
-	if err != nil || !fresh {
+	if err != nil {
 		return err
+	}
+	if since > 0 {
+		// This server may have made it itself a moment ago, without having
+		// seen what was before it.
+		rev = min(rev, since)
 	}
 	return s.reach(ctx, rev, begun)
 }

@@ -388,6 +388,40 @@ func TestOrderOfLeases(t *testing.T) {
 	require.Equal(t, []string{"1 true", "3 false", "2 true"}, order(a))
 }
 
+// A lease that was made before it was seen whether there was an earlier one is
+// renewed only when that is known: nobody else has looked meanwhile.
+func TestRenewalOfUnseen(t *testing.T) {
+	etcd := etcdtest.Start(t, 1)
+	gate := &gated{Watcher: etcd.Client(t).Watcher}
+	client := etcd.Client(t)
+	client.Watcher = gate
+	a, b := openStore(t, client, Options{Name: "a", MaxAge: -1, Timeout: time.Minute}), openStore(t, etcd.Client(t), Options{Name: "b"})
+	ctx := t.Context()
+	gate.shut(t)
+	require.NoError(t, b.Commit(ctx, leaseFor(2, 1, time.Hour)))
+	done := make(chan error, 2)
+	for range 2 {
+		go func() { done <- a.Commit(ctx, leaseFor(1, 1, time.Hour)) }()
+		require.Eventually(t, func() bool {
+			a.mu.RLock()
+			defer a.mu.RUnlock()
+			return a.cache.leaseMod(dhcptest.Addr(1)) != 0
+		}, time.Minute, 10*time.Millisecond)
+	}
+	select {
+	case err := <-done:
+		require.Fail(t, "the store did not wait until it saw what others did", "%v", err)
+	case <-time.After(200 * time.Millisecond):
+	}
+	gate.open()
+	require.NoError(t, <-done)
+	leases, err := a.LeasesByOwner(ctx, string(mac(1)))
+	require.NoError(t, err)
+	require.Len(t, leases, 2)
+	require.Equal(t, dhcptest.Addr(2), leases[0].Addr)
+	require.NoError(t, <-done)
+}
+
 // gated is a Watcher that brings nothing while it is shut.
 type gated struct {
 	clientv3.Watcher
