@@ -100,9 +100,10 @@ var errLate = errors.New("dhcp: the machine has another address, from another se
 // keeps is errLate if the machine has another address than this one, and had
 // it earlier: the first of its leases counts, whichever server made it. So a
 // REQUEST that waited in a server that had stopped, or that etcd's answers did
-// not reach, moves no machine that went on with another server.
+// not reach, moves no machine that went on with another server. One that renews
+// runs on the address, and has no other, whatever leases were made for it.
 func (p *Pool) keeps(ctx context.Context, c client, addr netip.Addr) error {
-	if p.shared == nil || addr == c.res.Addr {
+	if p.shared == nil || addr == c.res.Addr || c.renews() {
 		return nil
 	}
 	now := time.Now() // before the leases, so that one that counts is active

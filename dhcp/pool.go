@@ -320,6 +320,12 @@ func (p *Pool) client(r *Request) (c client, ok bool) {
 	return c, true
 }
 
+// renews reports whether a REQUEST is of a machine in the states RENEWING or
+// REBINDING, which runs on its ciaddr (RFC 2131 section 4.3.2).
+func (c client) renews() bool {
+	return messageType(c.DHCPv4) == dhcpv4.MessageTypeRequest && !c.requested.IsValid() && !c.serverSet
+}
+
 // routed reports whether the request renews a lease from behind a relay: such
 // a client talks to the server directly (RFC 2131 section 4.4.5), so neither a
 // relay nor the interface tells its subnet. Only an active lease does.

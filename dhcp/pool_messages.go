@@ -58,10 +58,8 @@ func (p *Pool) request(ctx context.Context, c client, onLink bool) (*dhcpv4.DHCP
 	if !addr.IsValid() {
 		return nil, ErrDrop
 	}
-	granted, err := false, error(nil)
-	if !renewing {
-		err = p.keepsSurely(ctx, c, addr)
-	}
+	granted := false
+	err := p.keepsSurely(ctx, c, addr)
 	if err == nil {
 		granted, err = p.grant(ctx, c, addr, renewing)
 	}

@@ -193,3 +193,29 @@ func TestRequestTooLate(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, dhcpv4.MessageTypeAck, reply.MessageType())
 }
+
+// A machine that renews runs on the address: it keeps that, also where it has an
+// earlier lease, as from a server that did not look for one.
+func TestRenewalOfLater(t *testing.T) {
+	etcd := etcdtest.Start(t, 1)
+	a, b := openStore(t, etcd.Client(t), Options{Name: "a"}), openStore(t, etcd.Client(t), Options{Name: "b"})
+	ctx := t.Context()
+	pool := &dhcp.Pool{
+		Prefix: netip.PrefixFrom(dhcptest.Addr(0), 24), Ranges: []dhcp.Range{{First: dhcptest.Addr(1), Last: dhcptest.Addr(9)}},
+		ServerID: dhcptest.Addr(200), Store: a,
+	}
+	require.NoError(t, b.Commit(ctx, leaseFor(8, 1, time.Hour)))
+	later := leaseFor(1, 1, time.Hour)
+	require.NoError(t, a.Commit(ctx, later))
+	for _, peer := range []netip.Addr{later.Addr, {}} { // RENEWING, REBINDING
+		m, err := dhcpv4.NewDiscovery(mac(1), dhcpv4.WithMessageType(dhcpv4.MessageTypeRequest), dhcpv4.WithClientIP(later.Addr.AsSlice()))
+		require.NoError(t, err)
+		reply, err := pool.ServeDHCP(ctx, &dhcp.Request{DHCPv4: m, Local: netip.AddrPortFrom(dhcptest.Addr(200), 67), Peer: netip.AddrPortFrom(peer, 68)})
+		require.NoError(t, err)
+		require.Equal(t, dhcpv4.MessageTypeAck, reply.MessageType())
+		require.Equal(t, later.Addr.String(), reply.YourIPAddr.String())
+		l, err := a.LeaseByAddr(ctx, later.Addr)
+		require.NoError(t, err)
+		require.True(t, l.Active(time.Now()), "nobody else may get it")
+	}
+}
