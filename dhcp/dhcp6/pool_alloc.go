@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/insomniacslk/dhcp/dhcpv6"
+
 	"github.com/seed-3ec230fa/diskless/dhcp"
 )
 
@@ -29,6 +31,9 @@ var errNoAddress = errors.New("dhcp6: no address is free")
 // assign chooses an address for the client and, with commit, makes the lease.
 // It fails with errNoAddress; any other error is the store's.
 func (p *Pool) assign(ctx context.Context, c *client, want netip.Addr, commit bool) (netip.Addr, error) {
+	if c.MessageType == dhcpv6.MessageTypeRenew || c.MessageType == dhcpv6.MessageTypeRebind {
+		c.runs = want
+	}
 	addr, err := p.assignOnce(ctx, c, want, commit)
 	if errors.Is(err, errLate) { // it gets the one that it has
 		addr, err = p.assignOnce(ctx, c, want, commit)
@@ -62,7 +67,8 @@ func (p *Pool) assignOnce(ctx context.Context, c *client, want netip.Addr, commi
 	}
 	now := time.Now()
 	// What is wanted first, then what it had last; no expiry is later than any.
-	// Among servers, of several that it has the one made first: see keeps.
+	// Among servers, of several that it has the one that it renews, or the one
+	// made first: see keeps.
 	first := func(a, b bool) int {
 		switch {
 		case a == b:
@@ -74,7 +80,7 @@ func (p *Pool) assignOnce(ctx context.Context, c *client, want netip.Addr, commi
 	}
 	slices.SortStableFunc(leases, func(a, b dhcp.Lease) int {
 		if p.shared != nil && (a.Active(now) || b.Active(now)) {
-			return first(a.Active(now), b.Active(now))
+			return cmp.Or(first(a.Active(now), b.Active(now)), first(a.Addr == c.runs, b.Addr == c.runs))
 		}
 		return cmp.Or(first(a.Addr == want, b.Addr == want), first(a.Expires.IsZero(), b.Expires.IsZero()), b.Expires.Compare(a.Expires))
 	})

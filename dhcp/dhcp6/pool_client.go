@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"strings"
 
 	"github.com/insomniacslk/dhcp/dhcpv6"
@@ -17,6 +18,7 @@ type client struct {
 	id    string // Lease.ID: owner, where that is not hw
 	owner string
 	res   Reservation // zero for a machine without one
+	runs  netip.Addr  // what it renews
 }
 
 // client reads the request. ok is false for one that the pool does not serve.

@@ -33,9 +33,9 @@ var errLate = errors.New("dhcp6: the client has another address, from another se
 
 // keeps is errLate if the client has another address than the one that a lease
 // was made of just now, and had it earlier: that counts, whichever server made
-// it, and this one goes back.
+// it, and this one goes back. One that renews runs on the address, and keeps it.
 func (p *Pool) keeps(ctx context.Context, c *client, addr netip.Addr) error {
-	if p.shared == nil || addr == c.res.Addr {
+	if p.shared == nil || addr == c.res.Addr || addr == c.runs {
 		return nil
 	}
 	now := time.Now() // before the leases, so that one that counts is active

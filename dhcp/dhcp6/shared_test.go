@@ -183,6 +183,13 @@ func TestSharedTwoAtOnce(t *testing.T) {
 	require.NoError(t, seen.Commit(t.Context(), l))
 	require.Equal(t, "fd00::1aa", addr(b, message(solicit, macA, uefi, withIA("fd00::1bb"))))
 	require.Equal(t, "fd00::1aa", addr(b, message(request, macA, uefi, to(self), withIA("fd00::1bb"))))
+
+	// But a client that renews the other runs on that.
+	require.Equal(t, "fd00::1bb", addr(b, message(renew, macA, uefi, to(self), withIA("fd00::1bb"))))
+	require.Equal(t, "fd00::1bb", addr(b, message(rebind, macA, uefi, withIA("fd00::1bb"))))
+	l, err = seen.site.LeaseByAddr(t.Context(), l.Addr)
+	require.NoError(t, err)
+	require.True(t, l.Active(time.Now()))
 }
 
 // A flood of made-up machines does not have the servers' store hold addresses.
