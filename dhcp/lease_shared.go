@@ -23,8 +23,8 @@ import (
 // One machine may be given two addresses by two servers at once. The earlier
 // one counts, to all of them: LeasesByOwner returns the active leases in the
 // order in which they were made, a renewed one in its old place. When Commit
-// of an address that the owner did not have returns, the methods that read see
-// all that any server did before it.
+// returns, the methods that read see all that any server did before the lease
+// was made, by this Commit or by the one that it renews.
 type SharedStore interface {
 	LeaseStore
 

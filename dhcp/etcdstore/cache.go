@@ -1,6 +1,7 @@
 package etcdstore
 
 import (
+	"cmp"
 	"hash/maphash"
 	"net/netip"
 	"slices"
@@ -335,16 +336,23 @@ func (c *cache) leasesOf(owner string, wall time.Time) []dhcp.Lease {
 	if owner == "" {
 		return nil
 	}
-	var list []dhcp.Lease
-	var since []int64
+	type made struct {
+		addr  netip.Addr
+		since int64
+	}
+	var few [4]made
+	all := few[:0]
 	for i := c.heads[c.hash(owner)]; i != 0; i = c.slots[i].next {
-		if rec := c.slots[i].rec; rec.owner() == owner {
-			var grants [maxTerms]grant
-			e := c.at(rec.addr(), &grants)
-			at, _ := slices.BinarySearch(since, e.since)
-			since = slices.Insert(since, at, e.since)
-			list = slices.Insert(list, at, c.lease(&e, wall))
+		if s := &c.slots[i]; s.rec.owner() == owner {
+			all = append(all, made{s.rec.addr(), cmp.Or(s.rec.since(), s.mod)})
 		}
+	}
+	slices.SortFunc(all, func(a, b made) int { return cmp.Or(cmp.Compare(a.since, b.since), a.addr.Compare(b.addr)) })
+	list := make([]dhcp.Lease, len(all))
+	for i, m := range all {
+		var grants [maxTerms]grant
+		e := c.at(m.addr, &grants)
+		list[i] = c.lease(&e, wall)
 	}
 	return list
 }

@@ -185,6 +185,25 @@ func TestCacheOwners(t *testing.T) {
 	require.LessOrEqual(t, len(c.slots), 65)
 }
 
+// They come in the order in which they were made, the same to all servers; one
+// machine may have collected very many.
+func TestCacheLeasesOf(t *testing.T) {
+	const n = 20_000
+	c := newCache()
+	hw := net.HardwareAddr{2, 0, 0, 0, 0, 1}
+	at := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}) }
+	for i := range n {
+		i := i * 7919 % n
+		r, err := newRecord(dhcp.Lease{Addr: at(i), HardwareAddr: hw}, "s")
+		require.NoError(t, err)
+		r.Forever, r.Since = true, int64(i/2+1)
+		require.NoError(t, c.setLease(at(i), []byte(encode(r)), int64(n+i), int64(n+i), "s"))
+	}
+	for i, l := range c.leasesOf(string(hw), time.Now()) {
+		require.Equal(t, at(i), l.Addr)
+	}
+}
+
 // A clock that is wrong moves the end of no lease out of reach.
 func TestUntil(t *testing.T) {
 	c := newCache()
