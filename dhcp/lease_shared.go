@@ -116,7 +116,7 @@ func (p *Pool) keeps(ctx context.Context, c client, addr netip.Addr) error {
 		case !l.Active(now):
 		case l.Addr == addr:
 			return nil
-		case p.givable(l.Addr) || p.neighbours(c, l.Addr):
+		case p.gives(c, l.Addr) || p.neighbours(c, l.Addr):
 			c.notef("the machine has %v since before it could have %v", l.Addr, addr)
 			return errLate
 		}
@@ -124,12 +124,17 @@ func (p *Pool) keeps(ctx context.Context, c client, addr netip.Addr) error {
 	return nil
 }
 
+// gives reports whether the pool gives the machine that address, if it is free.
+func (p *Pool) gives(c client, addr netip.Addr) bool {
+	return p.givable(addr) || addr == c.res.Addr
+}
+
 // neighbours reports whether another pool of the shared network gives the
 // machine that address.
 func (p *Pool) neighbours(c client, addr netip.Addr) bool {
 	return slices.ContainsFunc(p.link, func(o *Pool) bool {
-		_, ok := o.client(c.Request)
-		return ok && o != p && o.givable(addr)
+		there, ok := o.client(c.Request)
+		return ok && o != p && o.gives(there, addr)
 	})
 }
 

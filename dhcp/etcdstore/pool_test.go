@@ -219,3 +219,48 @@ func TestRenewalOfLater(t *testing.T) {
 		require.True(t, l.Active(time.Now()), "nobody else may get it")
 	}
 }
+
+// The same where what it got elsewhere is the address reserved for it, in this
+// subnet or in another one of the link.
+func TestRequestTooLateForReservation(t *testing.T) {
+	etcd := etcdtest.Start(t, 1)
+	a, b := openStore(t, etcd.Client(t), Options{Name: "a"}), openStore(t, etcd.Client(t), Options{Name: "b"})
+	ctx := t.Context()
+	for n, net := range []byte{0, 1} {
+		at := func(net, n byte) netip.Addr { a := dhcptest.Addr(n).As4(); a[2] += net; return netip.AddrFrom4(a) }
+		hw := byte(10 + n)
+		reserved := leaseFor(0, hw, time.Hour)
+		reserved.Addr = at(net, 100+hw)
+		link := &dhcp.SharedNetwork{}
+		for i := range byte(2) {
+			p := &dhcp.Pool{Prefix: netip.PrefixFrom(at(i, 0), 24), ServerID: dhcptest.Addr(200), Store: a}
+			if i == 0 {
+				p.Ranges = []dhcp.Range{{First: at(0, 1), Last: at(0, 9)}}
+			}
+			if i == net {
+				p.Reservations = []dhcp.Reservation{{HardwareAddr: mac(hw), Addr: reserved.Addr}}
+			}
+			link.Pools = append(link.Pools, p)
+		}
+		ask := func(m *dhcpv4.DHCPv4, err error) (*dhcpv4.DHCPv4, error) {
+			require.NoError(t, err)
+			return link.ServeDHCP(ctx, &dhcp.Request{DHCPv4: m, Local: netip.AddrPortFrom(dhcptest.Addr(200), 67)})
+		}
+		other := reserved
+		other.HardwareAddr = mac(99)
+		require.NoError(t, b.Commit(ctx, other))
+		require.NoError(t, a.Sync(ctx))
+		offer, err := ask(dhcpv4.NewDiscovery(mac(hw)))
+		require.NoError(t, err)
+		require.NotEqual(t, reserved.Addr.String(), offer.YourIPAddr.String())
+		require.NoError(t, b.Release(ctx, other.Addr, other.Owner()))
+		require.NoError(t, b.Commit(ctx, reserved))
+
+		reply, err := ask(dhcpv4.NewRequestFromOffer(offer))
+		require.ErrorIs(t, err, dhcp.ErrDrop)
+		require.Nil(t, reply)
+		offer, err = ask(dhcpv4.NewDiscovery(mac(hw)))
+		require.NoError(t, err)
+		require.Equal(t, reserved.Addr.String(), offer.YourIPAddr.String())
+	}
+}
