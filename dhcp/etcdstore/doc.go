@@ -15,6 +15,7 @@
 // that made one looks whether there was another before, once it has seen all
 // that others did until then, and if so sends no ACK and takes its own back. A
 // machine that has an active lease is therefore never moved to another address.
+// One that renews runs on what it renews, and keeps that in any case.
 //
 // Reads (who has this address, which is free) are answered from a copy that an
 // etcd watch keeps. Every second a server writes a key of its own and sees how
