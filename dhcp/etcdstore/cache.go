@@ -284,14 +284,18 @@ func (c *cache) taken(e *entry) bool {
 }
 
 // witness is the term by which a lease is not over, if it is one that a
-// transaction can ask for.
-func (c *cache) witness(e *entry) termID {
+// transaction can ask for: better one that is known to exist than one of which
+// the watch has not told yet, and that a transaction may have found to be over.
+func (c *cache) witness(e *entry) (term termID) {
 	for _, g := range slices.Backward(e.grants) {
-		if c.lasts(e, g) {
+		if c.exists(g.Term) {
 			return g.Term
 		}
+		if term == 0 && c.lasts(e, g) {
+			term = g.Term
+		}
 	}
-	return 0
+	return term
 }
 
 // lasts reports whether a grant of the lease is not over, for all that is

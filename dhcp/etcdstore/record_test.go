@@ -204,6 +204,25 @@ func TestCacheLeasesOf(t *testing.T) {
 	}
 }
 
+func TestWitness(t *testing.T) {
+	c := newCache()
+	c.setTerm(1, 1, true)
+	c.applied = 1
+	for _, is := range []struct {
+		leaseMod int64
+		grants   []grant
+		want     termID
+	}{
+		{1, nil, 0},
+		{1, []grant{{1, 3600}, {2, 60}}, 1},
+		{2, []grant{{1, 3600}, {2, 60}}, 1}, // 2 may be over
+		{2, []grant{{3, 3600}, {2, 60}}, 2},
+		{1, []grant{{3, 3600}, {2, 60}}, 0},
+	} {
+		require.Equal(t, is.want, c.witness(&entry{leaseMod: is.leaseMod, grants: is.grants}), "%+v", is)
+	}
+}
+
 // A clock that is wrong moves the end of no lease out of reach.
 func TestUntil(t *testing.T) {
 	c := newCache()
