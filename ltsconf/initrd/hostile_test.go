@@ -142,7 +142,7 @@ func TestSearchDomainOfOwnRoot(t *testing.T) {
 		r.write("run/net-ens3.conf", "IPV4DNS0='10.0.0.53'\nDNSDOMAIN='lab'\n", 0o644)
 		r.write("etc/resolv.conf", "nameserver 10.9.9.9\n", 0o644)
 		r.machine("own", []Setting{{Name: "SEARCH_DOMAIN", Value: "set.example"}}, nil)
-		require.Equal(t, "nameserver 10.0.0.53\nsearch set.example\n", r.read("etc/resolv.conf"))
+		require.Equal(t, "# diskless\nnameserver 10.0.0.53\nsearch set.example\n", r.read("etc/resolv.conf"))
 	})
 }
 
@@ -182,6 +182,11 @@ func TestResolverOfOwnRoot(t *testing.T) {
 			r.machine("own", nil, nil)
 			require.Equal(t, "# diskless\nnameserver "+server+"\nsearch lab\n", r.read("etc/resolv.conf"))
 		}
+		// Nor is what a setting said, once it is gone.
+		r.machine("own", []Setting{{Name: "DNS_SERVER", Value: "10.0.0.2"}}, nil)
+		require.Equal(t, "# diskless\nnameserver 10.0.0.2\n", r.read("etc/resolv.conf"))
+		r.machine("own", nil, nil)
+		require.Equal(t, "# diskless\nnameserver 10.0.0.54\nsearch lab\n", r.read("etc/resolv.conf"))
 		r.write("etc/resolv.conf", "nameserver 10.9.9.9\n", 0o644)
 		r.machine("own", nil, nil)
 		require.Equal(t, "nameserver 10.9.9.9\n", r.read("etc/resolv.conf"))
