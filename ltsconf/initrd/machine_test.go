@@ -228,7 +228,8 @@ func TestCommandsShareAShell(t *testing.T) {
 			{Name: "PREINIT_09", Value: "kill -9 $$"},
 			{Name: "PREINIT_10", Value: "${SET?is not set}"},
 			{Name: "PREINIT_11", Value: "diskless_count=100 diskless_done=100; trap 'echo trapped >>/log; exit 9' EXIT"},
-			{Name: "PREINIT_12", Value: "echo end >>/log"},
+			{Name: "PREINIT_12", Value: "set -C"},
+			{Name: "PREINIT_13", Value: "echo end >>/log"},
 			{Name: "RCFILE_1", Value: "echo \"[${SET-gone}]\" >>/log; SET=two"},
 			{Name: "RCFILE_2", Value: "echo \"[${SET-gone}]\" >>/log; exit 3"},
 		}
