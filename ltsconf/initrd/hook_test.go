@@ -249,6 +249,10 @@ func TestFromTheInitramfs(t *testing.T) {
 		"little memory":     {prepare: func(r *root) { r.write("proc/meminfo", "MemTotal: 4096 kB\n", 0o644) }},
 		"swap in any case":  {settings: with(Setting{Name: "NBD_SWAP", Value: "y"})},
 		"another init":      {prepare: func(r *root) { require.NoError(r.t, os.Remove(r.path("root/usr/lib/systemd/systemd"))) }},
+		"sysvinit": {prepare: func(r *root) {
+			r.write("root/etc/inittab", "", 0o644)
+			r.write("root/sbin/init", "", 0o755)
+		}},
 		"a key map": {prepare: func(r *root) {
 			require.NoError(r.t, os.Remove(r.path("root/usr/lib/systemd/systemd-vconsole-setup")))
 			r.write("root/usr/bin/loadkeys", "", 0o755)

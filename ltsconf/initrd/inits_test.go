@@ -34,6 +34,14 @@ func TestInits(t *testing.T) {
 			"etc/rc0.d/K01rsyslog": "",
 			"etc/rc2.d/S01rsyslog": "none",
 		}},
+		"sysvinit beside a systemd": {func(r *root) {
+			r.write("lib/systemd/systemd", "", 0o755)
+			r.write("sbin/init", "", 0o755)
+			r.write("etc/inittab", "", 0o644)
+		}, map[string]string{
+			"etc/inittab":                         "# diskless begin\ndl:2345:once:" + after + "# diskless end\n",
+			"run/systemd/system/diskless.service": "none", // and no directory by which programs know systemd
+		}},
 		"OpenRC": {func(r *root) {
 			link(r, "/bin/busybox", "sbin/init")
 			r.write("etc/inittab", "::sysinit:/sbin/openrc sysinit\n", 0o644)
