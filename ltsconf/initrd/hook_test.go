@@ -353,6 +353,24 @@ func TestFromTheInitramfs(t *testing.T) {
 	}
 }
 
+// What had failed before it turns out that programs are needed is counted once.
+func TestFailsOnceInside(t *testing.T) {
+	r := newRoot(t, "busybox")
+	for name, text := range map[string]string{"usr/lib/systemd/systemd": "", "etc/passwd": "root:x:0:0::/root:/bin/sh\n", "usr/bin/loadkeys": ""} {
+		r.write("root/"+name, text, 0o755)
+	}
+	r.write("proc/mounts", "/dev/nbd0 /root ext4 rw 0 0\n", 0o644)
+	r.write("proc/cmdline", "quiet\n", 0o644)
+	data, err := Build([]Setting{{Name: "TIMEZONE", Value: "None/Such"}, {Name: "CONSOLE_KEYMAP", Value: "de"}}, nil, nil)
+	require.NoError(t, err)
+	r.unpack(data)
+	// Inside all of it is done again.
+	const stubs = "mount() { :; }\numount() { :; }\nchroot() { echo TIMEZONE >>/run/diskless/failed; }\n"
+	r.run("/bin/sh", "-c", stubs+"set -- root /root; . /diskless/hook")
+	require.Contains(t, r.told(), "<3>diskless: TIMEZONE ")
+	require.Equal(t, "TIMEZONE\n", r.read("run/diskless/failed"))
+}
+
 // The scripts are what shellcheck finds nothing wrong with.
 func TestShellcheck(t *testing.T) {
 	path, err := exec.LookPath("shellcheck")
