@@ -118,11 +118,11 @@ func (d *dataWriter) compress(enc Encoder) {
 		}
 		if d.ctx.Err() == nil {
 			b.err = d.encode(b, enc)
-		}
-		if b.ino != nil && b.ino.twin && b.err == nil {
-			// The same bytes in give the same bytes out, of which there are fewer.
-			stored, _ := b.stored()
-			b.sum = sha256.Sum256(stored)
+			if b.ino != nil && b.ino.twin && b.err == nil {
+				// The same bytes in give the same bytes out, of which there are fewer.
+				stored, _ := b.stored()
+				b.sum = sha256.Sum256(stored)
+			}
 		}
 		b.done <- struct{}{}
 	}

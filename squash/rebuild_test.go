@@ -233,3 +233,27 @@ func TestRebuildFails(t *testing.T) {
 	require.ErrorIs(t, err, fs.ErrClosed)
 	require.ErrorContains(t, err, "Options.Base")
 }
+
+// The image has no room for more while blocks wait that are taken over unread.
+func TestRebuildEndsInTheMiddle(t *testing.T) {
+	tree := fstest.MapFS{}
+	for i := range 40 { // of one size, so that what is stored is hashed
+		tree[fmt.Sprint(i)] = &fstest.MapFile{Data: noise(uint64(i), 1<<18), ModTime: time.Unix(1000, 0)}
+	}
+	o := squash.Options{Unchanged: squash.BySizeAndTime}
+	o.Base = open(t, buildBytes(t, tree, &o))
+	require.ErrorIs(t, squash.Build(t.Context(), &fullWriter{left: 4 << 20}, squash.FromFS(tree), &o), syscall.ENOSPC)
+}
+
+// fullWriter has room for so many bytes.
+type fullWriter struct {
+	memory
+	left int
+}
+
+func (w *fullWriter) WriteAt(p []byte, off int64) (int, error) {
+	if w.left -= len(p); w.left < 0 {
+		return 0, syscall.ENOSPC
+	}
+	return w.memory.WriteAt(p, off)
+}
