@@ -80,6 +80,7 @@ func TestRoots(t *testing.T) {
 	const etc = "mount -t overlay -o lowerdir=/root/etc,upperdir=/run/diskless/rw/upper,workdir=/run/diskless/rw/work diskless /root/etc\n"
 	const modprobe = "chroot /root /sbin/modprobe -q overlay\n"
 	const share = "mount -t tmpfs -o mode=1777,nosuid,nodev diskless /root/tmp\nmount -t tmpfs -o mode=0755,nosuid,nodev diskless /root/var/log\n" +
+		"mount -t tmpfs -o mode=0755,nosuid,nodev diskless /root/var/lib/dbus\n" +
 		"mount -t tmpfs -o mode=0755 diskless /run/diskless/rw\n"
 	settings := func(kind string) string {
 		return "mount -a -T /run/diskless/mounts\nchroot /root /bin/sh /run/diskless/machine before " + kind + "\numount /root/run /root/sys /root/proc /root/dev\n"
@@ -135,7 +136,7 @@ func TestRoots(t *testing.T) {
 				r.write("proc/cmdline", "quiet "+test.cmdline+"\n", 0o644)
 				r.write("sys/class/block/nbd0/size", "8\n", 0o644)
 				r.write("dev/nbd0", "hsqs", 0o600)
-				for _, dir := range []string{"root/tmp", "root/var/log", "root/etc"} {
+				for _, dir := range []string{"root/tmp", "root/var/log", "root/var/lib/dbus", "root/etc"} {
 					require.NoError(t, os.MkdirAll(r.path(dir), 0o755))
 				}
 				require.NoError(t, os.Symlink("/run", r.path("root/var/run")))
