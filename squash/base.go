@@ -49,7 +49,7 @@ type base struct {
 	levels []level // the directories down to the one looked into last
 	head   [zstd.HeaderMaxSize]byte
 
-	reused atomic.Int64 // bytes
+	packed, plain atomic.Int64 // bytes taken over of blocks that are compressed, and of others
 }
 
 // level is a directory of the base.

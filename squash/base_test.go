@@ -204,6 +204,23 @@ func TestBaseOfAnotherKind(t *testing.T) {
 	}
 }
 
+// Another level shows behind what is the same at all levels.
+func TestBaseOfAnotherLevel(t *testing.T) {
+	var lines []byte
+	for i := range 6000 {
+		lines = fmt.Appendf(lines, "%d word %x line %d\n", i%17, i*i, i*7919%1000)
+	}
+	when := time.Unix(1000, 0)
+	for name, first := range map[string][]byte{"hole": make([]byte, 1<<18), "noise": noise(1, 1<<18)} {
+		src := fstest.MapFS{"a": {Data: first, ModTime: when}, "b": {Data: lines, ModTime: when}}
+		was := buildBytes(t, src, &squash.Options{BlockSize: 4096, Compressor: squash.Zstd{Level: 1}})
+		for _, rule := range []squash.Unchanged{squash.ByContent, squash.BySizeAndTime} {
+			o := squash.Options{BlockSize: 4096, Compressor: squash.Zstd{Level: 4}, Base: open(t, was), Unchanged: rule}
+			require.ErrorIs(t, squash.Build(t.Context(), &memory{}, squash.FromFS(src), &o), fs.ErrInvalid, "%s %d", name, rule)
+		}
+	}
+}
+
 // What is damaged is not taken over where it is compared.
 func TestDamagedBase(t *testing.T) {
 	src := baseTree()

@@ -8,7 +8,7 @@ import (
 // reuse submits a block as the base has it; for a fragment block b is what else
 // to do if it has not.
 func (d *dataWriter) reuse(ino *inode, n int, h hint, b *block) (err error) {
-	sample := d.base.sample(n)
+	sample := d.base.sample(h, n)
 	if !sample {
 		select {
 		case l := <-d.light:

@@ -193,7 +193,7 @@ func (x *base) compare(b *block, enc Encoder) (same bool, err error) {
 	if err := x.stored(b); err != nil {
 		return false, err
 	}
-	if x.sample(b.n) {
+	if x.sample(b.hint, b.n) {
 		return true, x.check(b, enc)
 	}
 	return true, nil
@@ -214,9 +214,17 @@ func (x *base) stored(b *block) error {
 
 // sample says which of the blocks taken over to make sure of: the first ones
 // and then one in so many bytes, for at high levels that takes most of the time.
-func (x *base) sample(n int) bool {
+// Those that were stored as they are tell little of a level, and holes nothing.
+func (x *base) sample(h hint, n int) bool {
 	const first, every = 128 << 10, 128 << 20
-	sum := x.reused.Add(int64(n))
+	if h.word == 0 {
+		return false
+	}
+	reused := &x.packed
+	if h.word&rawBlock != 0 {
+		reused = &x.plain
+	}
+	sum := reused.Add(int64(n))
 	return sum-int64(n) < first || sum%every < int64(n)
 }
 
