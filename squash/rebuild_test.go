@@ -194,6 +194,20 @@ func TestRebuildFromALie(t *testing.T) {
 	}
 }
 
+// A base that lies about what a block takes, by more than a signed number of 32
+// bits holds.
+func TestRebuildFromAnEndlessBlock(t *testing.T) {
+	when := time.Unix(1000, 0)
+	tree := fstest.MapFS{"a": {Data: text(1 << 18), ModTime: when}, "b": {Data: text(5000), ModTime: when}}
+	o := squash.Options{FragmentSize: -1, Unchanged: squash.BySizeAndTime, Compressor: plainTables{squash.Zstd{}, nil}}
+	was := buildBytes(t, tree, &o)
+	at := bytes.LastIndex(was, binary.LittleEndian.AppendUint32(nil, 5000))
+	require.Positive(t, at)
+	binary.LittleEndian.PutUint32(was[at+4:], 0xf0000000)
+	o.Base = open(t, was)
+	require.ErrorIs(t, squash.Build(t.Context(), &memory{}, squash.FromFS(tree), &o), fs.ErrInvalid)
+}
+
 type brokenReader struct {
 	io.ReaderAt
 	broken atomic.Bool

@@ -113,22 +113,22 @@ func (x *base) sum(o origin) (sum [sha256.Size]byte, err error) {
 // without being looked at. A fragment block of the base may go on where the new
 // one ends.
 func (x *base) copies(b *block) bool {
-	h, size := b.hint, int(b.hint.word&^rawBlock)
+	h, size := b.hint, int64(b.hint.word&^rawBlock)
 	switch {
 	case b.ino != nil && b.ino.twin: // its bytes are hashed
 		return false
 	case h.word == 0:
 		return b.ino != nil
-	case h.start < superSize || h.start > int64(x.f.sb.Used)-int64(size):
+	case h.start < superSize || h.start > int64(x.f.sb.Used)-size:
 		return false
 	case h.word&rawBlock != 0:
-		return size == b.n
-	case b.ino != nil || size >= b.n:
-		return size < b.n
+		return size == int64(b.n)
+	case b.ino != nil || size >= int64(b.n):
+		return size < int64(b.n)
 	case x.f.sb.Compressor != compZstd:
 		return false
 	}
-	head := x.head[:min(size, len(x.head))]
+	head := x.head[:min(size, int64(len(x.head)))]
 	var z zstd.Header
 	return x.f.readAt(head, h.start, "data") == nil && z.Decode(head) == nil && z.HasFCS && z.FrameContentSize == uint64(b.n)
 }
