@@ -70,13 +70,16 @@ func newBase(o *Options) (*base, error) {
 	if int(f.sb.BlockSize) != o.BlockSize || f.sb.Compressor != o.Compressor.ID() {
 		return nil, errOtherBase("it has %s blocks of %d bytes", compressorName(f.sb.Compressor), f.sb.BlockSize)
 	}
+	if f.sb.Flags&(flagPlainData|flagPlainFragments) != 0 {
+		return nil, errOtherBase("its data is not compressed")
+	}
 	options := optionBlock(o.Compressor.Options(o.BlockSize))
 	if f.sb.Flags&flagOptions != 0 || len(options) > 0 {
 		has := make([]byte, len(options))
 		if err := f.readAt(has, superSize, "the compressor's options"); err != nil {
 			return nil, baseError(err)
 		}
-		if f.sb.Flags&flagOptions == 0 || !bytes.Equal(has, options) {
+		if len(options) == 0 || f.sb.Flags&flagOptions == 0 || !bytes.Equal(has, options) {
 			return nil, errOtherBase("its compressor has other options")
 		}
 	}

@@ -174,6 +174,21 @@ func newer(t *testing.T, dir string, than time.Time) bool {
 	return false
 }
 
+// A superblock says that data is not compressed, or how.
+func TestBaseOfAnotherProgram(t *testing.T) {
+	src := baseTree()
+	for _, flag := range []byte{0x02, 0x08} {
+		b := buildBytes(t, src, nil)
+		b[24] |= flag
+		err := squash.Build(t.Context(), &memory{}, squash.FromFS(src), &squash.Options{Base: open(t, b)})
+		require.ErrorContains(t, err, "not compressed")
+	}
+	b := buildBytes(t, src, nil)
+	b[25] |= 0x04
+	err := squash.Build(t.Context(), &memory{}, squash.FromFS(src), &squash.Options{Base: open(t, b)})
+	require.ErrorContains(t, err, "other options")
+}
+
 // A base that was made in another way is an error or does no harm.
 func TestBaseOfAnotherKind(t *testing.T) {
 	src := baseTree()

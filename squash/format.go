@@ -35,6 +35,8 @@ const (
 
 // Superblock flags.
 const (
+	flagPlainData       = 0x002 // nothing but metadata is compressed
+	flagPlainFragments  = 0x008
 	flagNoFragments     = 0x010
 	flagAlwaysFragments = 0x020
 	flagDuplicates      = 0x040
