@@ -2,6 +2,7 @@ package initrd
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,6 +17,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -506,17 +508,25 @@ func TestReport(t *testing.T) {
 	}
 }
 
-// An image of Debian's may have neither curl nor wget, but it has bash.
-func TestReportByBash(t *testing.T) {
+// byBash makes a directory with the word to the server in it, and bash as the
+// only program.
+func byBash(t *testing.T, limit string) (dir string) {
 	bash, err := exec.LookPath("bash")
 	if err != nil {
 		skip(t, "install the package bash")
 	}
-	dir := t.TempDir()
+	dir = t.TempDir()
 	require.NoError(t, os.Symlink(bash, filepath.Join(dir, "bash")))
-	for name, text := range map[string]string{"times": "5.00 5.50\n", "tell": strings.NewReplacer("run=/run/diskless", "run="+dir, "/dev/kmsg", dir+"/kmsg").Replace(string(tell))} {
+	script := strings.NewReplacer("run=/run/diskless", "run="+dir, "/dev/kmsg", dir+"/kmsg", "limit=30", "limit="+limit).Replace(string(tell))
+	for name, text := range map[string]string{"times": "5.00 5.50\n", "tell": script} {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
 	}
+	return dir
+}
+
+// An image of Debian's may have neither curl nor wget, but it has bash.
+func TestReportByBash(t *testing.T) {
+	dir := byBash(t, "30")
 	for status, works := range map[int]bool{200: true, 204: true, 404: false, 500: false} {
 		got := make(chan string, 1)
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
@@ -538,5 +548,43 @@ func TestReportByBash(t *testing.T) {
 			require.Regexp(t, "^"+regexp.QuoteMeta(host+":"+port+"/up?began=5.00&ended=5.50&up=")+`[\d.]+$`, <-got)
 		}
 		server.Close()
+	}
+}
+
+// A server that says nothing, or that does not even let connections in, is
+// waited for no longer than the limit, by nobody.
+func TestReportUnanswered(t *testing.T) {
+	for name, connect := range map[string]bool{"no answer": false, "no connection": true} {
+		t.Run(name, func(t *testing.T) {
+			dir := byBash(t, "0.1")
+			// Nobody is to try again, for as long.
+			require.NoError(t, os.WriteFile(filepath.Join(dir, "curl"), []byte("#!"+filepath.Join(dir, "bash")+"\necho >"+dir+"/again\n"), 0o755))
+			server, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+			require.NoError(t, err)
+			defer syscall.Close(server)
+			require.NoError(t, syscall.Bind(server, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
+			require.NoError(t, syscall.Listen(server, 0))
+			bound, err := syscall.Getsockname(server)
+			require.NoError(t, err)
+			addr := fmt.Sprintf("127.0.0.1:%d", bound.(*syscall.SockaddrInet4).Port)
+			if connect { // its queue is full with one, and the next is dropped
+				conn, err := net.Dial("tcp", addr)
+				require.NoError(t, err)
+				defer conn.Close()
+			}
+			require.NoError(t, os.WriteFile(filepath.Join(dir, "report"), report(&Options{Report: "http://" + addr + "/up"}), 0o600))
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // without a limit it would be two
+			defer cancel()
+			cmd := exec.CommandContext(ctx, "bash", filepath.Join(dir, "tell"))
+			cmd.Env = []string{"PATH=" + dir}
+			cmd.WaitDelay = time.Minute // for the output's end, which whoever is left would hold open
+			out, err := cmd.CombinedOutput()
+			require.NoError(t, err)
+			require.Empty(t, string(out))
+			told, err := os.ReadFile(filepath.Join(dir, "failed"))
+			require.NoError(t, err)
+			require.Equal(t, "REPORT\n", string(told))
+			require.NoFileExists(t, filepath.Join(dir, "again"))
+		})
 	}
 }
