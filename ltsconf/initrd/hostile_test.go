@@ -6,6 +6,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -243,5 +244,64 @@ func TestLargeSettings(t *testing.T) {
 			require.Contains(t, r.told(), "<3>diskless: "+name+" ")
 		}
 		require.NotContains(t, r.told(), "MANY_9999 ")
+	})
+}
+
+// Files with very many lines stay what they are, but for ours.
+func TestLongFiles(t *testing.T) {
+	const odd = " \\t back\\slash \\\n\n\t%s 'it''s' \"$HOME\" *\n" // as it stands
+	each(t, func(t *testing.T, r *root) {
+		var hosts, fstab strings.Builder
+		for i := range 20_000 {
+			fmt.Fprintf(&hosts, "10.0.0.1 n%d\n", i)
+			fmt.Fprintf(&fstab, "#%d\n", i)
+		}
+		for file, text := range map[string]string{
+			"etc/hosts":                  hosts.String() + odd + "the last",
+			"etc/fstab":                  "/dev/sda1 / ext4\n" + fstab.String() + odd + "/dev/sda2 /srv ext4",
+			"etc/network/interfaces":     "iface ens3 inet dhcp\n" + strings.Repeat("\tup true\n", 20_000) + "#\n" + odd + "the last",
+			"etc/network/interfaces.d/x": odd + "iface ens3 inet manual",
+			"sys/class/net/ens3/flags":   "0x1003\n", "sys/class/net/ens3/type": "1\n", "sys/class/net/ens3/address": "52:54:00:00:00:01\n",
+		} {
+			r.write(file, text, 0o644)
+		}
+		// Nobody writes what stays the same.
+		before := time.Unix(1e9, 0)
+		same := func(files ...string) {
+			t.Helper()
+			for _, file := range files {
+				info, err := os.Stat(r.path(file))
+				require.NoError(t, err)
+				require.Equal(t, before, info.ModTime(), file)
+			}
+		}
+		old := func(files ...string) {
+			for _, file := range files {
+				require.NoError(t, os.Chtimes(r.path(file), before, before))
+			}
+		}
+		old("etc/network/interfaces.d/x")
+		set := []Setting{{Name: "HOSTS_1", Value: "10.0.0.2 two"}}
+		r.machine("memory", set, nil)
+		want := map[string]string{
+			"etc/hosts":                  hosts.String() + odd + "the last\n# diskless begin\n10.0.0.2 two\n# diskless end\n",
+			"etc/fstab":                  "# diskless: /dev/sda1 / ext4\n" + fstab.String() + odd + "/dev/sda2 /srv ext4 defaults,nofail\n",
+			"etc/network/interfaces":     "iface ens3 inet manual\n#\n" + odd + "the last\n",
+			"etc/network/interfaces.d/x": odd + "iface ens3 inet manual",
+		}
+		r.requireFiles(want)
+		same("etc/network/interfaces.d/x")
+		files := []string{"etc/hosts", "etc/network/interfaces"}
+		old(files...)
+		r.machine("own", set, nil)
+		r.requireFiles(want)
+		same(files...)
+		// What somebody adds comes before ours, and without ours nothing is left of it.
+		r.write("etc/hosts", want["etc/hosts"]+"10.0.0.3 three\n", 0o644)
+		r.machine("own", set, nil)
+		require.Equal(t, strings.Replace(want["etc/hosts"], "# diskless begin", "10.0.0.3 three\n# diskless begin", 1), r.read("etc/hosts"))
+		r.machine("own", nil, nil)
+		require.Equal(t, hosts.String()+odd+"the last\n10.0.0.3 three\n", r.read("etc/hosts"))
+		require.Equal(t, "none", r.told())
 	})
 }
