@@ -65,9 +65,9 @@ type Reservation struct {
 // A machine is its hardware address, if Identity does not say otherwise: the
 // ROM, iPXE, the initramfs and the system get one and the same address,
 // whatever client identifier each of them sends. One that has none in its
-// messages, on InfiniBand (RFC 4390), is its client identifier. An address that is not
-// reserved is chosen by, in this order: what the machine has or had, what it
-// asks for, a hash of its identity (so that the choice is the same after a
+// messages, on InfiniBand (RFC 4390), is its client identifier. An address that
+// is not reserved is chosen by, in this order: what the machine has or had, what
+// it asks for, a hash of its identity (so that the choice is the same after a
 // restart with an empty store), the next one never used, the one that expired
 // longest ago, one that was offered to a machine that did not take it for
 // three seconds.
@@ -163,11 +163,11 @@ type Pool struct {
 	// Reserved addresses are not asked for.
 	InUse func(ctx context.Context, r *Request, addr netip.Addr) (bool, error)
 
-	// MaxNewPerPort bounds how many machines that have no lease yet are made
-	// an offer, or granted what they ask for, per minute for one port of a relay or switch (option 82), and
-	// MaxNewPerLink for one interface or relay, whatever this calls itself: a
-	// machine that makes up hardware addresses cannot take the whole pool. 0 is
-	// 120 for a port and 20,000 for a link, -1 no limit.
+	// MaxNewPerPort bounds how many machines that have no lease yet are made an
+	// offer, or granted what they ask for, per minute for one port of a relay or
+	// switch (option 82), and MaxNewPerLink for one interface or relay, whatever
+	// this calls itself: a machine that makes up hardware addresses cannot take
+	// the whole pool. 0 is 120 for a port and 20,000 for a link, -1 no limit.
 	MaxNewPerPort, MaxNewPerLink int
 
 	// Store keeps the leases; nil is a [MemoryStore] of the pool's own. Pools

@@ -15,9 +15,9 @@ import (
 // SharedNetwork is a [Handler] for several subnets on one link: a client that
 // is on the link of one of the pools may get an address of any of them. The
 // pools are asked in this order: the one where the machine has a reserved
-// address, the one where it has a lease, the one where it had one, the one with the address that
-// it asks for, and the others as they are listed. A request for an address
-// that is in none of them gets a NAK.
+// address, the one where it has a lease, the one where it had one, the one with
+// the address that it asks for, and the others as they are listed. A request for
+// an address that is in none of them gets a NAK.
 type SharedNetwork struct {
 	// Pools are the subnets; at least one. They must not be asked directly.
 	Pools []*Pool
