@@ -47,11 +47,11 @@ var (
 )
 
 // Cache sizes in bytes: the metadata of a tree of some 30,000 entries; as many
-// fragment blocks as make one random read in eight cheaper in a root of 400 MB,
-// and sixteen blocks of the largest size.
+// fragment blocks as make one random read in six cheaper in a root of 400 MB, and
+// two dozen blocks of the largest size.
 const (
 	metaCache  = 2 << 20
-	blockCache = 16 << 20
+	blockCache = 24 << 20
 )
 
 // Info describes an image.
@@ -85,7 +85,7 @@ func (f *FS) Info() Info {
 // Open reads the superblock and the root of the image that begins at offset 0
 // of r. ReadAt of r must be safe for concurrent use, and r must stay open and
 // the same for as long as the FS is used; the FS itself needs no closing. It
-// holds at most about 18 MiB of decoded blocks.
+// holds at most about 26 MiB of decoded blocks.
 //
 // An image that is cut short or makes no sense is a [*FormatError]; a
 // compressor that cannot be read matches [errors.ErrUnsupported].

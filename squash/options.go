@@ -62,10 +62,11 @@ type Options struct {
 	// Base is an image that was built before from much the same source with
 	// the same options, or nil: blocks whose content it has under the same
 	// name are taken over as they are stored, which saves the compression. The
-	// new image is byte for byte what it would be without a Base. An image
-	// does not tell all that it was made with, so that some of the blocks are
-	// compressed again; if they differ the build ends with an error that
-	// matches [fs.ErrInvalid].
+	// new image is byte for byte what it would be without a Base that Build
+	// has made; one of another program may store the same content otherwise,
+	// holes as zeros for instance. An image does not tell all that it was made
+	// with, so that some of the blocks are compressed again; if they differ
+	// the build ends with an error that matches [fs.ErrInvalid].
 	Base *FS
 
 	// Unchanged says how to tell that a file is what it was in Base.

@@ -138,6 +138,8 @@ func (b *bench) prepare() error {
 		{"base.image", `"$0" ours build zstd 0 128K 0 "$3" "$1"`},
 		{"base3.image", `"$0" ours build libzstd 3 128K 0 "$3" "$1"`},
 		{"base15.image", `"$0" ours build libzstd 15 128K 0 "$3" "$1"`},
+		{"net15.image", `"$0" ours build libzstd 15 128K 32K "$3" "$1"`},
+		{"net.image", `"$0" ours build libzstd 3 128K 32K "$3" "$1"`},
 	} {
 		if b.tree != "" && (f.name == "tree" || strings.HasSuffix(f.name, ".tar")) {
 			continue // the container row then fails

@@ -2,7 +2,11 @@
 
 package main
 
-import "github.com/seed-3ec230fa/diskless/bench/internal/measure"
+import (
+	"strings"
+
+	"github.com/seed-3ec230fa/diskless/bench/internal/measure"
+)
 
 // Who is measured. ours is pure Go, libzstd is ours with the C library's zstd.
 const (
@@ -41,9 +45,11 @@ func build(args string) func(*bench) ([]float64, error) {
 	return writes("$SELF ours build " + args + " $TREE $OUT")
 }
 
-// rebuild is ours, of a tree that has changed, with an image of what it was.
+// rebuild is ours, of a tree that has changed, with an image of what it was:
+// compressor, level, fragment size.
 func rebuild(args, tree, base, rule string) func(*bench) ([]float64, error) {
-	return writes("$SELF ours rebuild " + args + " 128K 0 $DIR/" + tree + " $OUT $DIR/" + base + ".image " + rule)
+	comp, fragment, _ := strings.Cut(args, "/")
+	return writes("$SELF ours rebuild " + comp + " 128K " + fragment + " $DIR/" + tree + " $OUT $DIR/" + base + ".image " + rule)
 }
 
 // goals are those of the four values that a writer has.
@@ -87,6 +93,8 @@ const readAll = "$SELF ours read $DIR/"
 var rows = []row{
 	{id: "zstd3", run: runs{libzstd: build("libzstd 3 128K 0"), mksquashfs: mk("-comp zstd -Xcompression-level 3"), gensquashfs: gen("-c zstd -X level=3")},
 		lines: ofLibzstd(written("zstd 3, 128 KiB", faster(0.71), faster(0.85), faster(1)))},
+	{id: "zstd3-1M", run: runs{libzstd: build("libzstd 3 1024K 0"), mksquashfs: mk("-comp zstd -Xcompression-level 3 -b 1M")},
+		lines: ofLibzstd(written("zstd 3, 1 MiB", faster(0.71), faster(0.85), faster(1)))},
 	{id: "zstd9-1M", run: runs{libzstd: build("libzstd 9 1024K 0"), mksquashfs: mk("-comp zstd -Xcompression-level 9 -b 1M")},
 		lines: ofLibzstd(written("zstd 9, 1 MiB", faster(0.71), faster(0.85), faster(1)))},
 	{id: "default", run: runs{ours: build("zstd 0 128K 0"), mksquashfs: mk("-comp zstd -Xcompression-level 3"), gensquashfs: gen("-c zstd -X level=3")},
@@ -99,16 +107,20 @@ var rows = []row{
 		lines: written("our small preset, mksquashfs at its zstd default (15, 128 KiB)", append(than(0.59, mksquashfs), faster(0.167)...), nil, append(than(1, mksquashfs), faster(1)...))},
 	{id: "small-1M", run: runs{ours: build("memory 0 0 0"), libzstd: build("libzstd 8 1024K 0"), mksquashfs: mk("-comp zstd -Xcompression-level 9 -b 1M")},
 		lines: ofLibzstd(written("the same, mksquashfs at its quickest for that size (zstd 9, 1 MiB)", faster(0.833), nil, faster(1)))},
-	{id: "rebuild", run: runs{ours: rebuild("zstd 0", "changed", "base", "times"), libzstd: rebuild("libzstd 3", "changed", "base3", "times"), mksquashfs: mk("-comp zstd -Xcompression-level 3")},
+	{id: "rebuild", run: runs{ours: rebuild("zstd 0/0", "changed", "base", "times"), libzstd: rebuild("libzstd 3/0", "changed", "base3", "times"), mksquashfs: mk("-comp zstd -Xcompression-level 3")},
 		lines: written("1 % of the files changed, the others known by size and time; mksquashfs builds all, zstd 3", append(than(0.2, mksquashfs), faster(0.2)...), nil, nil)},
-	{id: "rebuild-content", run: runs{ours: rebuild("zstd 0", "changed", "base", "content"), libzstd: rebuild("libzstd 3", "changed", "base3", "content"), mksquashfs: mk("-comp zstd -Xcompression-level 3")},
-		lines: written("the same, all files read and compared", append(than(0.2, mksquashfs), faster(0.2)...), nil, nil)},
-	{id: "rebuild-15", run: runs{libzstd: rebuild("libzstd 15", "changed", "base15", "times"), mksquashfs: mk("-comp zstd")},
+	{id: "rebuild-content", run: runs{ours: rebuild("zstd 0/0", "changed", "base", "content"), libzstd: rebuild("libzstd 3/0", "changed", "base3", "content"), mksquashfs: mk("-comp zstd -Xcompression-level 3")},
+		lines: written("the same, all files read and compared", nil, nil, nil)},
+	{id: "rebuild-15", run: runs{libzstd: rebuild("libzstd 15/0", "changed", "base15", "times"), mksquashfs: mk("-comp zstd")},
 		lines: ofLibzstd(written("as rebuild, zstd 15", faster(0.0167), nil, nil))},
-	{id: "rebuild-packages-15", run: runs{libzstd: rebuild("libzstd 15", "updated", "base15", "times"), mksquashfs: mk("-comp zstd")},
+	{id: "rebuild-packages-15", run: runs{libzstd: rebuild("libzstd 15/0", "updated", "base15", "times"), mksquashfs: mk("-comp zstd")},
 		lines: ofLibzstd(written("zstd 15, 1 % of the files changed: those of some packages", faster(0.0167), nil, nil))},
-	{id: "container", run: runs{ours: writes("$SELF ours container zstd 1 $DIR/archive.tar $OUT"), libzstd: writes("$SELF ours container libzstd 1 $DIR/archive.tar $OUT"), tar2sqfs: writes("tar2sqfs -q -f -c zstd -X level=1 $OUT < $DIR/tree.tar")},
-		lines: written("from a container archive, tar2sqfs from a tar, zstd 1", []measure.Goal{{Op: "<=", Limit: 0.83, Peer: tar2sqfs, Mine: libzstd}}, nil, nil)},
+	{id: "rebuild-net-15", run: runs{libzstd: rebuild("libzstd 15/32K", "changed", "net15", "times"), mksquashfs: mk("-comp zstd")},
+		lines: ofLibzstd(written("as rebuild-15, fragments of 32 KiB", faster(0.0167), nil, nil))},
+	{id: "rebuild-net-packages-15", run: runs{libzstd: rebuild("libzstd 15/32K", "updated", "net15", "times"), mksquashfs: mk("-comp zstd")},
+		lines: ofLibzstd(written("as rebuild-packages-15, fragments of 32 KiB", faster(0.0167), nil, nil))},
+	fromContainer("container", "1"),
+	fromContainer("container-3", "3"),
 	{id: "20GB", run: runs{ours: reads("$SELF ours generated 100000 20")},
 		lines: []measure.Line{{What: "20 GB in 100,000 files, lz4, to nowhere", Unit: "s", Value: 0}, {Unit: "CPU s", Value: 1},
 			{Unit: "MiB peak", Value: 2, Goals: []measure.Goal{{Op: "<=", Limit: 96}}}}},
@@ -132,8 +144,18 @@ var rows = []row{
 	{id: "random2", reads: true, run: runs{ours: prints("$SELF ours random $DIR/zstd.image - two"), squashfuse: mounted("$SELF ours random $DIR/zstd.image $OUT two", "zstd.image")},
 		lines: []measure.Line{{What: "the same, two readers", Unit: "files/s", Value: 0, Goals: []measure.Goal{{Op: ">=", Limit: 3, Peer: squashfuse}}},
 			{Unit: "µs median", Value: 1}}},
+	{id: "random-net", reads: true, run: runs{ours: prints("$SELF ours random $DIR/net.image"), squashfuse: mounted("$SELF ours random $DIR/net.image $OUT", "net.image")},
+		lines: []measure.Line{{What: "random, fragments of 32 KiB", Unit: "files/s", Value: 0, Goals: []measure.Goal{{Op: ">=", Limit: 3, Peer: squashfuse}}},
+			{Unit: "µs median", Value: 1}}},
 	{id: "lookup", reads: true, run: runs{ours: prints("$SELF ours lookup $DIR/names.image"), squashfuse: mounted("$SELF ours lookup $DIR/names.image $OUT", "names.image")},
 		lines: []measure.Line{{What: "a name among 100,000", Unit: "names/s", Value: 0}, {Unit: "µs median", Value: 1}}},
+}
+
+// fromContainer packs what docker save makes, at one of zstd's levels.
+func fromContainer(id, level string) row {
+	return row{id: id, run: runs{ours: writes("$SELF ours container zstd " + level + " $DIR/archive.tar $OUT"), libzstd: writes("$SELF ours container libzstd " + level + " $DIR/archive.tar $OUT"),
+		tar2sqfs: writes("tar2sqfs -q -f -c zstd -X level=" + level + " $OUT < $DIR/tree.tar")},
+		lines: written("from a container archive, tar2sqfs from a tar, zstd "+level, []measure.Goal{{Op: "<=", Limit: 0.83, Peer: tar2sqfs, Mine: libzstd}}, nil, nil)}
 }
 
 // mounted runs a line with the image mounted by squashfuse at $OUT.
