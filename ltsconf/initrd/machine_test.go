@@ -559,9 +559,10 @@ func TestReportUnanswered(t *testing.T) {
 			dir := byBash(t, "0.1")
 			// Nobody is to try again, for as long.
 			require.NoError(t, os.WriteFile(filepath.Join(dir, "curl"), []byte("#!"+filepath.Join(dir, "bash")+"\necho >"+dir+"/again\n"), 0o755))
-			server, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+			server, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
 			require.NoError(t, err)
 			defer syscall.Close(server)
+			syscall.CloseOnExec(server)
 			require.NoError(t, syscall.Bind(server, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
 			require.NoError(t, syscall.Listen(server, 0))
 			bound, err := syscall.Getsockname(server)
