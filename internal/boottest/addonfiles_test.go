@@ -57,6 +57,6 @@ RCFILE_01_LOGIN="passwd -d root"
 	id, err := os.ReadFile(s.path("state/identities/node07.json"))
 	require.NoError(t, err)
 	require.Contains(t, string(id), strings.TrimSpace(vmtest.Do(t, sh, "cat /etc/machine-id")))
-	require.NoError(t, sh.Console.Send("#0 systemctl poweroff"))
+	require.NoError(t, sh.Tell("systemctl poweroff"))
 	ends(t, r)
 }

@@ -68,7 +68,7 @@ func TestAddonMachine(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "node05\n/etc/ssh/ssh_host_ed25519_key\n", string(out), "none of the image's keys, which all machines would have")
 	require.NoError(t, client.Close())
-	_ = sh.Console.Send("#0 systemctl poweroff")
+	_ = sh.Tell("systemctl poweroff")
 	ends(t, machine)
 	require.NotRegexp(t, `(?i)failed deactivating swap|timed out`, machine.Transcript())
 

@@ -127,7 +127,9 @@ func (s *site6) kernelsStart(machines ...vm.Machine) {
 	for _, r := range running {
 		ctx, cancel := context.WithTimeout(s.t.Context(), vm.BootTimeout)
 		defer cancel()
-		line, err := r.Expect(ctx, `Command line: .* t\.net=`)
+		// It says so twice, and the port may lose characters of both; then the
+		// initramfs finds no root here, and says that.
+		line, err := r.Expect(ctx, `[Cc]ommand line: .* t\.net=|DISKLESS failed=`)
 		require.NoError(s.t, err)
 		s.t.Logf("%s has booted in %.1f s: %s", r.Machine().Name, r.Elapsed().Seconds(), line)
 		r.Kill()

@@ -60,9 +60,9 @@ func (p *printer) event(e timeline.Event) {
 	p.line("server", e.Stage, text)
 }
 
-// console passes a line of the guest's serial console on.
+// console passes a line of the guest's serial console on, if it is for people.
 func (p *printer) console(line string) {
-	if line = strings.TrimRight(line, " \r"); line != "" {
+	if line = strings.TrimRight(line, " \r"); line != "" && !strings.Contains(line, "DISKLESS #") {
 		p.line("console", "", line)
 	}
 }

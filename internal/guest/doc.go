@@ -26,9 +26,12 @@
 // If the initramfs cannot go on it says "failed=..." and switches the machine
 // off.
 //
-// From then on a line "#ID COMMAND" on the console is answered by one line
-// "DISKLESS #ID rc=STATUS OUTPUT", the output in base64; [Shell] speaks this.
-// Everything else that is typed is ignored.
+// From then on a line "#ID SUM COMMAND" on the console is answered by one line
+// "DISKLESS #ID rc=STATUS OUTPUT SUM", the output in base64; [Shell] speaks
+// this. The sums are MD5's, of the ID and the command and of what stands before
+// the other: a console may lose characters. A line with a wrong sum, and
+// everything else that is typed, is ignored; one with the ID of the last command
+// is answered as that was.
 //
 // # Caveats
 //

@@ -19,7 +19,7 @@ var (
 )
 
 // hopeless is what firmware, kernel and our guest say last.
-var hopeless = regexp.MustCompile(`Kernel panic - not syncing|^DISKLESS failed=|^No bootable device|No bootable option or device was found`)
+var hopeless = regexp.MustCompile(`Kernel panic - not syncing|DISKLESS failed=|^No bootable device|No bootable option or device was found`)
 
 // maxConsole bounds what is kept of a machine that writes without end.
 const maxConsole = 16 << 20
