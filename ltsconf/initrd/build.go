@@ -134,6 +134,10 @@ var dracutRoot []byte
 // one of them sets, those behind it see. One that ends the shell, such as an
 // exit, ends no other command; they run in a new shell.
 //
+// On a root of the machine's own, what a setting no longer says is taken back:
+// lines of hosts, fstab, crontabs and keys go, and files of the time zone, locale
+// and keyboard are again those that were there (until then NAME.diskless).
+//
 // A setting that cannot be carried out, such as one whose name is none of a
 // shell's, is no error here: the machine tells of it. So it does of one that has
 // more than 100,000 bytes, and of those before the last MiB: Linux gives no

@@ -160,6 +160,54 @@ func TestOwnRootTwice(t *testing.T) {
 	})
 }
 
+// What settings had replaced on such a root comes back when they are gone.
+func TestOwnRootComesBack(t *testing.T) {
+	each(t, func(t *testing.T, r *root) {
+		r.write("etc/locale.conf", "LANG=fr_FR\n", 0o640)
+		r.write("etc/timezone", "Europe/Paris\n", 0o644)
+		require.NoError(t, os.MkdirAll(r.path("etc/default"), 0o755))
+		for name, target := range map[string]string{"etc/default/locale": "../locale.conf", "etc/localtime": "/usr/share/zoneinfo/Europe/Paris"} {
+			require.NoError(t, os.Symlink(target, r.path(name)))
+		}
+		links := func() (out [2]string) {
+			out[0], _ = os.Readlink(r.path("etc/default/locale"))
+			out[1], _ = os.Readlink(r.path("etc/localtime"))
+			return out
+		}
+		settings := []Setting{{Name: "LANG", Value: "de_DE"}, {Name: "TIMEZONE", Value: "Europe/Berlin"}, {Name: "XKBLAYOUT", Value: "de"}, {Name: "CONSOLE_KEYMAP", Value: "de"}}
+		for _, kind := range []string{"own", "own", "memory"} {
+			for range 2 {
+				r.machine(kind, settings, nil)
+				r.requireFiles(map[string]string{
+					"etc/default/locale": "LANG=\"de_DE\"\n", "etc/locale.conf": "LANG=\"de_DE\"\n", "etc/timezone": "Europe/Berlin\n",
+					"etc/default/keyboard": "XKBLAYOUT=\"de\"\n", "etc/vconsole.conf": "KEYMAP=\"de\"\n",
+				})
+				require.Equal(t, "/usr/share/zoneinfo/Europe/Berlin", links()[1])
+			}
+			if kind == "memory" {
+				break // which is gone at the next boot
+			}
+			for range 2 {
+				r.machine(kind, nil, nil)
+				r.requireFiles(map[string]string{
+					"etc/locale.conf": "LANG=fr_FR\n", "etc/timezone": "Europe/Paris\n", "etc/default/keyboard": "none", "etc/vconsole.conf": "none",
+				})
+				require.Equal(t, [2]string{"../locale.conf", "/usr/share/zoneinfo/Europe/Paris"}, links())
+				left, err := filepath.Glob(r.path("etc/*.diskless"))
+				require.NoError(t, err)
+				require.Empty(t, left)
+			}
+		}
+		left, err := filepath.Glob(r.path("etc/*/*.diskless"))
+		require.NoError(t, err)
+		require.Empty(t, left)
+		info, err := os.Stat(r.path("etc/locale.conf"))
+		require.NoError(t, err)
+		require.Equal(t, os.FileMode(0o640), info.Mode().Perm())
+		require.Equal(t, "none", r.told())
+	})
+}
+
 // Every value arrives byte by byte, in the environment and as a command.
 func TestOddValues(t *testing.T) {
 	odd := []string{

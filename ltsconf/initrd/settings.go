@@ -196,9 +196,8 @@ func before(settings []Setting, no []refused, o *Options) []byte {
 		s.call("authorize", user, keys)
 	}
 	s.resolver(settings)
-	if zone, ok := last(settings, "TIMEZONE"); ok {
-		s.set("timezone", zone)
-	}
+	zone, _ := last(settings, "TIMEZONE")
+	s.set("timezone", zone)
 	s.locale(settings)
 	s.keyboard(settings)
 	s.services(settings, o)
@@ -246,9 +245,10 @@ func (s *script) resolver(settings []Setting) {
 }
 
 // variables writes a call that makes a file of NAME="value" lines, which
-// systemd and shells both read.
+// systemd and shells both read; without any, one that leaves it to the root.
 func (s *script) variables(path string, names map[string]Setting) {
 	if len(names) == 0 {
+		s.call("file", path, path, "")
 		return
 	}
 	escape := strings.NewReplacer(`\`, `\\`, `"`, `\"`, "$", `\$`, "`", "\\`")
@@ -283,8 +283,13 @@ func (s *script) keyboard(settings []Setting) {
 		}
 	}
 	s.variables("/etc/default/keyboard", x)
-	if set, ok := last(settings, "CONSOLE_KEYMAP"); ok {
-		s.variables("/etc/vconsole.conf", map[string]Setting{"KEYMAP": set})
+	console := map[string]Setting{}
+	set, ok := last(settings, "CONSOLE_KEYMAP")
+	if ok {
+		console["KEYMAP"] = set
+	}
+	s.variables("/etc/vconsole.conf", console)
+	if ok {
 		s.set("keymap", set)
 	}
 }
