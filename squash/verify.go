@@ -56,8 +56,9 @@ func (d *Defect) Unwrap() error { return d.Err }
 // package would refuse or read as something else, among it much that no
 // reader notices (counts of links and inodes, the export table, sizes that
 // say nothing) and much that Linux accepts until somebody reads the file
-// (windows of zstd streams, checksums of xz streams). Every block of every
-// file is decoded, once.
+// (windows of zstd streams, checksums of xz streams, the ends of lz4 blocks).
+// Files of such images can be read with this package. Every block of every file
+// is decoded, once.
 //
 // SquashFS has no checksums of its own, and of its compressions only gzip and
 // xz have some: content that was changed and still decodes is not found. Keep

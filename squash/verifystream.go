@@ -13,6 +13,8 @@ func (v *verifier) stream(b []byte, off int64) error {
 		return zstdFrame(b, off, max(uint64(v.f.sb.BlockSize), metaSize))
 	case compXZ:
 		return xzStream(b, off, max(v.dictionary, metaSize))
+	case compLZ4:
+		return lz4Block(b, off)
 	case compGzip:
 		if len(b) < 2 || b[0]&15 != 8 || b[0]>>4 > 7 || b[1]&0x20 != 0 {
 			return badFormat(off, "a zlib stream that begins with %#x", b[:min(2, len(b))])
