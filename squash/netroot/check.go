@@ -21,7 +21,8 @@ const (
 	// root=/dev/nbd0. What a machine writes is its own.
 	NBD Root = iota
 	// NFS is a directory that all machines mount writable: root=/dev/nfs. What
-	// one writes, all have.
+	// one writes, all have; as no tree shows how it will be mounted, that is a
+	// finding without rules for any.
 	NFS
 )
 
@@ -101,7 +102,7 @@ func Check(ctx context.Context, src squash.Source, opts *Options) ([]Finding, er
 	}
 	for _, check := range []func(){
 		c.init, c.kernel, c.directories, c.fstab, c.swap, c.interfaces, c.networkManager, c.networkd, c.netplan,
-		c.machineID, c.hostKeys, c.hostname, c.resolvConf, c.jobs, c.logs, c.leftovers,
+		c.machineID, c.sharedEtc, c.hostKeys, c.hostname, c.resolvConf, c.jobs, c.logs, c.leftovers,
 	} {
 		check()
 	}

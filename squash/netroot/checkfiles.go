@@ -159,22 +159,54 @@ func (c *checker) netplan() {
 }
 
 func (c *checker) machineID() {
-	if f := c.files["etc/machine-id"]; f != nil && f.Mode.IsRegular() {
-		if id := strings.TrimSpace(f.text); id != "" && id != "uninitialized" {
-			c.found("machine-id", f.Path, Harmful, rewritten(f, ""), "empty it: each boot makes its own", "all machines would have the machine-id %s: the same DHCP client-id, the same journal", id)
+	// Without the file, or with this word, systemd takes each boot for the first
+	// one (machine-id(5)); where it cannot be made either, it does not boot.
+	const remedy = "make it an empty file: over that systemd keeps the machine's own in memory"
+	f := c.files["etc/machine-id"]
+	switch {
+	case f == nil:
+		if c.systemd() {
+			c.found("machine-id", "etc/machine-id", Harmful, put(squash.NewFile("etc/machine-id", 0o444, nil)), remedy, "it is missing: each boot would be a first boot, with its presets and questions")
 		}
+	case !f.Mode.IsRegular():
+	case strings.TrimSpace(f.text) == "uninitialized":
+		c.found("machine-id", f.Path, Harmful, rewritten(f, ""), remedy, "each boot would be a first boot, with its presets and questions")
+	case strings.TrimSpace(f.text) != "":
+		c.found("machine-id", f.Path, Harmful, rewritten(f, ""), remedy, "all machines would have the machine-id %s: the same DHCP client-id, the same journal", strings.TrimSpace(f.text))
 	}
 	if f := c.files["var/lib/dbus/machine-id"]; f != nil && f.Mode.IsRegular() && f.Size > 0 {
 		c.found("machine-id", f.Path, Harmful, link(f.Path, "/etc/machine-id"), "make it a link to /etc/machine-id", "all machines would have one D-Bus machine-id")
 	}
 }
 
+func (c *checker) systemd() bool {
+	return c.get("lib/systemd/systemd") != nil || c.get("usr/lib/systemd/systemd") != nil
+}
+
+// sharedEtc says what an empty machine-id is not enough for: systemd writes the
+// first machine's to it, and so does systemd-machine-id-commit after a boot
+// that began read-only. systemd.machine_id= is no remedy by itself, for that is
+// written, too. No file of the tree says how it will be mounted.
+func (c *checker) sharedEtc() {
+	if c.opts.Root != NFS {
+		return
+	}
+	c.found("shared-etc", "etc", Harmful, nil,
+		"mount the root read-only (export it ro, boot with ro, no line for / in etc/fstab), or give each machine an /etc of its own: overlayroot=tmpfs, or the initrd add-on of diskless",
+		"machines that mount the root writable have one /etc: the first one to boot writes its machine-id there for all, and host keys made at boot are everybody's")
+}
+
 func (c *checker) hostKeys() {
 	keys := c.below("etc/ssh", func(base string) bool { return strings.HasPrefix(base, "ssh_host_") })
-	if len(keys) > 0 {
-		c.found("host-keys", keys[0], Harmful, exclude("etc/ssh/ssh_host_*"), "leave them out, and give each machine its own at boot",
-			"all machines would have these %d host keys, which whoever can read the image has, too", len(keys))
+	if len(keys) == 0 {
+		return
 	}
+	remedy := "leave them out, and give each machine its own at boot"
+	if c.opts.Root == NFS {
+		remedy = "leave them out, and give each machine its own at boot where the others do not see them: HostKey /run/... in etc/ssh/sshd_config, or an /etc of its own"
+	}
+	c.found("host-keys", keys[0], Harmful, exclude("etc/ssh/ssh_host_*"), remedy,
+		"all machines would have these %d host keys, which whoever can read the image has, too", len(keys))
 }
 
 func (c *checker) hostname() {

@@ -112,6 +112,11 @@ func TestCheck(t *testing.T) {
 		{add("etc/systemd/network/10-wired.network", text("[Match]\nName=en*\n[Network]\nDHCP=yes\n")), "networkd", "systemd-networkd", false},
 		{add("etc/netplan/50-cloud-init.yaml", text("network: {}")), "netplan", "netplan", true},
 		{add("etc/machine-id", text("0123456789abcdef0123456789abcdef\n")), "machine-id", "0123456789abcdef0123456789abcdef", false},
+		{add("etc/machine-id", text("uninitialized\n")), "machine-id", "first boot", false},
+		{func(m fstest.MapFS) {
+			delete(m, "etc/machine-id")
+			m["usr/lib/systemd/systemd"] = text("")
+		}, "machine-id", "it is missing", false},
 		{add("var/lib/dbus/machine-id", text("0123\n")), "machine-id", "D-Bus", false},
 		{add("etc/ssh/ssh_host_ed25519_key", text("secret")), "host-keys", "1 host keys", false},
 		{add("etc/hostname", text("builder\n")), "hostname", `"builder"`, false},
@@ -160,9 +165,9 @@ func TestCheck(t *testing.T) {
 func TestCheckSharedRoot(t *testing.T) {
 	tree := healthy()
 	list := check(t, tree, netroot.NFS)
-	require.Len(t, list, 4)
+	require.Len(t, list, 5)
 	for _, f := range list {
-		require.NotNil(t, f.Rules, "%+v", f)
+		require.Equal(t, f.Name == "shared-etc", f.Rules == nil, "%+v", f)
 	}
 	image := &memory{}
 	require.NoError(t, squash.Build(t.Context(), image, netroot.Remedies(list).Apply(squash.FromFS(tree)), nil))
@@ -179,7 +184,17 @@ tmpfs /media tmpfs nosuid,nodev,mode=0755 0 0
 `, string(b))
 	after, err := netroot.Check(t.Context(), f, &netroot.Options{Root: netroot.NFS})
 	require.NoError(t, err)
-	require.Empty(t, after)
+	require.Len(t, after, 1)
+	require.Equal(t, "shared-etc", after[0].Name, "an empty machine-id is not enough where systemd can write to it")
+	require.Contains(t, after[0].Remedy, "read-only")
+
+	tree["etc/machine-id"], tree["etc/ssh/ssh_host_rsa_key"] = &fstest.MapFile{Data: []byte("0123456789abcdef0123456789abcdef\n")}, &fstest.MapFile{}
+	for _, f := range check(t, tree, netroot.NFS) {
+		require.NotContains(t, f.Remedy, "makes its own")
+		if f.Name == "host-keys" {
+			require.Contains(t, f.Remedy, "where the others do not see them")
+		}
+	}
 
 	delete(tree, "boot/initrd.img-6.1.0-9-amd64")
 	tree["boot/initrd.img-6.1.0-9-amd64"] = &fstest.MapFile{Data: cpio("lib/modules/6.1/kernel/drivers/net/virtio_net.ko")}
@@ -320,7 +335,7 @@ func ExampleCheck() {
 	// missing: there is no kernel in /boot
 	// 	install a kernel in the tree (Debian: linux-image-amd64), or boot one from elsewhere that has its modules in the tree
 	// harmful: all machines would have the machine-id 0123456789abcdef0123456789abcdef: the same DHCP client-id, the same journal
-	// 	empty it: each boot makes its own
+	// 	make it an empty file: over that systemd keeps the machine's own in memory
 	// 1 <nil>
 }
 
