@@ -181,6 +181,10 @@ func (c *checker) kernel() {
 func (c *checker) initrd(k Kernel) {
 	in := c.initrds[k.Initrd]
 	if in == nil { // another name of a file whose content came before
+		in = c.linked(c.files[k.Initrd])
+	}
+	if in == nil {
+		c.found("initrd", k.Initrd, Advice, nil, "store it under this name first, or make it a file of its own", "the initrd is another name of a file elsewhere, under which nobody looks for one: it was not looked into")
 		return
 	}
 	if in.err != nil {
@@ -221,6 +225,16 @@ func (c *checker) initrd(k Kernel) {
 		}
 		c.found("initrd-program", k.Initrd, Missing, nil, remedy, "the initrd has no %s to reach its root with", program)
 	}
+}
+
+// linked is what an initrd has that has been read under another name.
+func (c *checker) linked(f *file) *contents {
+	for name, in := range c.initrds {
+		if o := c.files[name]; f.Nlink > 1 && o.Nlink > 1 && o.Dev == f.Dev && o.Ino == f.Ino {
+			return in
+		}
+	}
+	return nil
 }
 
 // directories are what the kernel's file systems are mounted on.

@@ -1,6 +1,7 @@
 package netroot_test
 
 import (
+	"archive/tar"
 	"bytes"
 	"context"
 	"crypto/sha256"
@@ -232,6 +233,79 @@ func TestCheckCompressedInitrds(t *testing.T) {
 			require.Empty(t, check(t, tree, netroot.NBD), name)
 		}
 	}
+}
+
+// In an archive a further name of a file has no content of its own.
+func TestCheckLinkedInitrd(t *testing.T) {
+	bad := bytes.ReplaceAll(good(), []byte("squashfs.ko"), []byte("squashfz.ko"))
+	for first, want := range map[string]string{"boot/initrd-6.1.0-9-amd64": "initrd-modules", "ostree/objects/1234": "initrd"} {
+		var archive bytes.Buffer
+		w := tar.NewWriter(&archive)
+		write := func(h tar.Header, data []byte) {
+			h.Mode, h.Size = 0o644, int64(len(data))
+			require.NoError(t, w.WriteHeader(&h))
+			_, err := w.Write(data)
+			require.NoError(t, err)
+		}
+		write(tar.Header{Name: first, Typeflag: tar.TypeReg}, bad)
+		write(tar.Header{Name: "boot/initrd.img-6.1.0-9-amd64", Typeflag: tar.TypeLink, Linkname: first}, nil)
+		tree := healthy()
+		delete(tree, "boot/initrd.img-6.1.0-9-amd64")
+		write(tar.Header{Name: "usr/lib/modules/6.1.0-9-amd64/", Typeflag: tar.TypeDir}, nil)
+		for name, f := range tree {
+			switch {
+			case f.Mode.IsDir():
+				write(tar.Header{Name: name + "/", Typeflag: tar.TypeDir}, nil)
+			case f.Mode&fs.ModeSymlink != 0:
+				write(tar.Header{Name: name, Typeflag: tar.TypeSymlink, Linkname: string(f.Data)}, nil)
+			default:
+				write(tar.Header{Name: name, Typeflag: tar.TypeReg}, f.Data)
+			}
+		}
+		require.NoError(t, w.Close())
+		list, err := netroot.Check(t.Context(), squash.Tar(&archive), nil)
+		require.NoError(t, err)
+		require.Len(t, list, 1, "%+v", list)
+		require.Equal(t, want, list[0].Name)
+		require.Nil(t, list[0].Rules)
+	}
+}
+
+// What is built into the kernel need not be in the initrd.
+func TestCheckBuiltinModules(t *testing.T) {
+	tree := healthy()
+	tree["boot/initrd.img-6.1.0-9-amd64"].Data = cpio("bin/nbd-client", "usr/lib/modules/6.1/kernel/fs/overlayfs/overlay.ko")
+	list := check(t, tree, netroot.NBD)
+	require.Len(t, list, 2, "%+v", list)
+	require.Contains(t, list[0].Message, "nbd, squashfs")
+	tree["usr/lib/modules/6.1.0-9-amd64/modules.builtin"].Data = []byte("kernel/fs/squashfs/squashfs.ko\nkernel/drivers/block/nbd.ko\nkernel/drivers/net/ethernet/intel/e1000e/e1000e.ko\n")
+	require.Empty(t, check(t, tree, netroot.NBD))
+	tree["usr/lib/modules/6.1.0-10-amd64/modules.builtin"] = tree["usr/lib/modules/6.1.0-9-amd64/modules.builtin"]
+	tree["usr/lib/modules/6.1.0-9-amd64/modules.builtin"] = &fstest.MapFile{}
+	require.Len(t, check(t, tree, netroot.NBD), 2, "another kernel's")
+	tree = healthy()
+	tree["lib"].Data = []byte("/usr/lib")
+	require.Empty(t, check(t, tree, netroot.NBD), "the target of a link from the root on")
+}
+
+// The links that rules make lead where systemd looks.
+func TestRemedyLinks(t *testing.T) {
+	tree := healthy()
+	tree["etc/resolv.conf"], tree["usr/lib/systemd/systemd-resolved"] = &fstest.MapFile{Data: []byte("nameserver 192.0.2.53\n")}, &fstest.MapFile{}
+	tree["var/lib/dbus/machine-id"] = &fstest.MapFile{Data: []byte("0123\n")}
+	tree["etc/systemd/system/timers.target.wants/apt-daily.timer"] = &fstest.MapFile{Data: []byte("/lib/systemd/system/apt-daily.timer"), Mode: fs.ModeSymlink}
+	links := make(map[string]string)
+	for e, err := range netroot.Remedies(check(t, tree, netroot.NBD)).Apply(squash.FromFS(tree)).Entries(t.Context()) {
+		require.NoError(t, err)
+		if e.Mode&fs.ModeSymlink != 0 && strings.Count(e.Path, "/") > 0 {
+			links[e.Path] = e.Target
+		}
+	}
+	require.Equal(t, map[string]string{
+		"etc/resolv.conf":                    "../run/systemd/resolve/stub-resolv.conf",
+		"var/lib/dbus/machine-id":            "/etc/machine-id",
+		"etc/systemd/system/apt-daily.timer": "/dev/null",
+	}, links)
 }
 
 func TestExcludes(t *testing.T) {
