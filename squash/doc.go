@@ -86,6 +86,7 @@
 //   - lzma images, which Linux does not read, and xz images with streams of
 //     several blocks or with filters for machine code other than x86, arm,
 //     armthumb and powerpc (mksquashfs -Xbcj) are recognised and refused with
-//     an error that matches [errors.ErrUnsupported]. 7-Zip does not read lz4
-//     images.
+//     an error that matches [errors.ErrUnsupported]. Of these filters Debian's
+//     kernels know only x86, which [Verify] says of the others. 7-Zip does not
+//     read lz4 images.
 package squash

@@ -166,16 +166,18 @@ func (v *verifier) decode(dst []byte, b *storedBlock) error {
 	if err := v.f.readAt(out, b.start, "data"); err != nil {
 		return err
 	}
+	var refused error // by Linux
 	if b.word&rawBlock == 0 {
-		if err := v.stream(out, b.start); err != nil {
-			return err
-		}
+		refused = v.stream(out, b.start)
 		size := int(v.f.sb.BlockSize)
 		if b.want >= 0 {
 			size = b.want
 		}
 		var err error
 		if out, err = v.f.dec.decode(dst[:0], out, size); err != nil {
+			if refused != nil {
+				return refused
+			}
 			return &FormatError{Offset: b.start, Msg: "a block does not decode", Err: err}
 		}
 	}
@@ -185,5 +187,5 @@ func (v *verifier) decode(dst []byte, b *storedBlock) error {
 	if int(b.need) > len(out) {
 		return badFormat(b.start, "a fragment block of %d bytes with a tail that ends at %d", len(out), b.need)
 	}
-	return nil
+	return refused
 }

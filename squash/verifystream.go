@@ -110,6 +110,7 @@ func xzStream(b []byte, off, limit int64) error {
 	for range int(flags>>6&1) + int(flags>>7) {
 		number()
 	}
+	machine := "x86"
 	for range flags&3 + 1 {
 		id, size := number(), number()
 		if size > uint64(len(b)-at) {
@@ -123,9 +124,17 @@ func xzStream(b []byte, off, limit int64) error {
 			if bits > 39 || (2|int64(bits&1))<<(bits/2+11) > limit {
 				return badFormat(off, "an xz dictionary (code %d) larger than the %d bytes that Linux has for it", bits, limit)
 			}
-		case id < 4 || id == 6 || id > 10:
+		case id >= 4 && id < 4+uint64(len(xzBranches)):
+			machine = xzBranches[id-4]
+		case id != 0x21:
 			return badFormat(off, "an xz filter %#x, which Linux does not know", id)
 		}
 	}
+	if machine != "x86" {
+		return badFormat(off, "an xz filter for %s: Debian's kernels know only that for x86 and fail to read such a block, others may know it", machine)
+	}
 	return nil
 }
+
+// xzBranches are the machines that filters are for, from number 4 on.
+var xzBranches = [...]string{"x86", "powerpc", "ia64", "arm", "armthumb", "sparc", "arm64", "riscv"}
