@@ -59,7 +59,7 @@ done 2>/dev/null`, "sh"}, names...)...)
 			found = append(found, err)
 		}
 		if !i.Taken {
-			require.NotEqual(t, want, got[i.Name], "%s: Linux reads it", i.Name)
+			require.True(t, i.Built || want != got[i.Name], "%s: Linux reads it", i.Name)
 			require.NotEmpty(t, found, i.Name)
 			continue
 		}

@@ -17,6 +17,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing/fstest"
 
 	"github.com/klauspost/compress/zstd"
@@ -33,6 +34,9 @@ type Image struct {
 	// Taken says that Linux mounts it and reads every file. If not it may
 	// mount it all the same.
 	Taken bool
+	// Built says that it depends on what Linux was built with: not Taken is
+	// about Debian's.
+	Built bool
 }
 
 // Tree is what the images hold.
@@ -47,7 +51,7 @@ func Tree() fstest.MapFS {
 	}
 	tree := fstest.MapFS{
 		"text": {Data: text}, "noise": {Data: noise}, "zeros": {Data: make([]byte, 140_000)}, "empty": {},
-		"tail": {Data: []byte("a tail")}, "mixed": {Data: slices.Concat(noise[:50_000], text[:90_000], make([]byte, 50_000))},
+		"tail": {Data: []byte("a tail")}, "run": {Data: append(slices.Clone(noise[:1000]), bytes.Repeat([]byte("x"), 128<<10-1000)...)}, "mixed": {Data: slices.Concat(noise[:50_000], text[:90_000], make([]byte, 50_000))},
 	}
 	for i := range 250 {
 		tree[fmt.Sprintf("many/a-rather-long-name-of-a-file-%03d", i)] = &fstest.MapFile{Data: fmt.Append(nil, i)}
@@ -70,7 +74,7 @@ func Images() ([]Image, error) {
 				data = v.change(m.b)
 			}
 		}
-		list = append(list, Image{v.name, data, v.taken})
+		list = append(list, Image{v.name, data, v.taken, strings.HasPrefix(v.name, "xz-filter")})
 	}
 	return list, nil
 }
@@ -144,6 +148,20 @@ func variants() []variant {
 
 		{"lz4-no-options", false, squash.Options{Compressor: custom{Compressor: squash.LZ4{}}}, nil},
 		{"lz4-version-2", false, squash.Options{Compressor: custom{Compressor: squash.LZ4{}, options: le.AppendUint64(nil, 2)}}, nil},
+
+		{"lz4-5-literals-at-the-end", true, lz4Ends(5), nil},
+		{"lz4-4-literals-at-the-end", false, lz4Ends(4), nil},
+		{"lz4-no-literals-at-the-end", false, lz4Ends(0), nil},
+		{"lz4-last-copy-12-before-the-end", true, lz4Ends(5, 7), nil},
+		{"lz4-last-copy-11-before-the-end", false, lz4Ends(5, 6), nil},
+	}
+	for i, machine := range []string{"x86", "powerpc", "", "arm", "armthumb", "sparc", "arm64"} {
+		if machine != "" {
+			list = append(list, variant{"xz-filter-" + machine, machine == "x86", xzFilter(byte(4 + i)), nil})
+		}
+	}
+	for _, size := range []int{8 << 10, 16 << 10, 32 << 10, 64 << 10, 256 << 10, 512 << 10} {
+		list = append(list, variant{fmt.Sprintf("zstd-%d", size), true, squash.Options{BlockSize: size}, nil})
 	}
 	for _, c := range []squash.Compressor{squash.Zstd{}, squash.Gzip{}, squash.LZ4{}, squash.LZ4{Level: 3}, squash.XZ{}} {
 		for _, size := range []int{4096, block, 1 << 20} {
