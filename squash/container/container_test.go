@@ -4,6 +4,8 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -281,6 +283,58 @@ func TestNoImages(t *testing.T) {
 		_, err := container.Open(tt.path, nil)
 		require.ErrorContains(t, err, tt.text, tt.path)
 	}
+}
+
+// What is no image is told from an image of which something is missing.
+func TestErrNoImage(t *testing.T) {
+	const digest = "0000000000000000000000000000000000000000000000000000000000000000"
+	config := `{"rootfs":{"diff_ids":["sha256:` + digest + `"]}}`
+	index := `{"manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:` + digest + `","size":1}]}`
+	for name, tt := range map[string]struct {
+		files   []string
+		noImage bool
+	}{
+		"a root":                        {[]string{"etc/passwd", "x"}, true},
+		"a web site":                    {[]string{"manifest.json", ` {"name":"x"}`, "index.json", "[]"}, true},
+		"docker, no layer":              {[]string{"manifest.json", `[{"Config":"c","Layers":["l"]}]`, "c", config}, false},
+		"docker, no configuration":      {[]string{"manifest.json", `[{"Config":"c","Layers":["l"]}]`, "l", "x"}, false},
+		"docker, beside a site's index": {[]string{"manifest.json", `[{"Config":"c","Layers":["l"]}]`, "index.json", "{}", "l", "x"}, false},
+		"docker, empty manifest":        {[]string{"manifest.json", ""}, false},
+		"layout, no manifest":           {[]string{"index.json", index}, false},
+		"layout, no index":              {[]string{"oci-layout", "{}"}, false},
+		"layout, empty index":           {[]string{"oci-layout", "{}", "index.json", ""}, false},
+	} {
+		archive, dir := filepath.Join(t.TempDir(), "image.tar"), t.TempDir()
+		require.NoError(t, os.WriteFile(archive, tarOf(t, tt.files...), 0o600))
+		for i := 0; i < len(tt.files); i += 2 {
+			file := filepath.Join(dir, tt.files[i])
+			require.NoError(t, os.MkdirAll(filepath.Dir(file), 0o755))
+			require.NoError(t, os.WriteFile(file, []byte(tt.files[i+1]), 0o600))
+		}
+		for _, path := range []string{archive, dir} {
+			_, err := container.Open(path, nil)
+			require.Error(t, err, name)
+			require.Equal(t, tt.noImage, errors.Is(err, container.ErrNoImage), "%s: %v", name, err)
+		}
+	}
+}
+
+// A configuration of "docker save" is named after its digest.
+func TestDockerConfigurationIsChecked(t *testing.T) {
+	layer := tarOf(t, "a", "x")
+	config := fmt.Sprintf(`{"os":"linux","architecture":"amd64","rootfs":{"diff_ids":["sha256:%x"]}}`, sha256.Sum256(layer))
+	path := filepath.Join(t.TempDir(), "image.tar")
+	open := func(content string) error {
+		name := fmt.Sprintf("%x.json", sha256.Sum256([]byte(config)))
+		require.NoError(t, os.WriteFile(path, tarOf(t, "manifest.json", `[{"Config":"`+name+`","Layers":["l"]}]`, name, content, "l", string(layer)), 0o600))
+		image, err := container.Open(path, nil)
+		if err == nil {
+			require.NoError(t, image.Close())
+		}
+		return err
+	}
+	require.NoError(t, open(config))
+	require.ErrorContains(t, open(strings.Replace(config, "amd64", "arm64", 1)), "has digest")
 }
 
 // names are empty files with long names.

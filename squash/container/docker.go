@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -27,11 +26,12 @@ type dockerImage struct {
 // dockerCandidates lists the images of an archive by manifest.json.
 func dockerCandidates(s store) ([]candidate, error) {
 	b, err := document(s, "manifest.json")
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("neither index.json nor manifest.json is in it: no container image (for a tar archive of a root, use squash.Tar): %w", err)
-	}
 	if err != nil {
 		return nil, err
+	}
+	// A list, where the manifests of web sites and browsers are objects.
+	if bytes.HasPrefix(bytes.TrimSpace(b), []byte("{")) {
+		return nil, fmt.Errorf("manifest.json is no list of images: %w", ErrNoImage)
 	}
 	var images []dockerImage
 	if err := json.Unmarshal(b, &images); err != nil {

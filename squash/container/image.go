@@ -39,8 +39,14 @@ type Image struct {
 	layers []squash.Layer
 }
 
+// ErrNoImage says that a path is no container image, or an archive that is
+// compressed, into which Open does not look. An image that is damaged or not
+// whole gives other errors.
+var ErrNoImage = errors.New("no container image")
+
 // Open reads the manifests of the image at a path: an archive or a directory.
-// The error lists what there is when the choice is not clear.
+// The error lists what there is when the choice is not clear, and matches
+// [ErrNoImage] when there is no image.
 func Open(path string, opts *Options) (*Image, error) {
 	if opts == nil {
 		opts = &Options{}
@@ -84,13 +90,7 @@ func (c candidate) String() string {
 }
 
 func open(s store, opts *Options) (*Image, error) {
-	var list []candidate
-	_, _, err := peek(s, "index.json")
-	if err == nil {
-		list, err = ociCandidates(s)
-	} else if errors.Is(err, fs.ErrNotExist) {
-		list, err = dockerCandidates(s)
-	}
+	list, err := candidates(s)
 	if err != nil {
 		return nil, err
 	}
@@ -124,6 +124,27 @@ func open(s store, opts *Options) (*Image, error) {
 	}
 	image.store, image.Names = s, fit[0].names
 	return image, nil
+}
+
+// candidates lists the images in either form; an archive may have both.
+func candidates(s store) ([]candidate, error) {
+	has := func(name string) bool {
+		_, _, err := peek(s, name)
+		return err == nil
+	}
+	layout, manifest := has("oci-layout"), has("manifest.json")
+	if has("index.json") {
+		list, err := ociCandidates(s, layout)
+		if !manifest || !errors.Is(err, ErrNoImage) {
+			return list, err
+		}
+	} else if layout && !manifest {
+		return nil, fmt.Errorf("it has oci-layout, but no index.json: copy the image again: %w", fs.ErrNotExist)
+	}
+	if !manifest {
+		return nil, fmt.Errorf("neither index.json nor manifest.json is in it: %w (for a tar archive of a root, use squash.Tar)", ErrNoImage)
+	}
+	return dockerCandidates(s)
 }
 
 // usual is a platform without the variant that goes without saying, which some

@@ -21,13 +21,17 @@ const (
 	maxManifests  = 10_000
 )
 
-// ociCandidates lists the images of a layout by index.json.
-func ociCandidates(s store) ([]candidate, error) {
+// ociCandidates lists the images of a layout by index.json, which without the
+// file oci-layout may be anything.
+func ociCandidates(s store, layout bool) ([]candidate, error) {
 	b, err := document(s, "index.json")
 	if err != nil {
 		return nil, err
 	}
 	index, err := v1.ParseIndexManifest(bytes.NewReader(b))
+	if !layout && (err != nil || index.Manifests == nil) {
+		return nil, fmt.Errorf("index.json is no list of manifests, and there is no oci-layout: %w", ErrNoImage)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("index.json: %w", err)
 	}

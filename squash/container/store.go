@@ -57,16 +57,15 @@ func openStore(name string) (store, error) {
 type dirStore struct{ *os.Root }
 
 func (s dirStore) open(name string) (io.ReadCloser, int64, error) {
-	f, err := s.Open(name)
+	fi, err := s.Stat(name) // first, for to open a pipe is to wait
 	if err != nil {
 		return nil, 0, err
 	}
-	fi, err := f.Stat()
-	if err == nil && !fi.Mode().IsRegular() {
-		err = &fs.PathError{Op: "open", Path: name, Err: errors.New("no regular file")}
+	if !fi.Mode().IsRegular() {
+		return nil, 0, &fs.PathError{Op: "open", Path: name, Err: errors.New("no regular file")}
 	}
+	f, err := s.Open(name)
 	if err != nil {
-		_ = f.Close()
 		return nil, 0, err
 	}
 	return f, fi.Size(), nil
@@ -90,7 +89,7 @@ func indexTar(f *os.File) (*tarStore, error) {
 	}
 	for _, magic := range []string{"\x1f\x8b", "\x28\xb5\x2f\xfd", "\xfd7zXZ", "BZh"} {
 		if bytes.HasPrefix(head[:], []byte(magic)) {
-			return nil, fmt.Errorf("the archive is compressed as a whole; decompress it first: %w", errors.ErrUnsupported)
+			return nil, fmt.Errorf("the archive is compressed as a whole; decompress it first: %w (%w)", errors.ErrUnsupported, ErrNoImage)
 		}
 	}
 	s := &tarStore{f: f, members: make(map[string]extent)}
@@ -100,6 +99,12 @@ func indexTar(f *os.File) (*tarStore, error) {
 		h, err := r.Next()
 		if err == io.EOF {
 			return s, nil
+		}
+		if err != nil && names == 0 {
+			return nil, fmt.Errorf("it is no tar archive: %w (%w)", ErrNoImage, tar.ErrHeader)
+		}
+		if err == io.ErrUnexpectedEOF {
+			err = fmt.Errorf("the archive is cut short: %w", err)
 		}
 		if err != nil {
 			return nil, err
@@ -120,7 +125,7 @@ func indexTar(f *os.File) (*tarStore, error) {
 			s.members[name] = extent{link: path.Clean(link)}
 		}
 		if len(s.members) > maxMembers || names > maxNames {
-			return nil, fmt.Errorf("an archive of more than %d files, or %d MiB of names, is no container image: %w", maxMembers, maxNames>>20, fs.ErrInvalid)
+			return nil, fmt.Errorf("an archive of more than %d files, or %d MiB of names: %w (%w)", maxMembers, maxNames>>20, ErrNoImage, fs.ErrInvalid)
 		}
 	}
 }
