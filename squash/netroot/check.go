@@ -101,8 +101,8 @@ func Check(ctx context.Context, src squash.Source, opts *Options) ([]Finding, er
 		return nil, err
 	}
 	for _, check := range []func(){
-		c.init, c.kernel, c.directories, c.fstab, c.swap, c.interfaces, c.networkManager, c.networkd, c.netplan,
-		c.machineID, c.sharedEtc, c.hostKeys, c.hostname, c.resolvConf, c.jobs, c.logs, c.leftovers,
+		c.init, c.kernel, c.directories, c.fstab, c.disks, c.swap, c.interfaces, c.networkManager, c.networkd, c.netplan,
+		c.machineID, c.sharedEtc, c.hostKeys, c.hostname, c.resolvConf, c.jobs, c.timers, c.logs, c.leftovers,
 	} {
 		check()
 	}
@@ -114,6 +114,7 @@ type checker struct {
 	opts Options
 	*tree
 	initrds  map[string]*contents
+	swaps    []string // the swap files that something names
 	findings []Finding
 }
 

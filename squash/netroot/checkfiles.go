@@ -30,6 +30,7 @@ func (c *checker) fstab() {
 			changed = true
 			text += "# no disk: " + line
 			if strings.HasPrefix(device, "/") && !strings.HasPrefix(device, "/dev/") {
+				c.swaps = append(c.swaps, device)
 				continue // a swap file, which is a finding of its own
 			}
 			c.found("fstab", "etc/fstab", Harmful, nil, "take the line out of etc/fstab", "%s on %s is of a disk, which the boot would wait for", device, dir)
@@ -88,9 +89,15 @@ func local(device, dir, kind string) bool {
 }
 
 func (c *checker) swap() {
-	for _, name := range []string{"swapfile", "swap.img", "swap"} {
+	list := []string{"swapfile", "swap.img", "swap"}
+	for _, name := range c.swaps {
+		// Blanks are octal in fstab.
+		list = append(list, strings.TrimPrefix(path.Clean(strings.NewReplacer(`\040`, " ", `\011`, "\t", `\134`, `\`).Replace(name)), "/"))
+	}
+	slices.Sort(list)
+	for _, name := range slices.Compact(list) {
 		if f := c.files[name]; f != nil && f.Mode.IsRegular() {
-			c.found("swap", name, Harmful, exclude(name), "leave the file out; give machines that need swap some over NBD", "a swap file of %d bytes, which cannot be used from here", f.Size)
+			c.found("swap", name, Harmful, exclude(literal(name)), "leave the file out; give machines that need swap some over NBD", "a swap file of %d bytes, which cannot be used from here", f.Size)
 		}
 	}
 }
@@ -225,25 +232,6 @@ func (c *checker) resolvConf() {
 		return
 	}
 	c.found("resolv.conf", f.Path, Harmful, nil, "write the servers of the machines' network to it, or let what the initrd got by DHCP fill it", "it names the servers of the machine that built the tree")
-}
-
-// jobs are what all machines would do at the same time.
-func (c *checker) jobs() {
-	heavy := []string{"locate", "mlocate", "plocate", "updatedb", "man-db", "apt-compat", "apt", "apt-daily", "apt-daily-upgrade", "unattended-upgrades", "plocate-updatedb", "mlocate-updatedb", "e2scrub_all", "fstrim", "mdadm", "popularity-contest", "aptitude", "debsums", "apt-show-versions", "aide", "tripwire"}
-	for _, dir := range []string{"etc/cron.daily", "etc/cron.weekly", "etc/cron.d"} {
-		for _, name := range c.below(dir, func(base string) bool { return slices.Contains(heavy, strings.TrimSuffix(base, ".cron")) }) {
-			c.found("jobs", name, Harmful, exclude(literal(name)), "leave the job out", "all machines would run it at once, through the network, over the same files")
-		}
-	}
-	for _, name := range c.below("etc/systemd/system/timers.target.wants", func(base string) bool {
-		return slices.Contains(heavy, strings.TrimSuffix(base, ".timer"))
-	}) {
-		mask := path.Join("etc/systemd/system", path.Base(name))
-		if c.files[mask] == nil {
-			c.found("jobs", name, Harmful, &squash.Rules{Exclude: []squash.Pattern{squash.Pattern(literal(name))}, Put: link(mask, "/dev/null").Put},
-				"mask the timer: a link to /dev/null in etc/systemd/system", "all machines would run it at once, through the network, over the same files")
-		}
-	}
 }
 
 // logs are what the builder has logged.

@@ -127,6 +127,20 @@ func TestCheck(t *testing.T) {
 		}, "resolv.conf", "the machine that built", false},
 		{add("etc/cron.daily/mlocate", text("")), "jobs", "at once", false},
 		{add("etc/systemd/system/timers.target.wants/apt-daily.timer", &fstest.MapFile{Data: []byte("/lib/systemd/system/apt-daily.timer"), Mode: fs.ModeSymlink}), "jobs", "at once", false},
+		{add("etc/cron.monthly/debsums", text("")), "jobs", "at once", false},
+		{add("etc/cron.weekly/index", text("#!/bin/sh\nnice updatedb --output=/var/lib/db\n")), "jobs", "at once", false},
+		{add("etc/cron.daily/files", text("#!/bin/sh\n/usr/bin/updatedb.findutils\n")), "jobs", "at once", false},
+		{add("etc/cron.d/files", text("5 4 * * * root updatedb\n")), "jobs", "at once", false},
+		{add("etc/crontab", text("17 * * * * root run-parts /etc/cron.hourly\n0 3 * * * root updatedb\n")), "jobs", "at once", false},
+		{add("var/spool/cron/crontabs/root", text("0 3 * * * updatedb\n")), "jobs", "at once", false},
+		{add("usr/lib/systemd/system/timers.target.wants/man-db.timer", &fstest.MapFile{Data: []byte("../man-db.timer"), Mode: fs.ModeSymlink}), "jobs", "at once", false},
+		{func(m fstest.MapFS) {
+			m["etc/systemd/system/timers.target.wants/files.timer"] = &fstest.MapFile{Data: []byte("/lib/systemd/system/files.timer"), Mode: fs.ModeSymlink}
+			m["usr/lib/systemd/system/files.timer"], m["etc/systemd/system/index.service"] = text("[Timer]\nUnit=index.service\n"), text("[Service]\nExecStart=/usr/bin/updatedb\n")
+		}, "jobs", "at once", false},
+		{add("etc/systemd/system/data.mount", text("[Mount]\nWhat=UUID=1-2\nWhere=/data\nType=ext4\n")), "units", "UUID=1-2", false},
+		{add("usr/lib/systemd/system/scratch.mount", text("[Mount]\nWhat = /dev/sdb1\nWhere = /scratch\n")), "units", "/dev/sdb1", false},
+		{add("etc/systemd/system/dev-sda2.swap", text("[Swap]\nWhat=/dev/sda2\n")), "units", "/dev/sda2", false},
 		{add("var/log/syslog.2.gz", text("old")), "logs", "1 logs of the machine", false},
 		{add("var/log/apt/term.log", text("old")), "logs", "3 bytes", false},
 		{add("var/log/apt/eipp.log.xz", text("old")), "logs", "1 logs", false},
@@ -286,6 +300,66 @@ func TestCheckBuiltinModules(t *testing.T) {
 	tree = healthy()
 	tree["lib"].Data = []byte("/usr/lib")
 	require.Empty(t, check(t, tree, netroot.NBD), "the target of a link from the root on")
+}
+
+// What all machines would do at once, or wait for, by what is in the files; and
+// what only looks like it.
+func TestCheckUnitsAndJobs(t *testing.T) {
+	text := func(s string) *fstest.MapFile { return &fstest.MapFile{Data: []byte(s), Mode: 0o644} }
+	to := func(s string) *fstest.MapFile { return &fstest.MapFile{Data: []byte(s), Mode: fs.ModeSymlink | 0o777} }
+	tree := healthy()
+	for name, f := range map[string]*fstest.MapFile{
+		"etc/crontab":        text("# updatedb at night\n17 * * * * root run-parts /etc/cron.hourly\n"),
+		"etc/cron.daily/own": text("#!/bin/sh\n# like updatedb\n. /etc/updatedb.conf\n"),
+		"etc/systemd/system/timers.target.wants/own.timer": to("../own.timer"), "etc/systemd/system/own.timer": text("[Timer]\n"), "etc/systemd/system/own.service": text("[Service]\nExecStart=/bin/true\n"),
+		"usr/lib/systemd/system/timers.target.wants/fstrim.timer": to("../fstrim.timer"), "etc/systemd/system/fstrim.timer": to("/dev/null"),
+		"usr/lib/systemd/system/index.timer":       text("[Timer]\n"), // nothing starts it
+		"usr/lib/systemd/system/index.service":     text("[Service]\nExecStart=updatedb\n"),
+		"usr/lib/systemd/system/tmp.mount":         text("[Mount]\nWhat=tmpfs\nWhere=/tmp\nType=tmpfs\n"),
+		"usr/lib/systemd/system/srv.mount":         text("[Mount]\nWhat=192.0.2.1:/srv\nWhere=/srv\nType=nfs\n"),
+		"etc/systemd/system/dev-nbd1.swap":         text("[Swap]\nWhat=/dev/nbd1\n"),
+		"usr/lib/systemd/system/old.mount":         text("[Mount]\nWhat=/dev/sda1\nWhere=/old\n"),
+		"etc/systemd/system/old.mount":             to("/dev/null"),
+		"var/large":                                {Data: make([]byte, 1<<20)},
+		"etc/systemd/system/local-fs.target.wants": {Mode: fs.ModeDir | 0o755},
+	} {
+		tree[name] = f
+	}
+	require.Empty(t, check(t, tree, netroot.NBD))
+
+	tree["etc/crontab"] = text("MAILTO=root\n0 3 * * * root updatedb\n17 * * * * root run-parts /etc/cron.hourly\n")
+	tree[`etc/systemd/system/data-a\x2db.mount`] = text("[Mount]\nWhat=/dev/disk/by-label/data\nWhere=/data/a-b\n")
+	tree[`etc/systemd/system/local-fs.target.requires/data-a\x2db.mount`] = to(`../data-a\x2db.mount`)
+	tree["etc/fstab"] = text("/var/swap\\040of/one none swap sw 0 0\n")
+	tree["etc/systemd/system/opt-swap.swap"] = text("[Swap]\nWhat=/opt/swap\n")
+	tree["var/swap of/one"], tree["opt/swap"] = tree["var/large"], tree["var/large"]
+	list := check(t, tree, netroot.NBD)
+	var got []string
+	for _, f := range list {
+		got = append(got, f.Name+" "+f.Path)
+	}
+	slices.Sort(got)
+	require.Equal(t, []string{"fstab etc/fstab", "jobs etc/crontab", "swap opt/swap", "swap var/swap of/one", `units etc/systemd/system/data-a\x2db.mount`, "units etc/systemd/system/opt-swap.swap"}, got)
+
+	image := &memory{}
+	require.NoError(t, squash.Build(t.Context(), image, netroot.Remedies(list).Apply(squash.FromFS(tree)), nil))
+	f, err := squash.Open(bytes.NewReader(image.b))
+	require.NoError(t, err)
+	after, err := netroot.Check(t.Context(), f, nil)
+	require.NoError(t, err)
+	require.Empty(t, after)
+	b, err := f.ReadFile("etc/crontab")
+	require.NoError(t, err)
+	require.Equal(t, "MAILTO=root\n# by all at once: 0 3 * * * root updatedb\n17 * * * * root run-parts /etc/cron.hourly\n", string(b))
+	target, err := f.ReadLink(`etc/systemd/system/data-a\x2db.mount`)
+	require.NoError(t, err)
+	require.Equal(t, "/dev/null", target)
+	for _, name := range []string{`etc/systemd/system/local-fs.target.requires/data-a\x2db.mount`, "opt/swap", "var/swap of/one"} {
+		_, err = f.Lstat(name)
+		require.ErrorIs(t, err, fs.ErrNotExist, name)
+	}
+	_, err = f.Stat("var/large")
+	require.NoError(t, err)
 }
 
 // The links that rules make lead where systemd looks.

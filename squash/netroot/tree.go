@@ -18,6 +18,9 @@ const (
 	maxTexts = 16 << 20
 )
 
+// minSwap is where files begin of which somebody may make swap, under any name.
+const minSwap = 1 << 20
+
 // tree is what the checks need to know of a source.
 type tree struct {
 	files map[string]*file
@@ -33,11 +36,11 @@ type file struct {
 // everything is listed, by one level or all.
 func wanted(name string) bool {
 	switch dir, base := path.Split(name); strings.TrimSuffix(dir, "/") {
-	case "", "boot", "sbin", "usr/sbin", "etc", "lib/modules", "usr/lib/modules", "tmp", "var/tmp", "media", "etc/ssh", "etc/cron.daily", "etc/cron.weekly", "etc/cron.d",
-		"etc/network", "etc/network/interfaces.d", "etc/NetworkManager/conf.d", "etc/systemd/network", "etc/netplan", "etc/systemd/system/timers.target.wants", "lib/systemd", "usr/lib/systemd", "var/lib/dbus":
+	case "", "boot", "etc/cron.hourly", "etc/cron.monthly", "etc/cron.yearly", "var/spool/cron", "var/spool/cron/crontabs", "sbin", "usr/sbin", "etc", "lib/modules", "usr/lib/modules", "tmp", "var/tmp", "media", "etc/ssh", "etc/cron.daily", "etc/cron.weekly", "etc/cron.d",
+		"etc/network", "etc/network/interfaces.d", "etc/NetworkManager/conf.d", "etc/systemd/network", "etc/netplan", "lib/systemd", "usr/lib/systemd", "var/lib/dbus":
 		return true
-	case "etc/systemd/system":
-		return strings.HasSuffix(base, ".timer")
+	case "etc/systemd/system", "lib/systemd/system", "usr/lib/systemd/system":
+		return isUnit(base)
 	case "var/lib/systemd":
 		return base == "random-seed"
 	case "etc/udev/rules.d":
@@ -45,13 +48,21 @@ func wanted(name string) bool {
 	case "var/lib/dhcp", "var/lib/NetworkManager":
 		return strings.HasSuffix(base, ".leases") || strings.HasSuffix(base, ".lease")
 	}
+	if dir := path.Dir(name); strings.HasSuffix(dir, ".wants") && strings.HasSuffix(path.Dir(dir), "systemd/system") {
+		return strings.HasSuffix(name, ".timer")
+	}
 	return strings.HasPrefix(name, "var/log/") || strings.HasPrefix(name, "etc/systemd/network/") || path.Base(name) == "modules.builtin" && strings.Contains(name, "lib/modules/")
+}
+
+func isUnit(base string) bool {
+	return slices.Contains([]string{".timer", ".service", ".mount", ".swap"}, path.Ext(base))
 }
 
 func textual(name string) bool {
 	dir := path.Dir(name)
-	return name == "etc/fstab" || name == "etc/machine-id" || name == "etc/hostname" || name == "etc/resolv.conf" || name == "var/lib/dbus/machine-id" ||
-		dir == "etc/network" || dir == "etc/network/interfaces.d" || dir == "etc/systemd/network" || dir == "etc/cron.d" || path.Base(name) == "modules.builtin"
+	return isCrontab(name) || slices.Contains(jobDirs, dir) || slices.Contains(unitDirs, dir) && isUnit(name) ||
+		name == "etc/fstab" || name == "etc/machine-id" || name == "etc/hostname" || name == "etc/resolv.conf" || name == "var/lib/dbus/machine-id" ||
+		dir == "etc/network" || dir == "etc/network/interfaces.d" || dir == "etc/systemd/network" || path.Base(name) == "modules.builtin"
 }
 
 // read goes through a source once. see is called for kernels' initrds while
@@ -62,7 +73,7 @@ func read(ctx context.Context, src squash.Source, see func(name string, r io.Rea
 		if err != nil {
 			return nil, err
 		}
-		if !wanted(e.Path) {
+		if !wanted(e.Path) && !(e.Mode.IsRegular() && e.Size >= minSwap) {
 			continue
 		}
 		if len(e.Xattrs) > 0 && !textual(e.Path) { // which nobody asks for, and may have 1 MiB
