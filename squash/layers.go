@@ -35,8 +35,9 @@ type Layer struct {
 // pair replaces the whole; ".wh.NAME" removes NAME of lower layers only,
 // ".wh..wh..opq" all that lower layers have in its directory; a hard link to a
 // file of a lower layer is that file as it was then, whatever happens to the
-// name above. Symbolic links of lower layers are never followed. Attributes
-// trusted.overlay.* are dropped.
+// name above. Other names of ".wh..wh.", which aufs keeps its books under, are
+// left out with all below them, where hard links may lead. Symbolic links of
+// lower layers are never followed. Attributes trusted.overlay.* are dropped.
 //
 // The layers are read from the top down, so that content that is hidden is
 // skipped. For all else see [Tar].
@@ -213,6 +214,10 @@ func (m *merger) entry(layer, ordinal int, h *tar.Header, r io.Reader) error {
 	if err := m.checkParents(dir, name); err != nil {
 		return err
 	}
+	books := m.whiteouts && (strings.HasPrefix(dir, whiteoutMeta) || strings.Contains(dir, "/"+whiteoutMeta))
+	if e.Mode.IsDir() && books {
+		return nil
+	}
 	if e.Mode.IsDir() {
 		return m.dir(layer, e)
 	}
@@ -239,7 +244,7 @@ func (m *merger) entry(layer, ordinal int, h *tar.Header, r io.Reader) error {
 		e.Ino, e.Nlink = m.ids, 2 // it may get further names
 		f = &merged{entry: e, ordinal: ordinal}
 	}
-	visible := !m.hidden(name, layer, everything, false)
+	visible := !books && !m.hidden(name, layer, everything, false)
 	f = m.grant(name, layer, f)
 	m.local[name] = f
 	m.bytes += len(name) + len(e.Target)
@@ -249,7 +254,7 @@ func (m *merger) entry(layer, ordinal int, h *tar.Header, r io.Reader) error {
 	if m.clear == name || strings.HasPrefix(m.clear, name+"/") {
 		m.clear = "."
 	}
-	if layer > 0 { // nothing lies below the base
+	if layer > 0 && !books { // nothing lies below the base
 		m.see(name).hide(layer)
 		m.above(dir, layer)
 	}

@@ -120,6 +120,8 @@ func TestLayers(t *testing.T) {
 		{"opaque root", []L{{{name: "a", data: "1"}}, {{name: ".wh..wh..opq"}, {name: "b", data: "2"}}}, []string{"b=2"}},
 		{"opaque keeps what is above", []L{{{name: "d/a", data: "1"}}, {{name: "d/.wh..wh..opq"}}, {{name: "d/a", data: "3"}}}, []string{"d/", "d/a=3"}},
 		{"other bookkeeping", []L{{{name: "a", data: "1"}}, {{name: ".wh..wh.plnk/"}, {name: ".wh..wh.aufs"}}}, []string{"a=1"}},
+		{"links of aufs", []L{{{name: "d/"}, {name: ".wh..wh.plnk/1.2", data: "1"}, {name: "a", typ: link, data: ".wh..wh.plnk/1.2"}, {name: "d/b", typ: link, data: ".wh..wh.plnk/1.2"}, {name: "d/.wh..wh.orph/x/"}, {name: "d/.wh..wh.orph/x/y", data: "1"}},
+			{{name: "./.wh..wh.plnk/3.4", typ: link, data: "a"}, {name: "c", typ: link, data: "./.wh..wh.plnk/3.4"}, {name: ".wh.a"}, {name: ".wh..wh.plnk/d/"}}}, []string{"c=1 x2", "d/", "d/b=1 x2"}},
 		{"missing whiteout target", []L{{{name: "a", data: "1"}}, {{name: ".wh.b"}, {name: "c/.wh.d"}}}, []string{"a=1"}},
 		{"file over a directory", []L{{{name: "d/a", data: "1"}}, {{name: "d", data: "2"}}}, []string{"d=2"}},
 		{"directory over a file", []L{{{name: "d", data: "1"}}, {{name: "d/"}}}, []string{"d/"}},
