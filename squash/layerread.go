@@ -64,3 +64,19 @@ func (m memberReader) Read(p []byte) (int, error) {
 	}
 	return n, err
 }
+
+// maxRest is how many bytes may follow an archive's end: tar pads to its
+// blocking factor, 10 KiB mostly, and a few programs to some MiB.
+const maxRest = 16 << 20
+
+// drain reads what follows an archive's end, which is not endless.
+func drain(r io.Reader) error {
+	n, err := io.CopyN(io.Discard, r, maxRest+1)
+	if err == io.EOF {
+		return nil
+	}
+	if n > maxRest {
+		err = fmt.Errorf("more than %d MiB follow the archive's end: is it an archive, or several in one? %w", maxRest>>20, fs.ErrInvalid)
+	}
+	return err
+}

@@ -114,7 +114,7 @@ func (m *merger) run() error {
 	for target, list := range m.wanted {
 		for _, r := range list {
 			if len(r.file.names) > 0 {
-				return entryError(r.file.names[0], fmt.Errorf("a hard link to %q, which is not in the archive: %w", target, fs.ErrNotExist))
+				return entryError(r.file.names[0], fmt.Errorf("a hard link to %.80q, which is not in the archive: %w", target, fs.ErrNotExist))
 			}
 		}
 	}
@@ -179,13 +179,13 @@ func (m *merger) scan(layer int, visit func(layer, ordinal int, h *tar.Header, r
 		return fail(fmt.Errorf("the archive is cut short, it has no end: %w", io.ErrUnexpectedEOF))
 	}
 	// What follows the archive's end is read, for checksums stand there.
-	if _, err := io.Copy(io.Discard, stream); err != nil {
+	if err := drain(stream); err != nil {
 		return fail(err)
 	}
 	if got := sum.Sum(nil); want != nil && !bytes.Equal(got, want) {
 		return fail(fmt.Errorf("the archive's digest is %x, not %s: copy the image again", got, l.DiffID))
 	}
-	if _, err := io.Copy(io.Discard, raw); err != nil {
+	if err := drain(raw); err != nil {
 		return fail(err)
 	}
 	return nil
@@ -232,7 +232,7 @@ func (m *merger) entry(layer, ordinal int, h *tar.Header, r io.Reader) error {
 		}
 		if f = m.local[target]; f == nil {
 			if layer == 0 || target == name {
-				return entryError(name, fmt.Errorf("a hard link to %q, which is not in the archive before it: %w", h.Linkname, fs.ErrNotExist))
+				return entryError(name, fmt.Errorf("a hard link to %.80q, which is not in the archive before it: %w", h.Linkname, fs.ErrNotExist))
 			}
 			f = &merged{}
 			m.kept += len(target)
@@ -349,7 +349,7 @@ func (m *merger) checkParents(dir, name string) error {
 	}
 	for d := dir; d != "."; d, _ = split(d) {
 		if m.local[d] != nil {
-			return entryError(name, fmt.Errorf("the archive has %q, which is no directory, above this: %w", d, fs.ErrInvalid))
+			return entryError(name, fmt.Errorf("the archive has %.80q, which is no directory, above this: %w", d, fs.ErrInvalid))
 		}
 	}
 	m.clear = dir

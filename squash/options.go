@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"math"
 	"runtime"
 	"time"
 )
@@ -46,9 +47,20 @@ type Options struct {
 	// 1 TiB, -1 no limit. An archive can claim files of any size in few bytes.
 	MaxFileSize int64
 
-	// MaxEntries is how many names a tree may have, each of which takes some
-	// 300 bytes of memory; 0 means 10,000,000, -1 no limit.
+	// MaxSize is how many bytes all regular files may have together, holes
+	// counted, hard links once; 0 means 1 TiB, -1 no limit. Holes take time,
+	// too, about as much as reading zeros from memory.
+	MaxSize int64
+
+	// MaxEntries is how many names a tree may have, directories that only
+	// stand in other names among them; 0 means 10,000,000, -1 no limit. See the
+	// package's description for the memory that each takes.
 	MaxEntries int
+
+	// MaxNames is how many bytes the names, without their directories, and the
+	// targets of symbolic links may have together; 0 means 512 MiB, -1 no
+	// limit.
+	MaxNames int64
 
 	// Workers is how many blocks are compressed at once; 0 means
 	// GOMAXPROCS. It does not change the image.
@@ -83,7 +95,7 @@ type Options struct {
 	// the image itself, for images that shall not depend on when the tree
 	// was made (the meaning of SOURCE_DATE_EPOCH, which the package itself
 	// does not read). When zero, entries keep their times and the image takes
-	// the newest of them.
+	// the newest of them. One before 1970 or after 2106-02-07 is an error.
 	ModTime time.Time
 
 	// Progress, when not nil, is called now and then, and a last time with
@@ -142,8 +154,17 @@ func (o *Options) withDefaults() (Options, error) {
 	if c.MaxFileSize == 0 {
 		c.MaxFileSize = 1 << 40
 	}
+	if c.MaxSize == 0 {
+		c.MaxSize = 1 << 40
+	}
+	if c.MaxNames == 0 {
+		c.MaxNames = 512 << 20
+	}
 	if c.MaxEntries == 0 {
 		c.MaxEntries = 10_000_000
+	}
+	if sec := c.ModTime.Unix(); !c.ModTime.IsZero() && (sec < 0 || sec > math.MaxUint32) {
+		return c, fmt.Errorf("squash: Options.ModTime is %v: %w: the format has times from 1970 to 2106-02-07", c.ModTime, fs.ErrInvalid)
 	}
 	if c.Compressor == nil {
 		c.Compressor = Zstd{}

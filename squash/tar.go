@@ -49,6 +49,11 @@ func (s tarSource) Entries(ctx context.Context) iter.Seq2[*Entry, error] {
 	}
 }
 
+// maxDepth is how many elements an archive's name may have. Each may be a
+// directory that no entry stands for, so that a small archive would make a tree
+// of millions; real trees are some 50 deep.
+const maxDepth = 256
+
 // errStop says that the consumer of the entries wants no more.
 var errStop = errors.New("stop")
 
@@ -56,10 +61,13 @@ var errStop = errors.New("stop")
 func cleanName(name string) (string, error) {
 	p := path.Clean(strings.TrimLeft(name, "/"))
 	if p == ".." || strings.HasPrefix(p, "../") {
-		return "", fmt.Errorf("the archive has an entry %q, which leads out of the tree: %w", name, fs.ErrInvalid)
+		return "", fmt.Errorf("the archive has an entry %.80q, which leads out of the tree: %w", name, fs.ErrInvalid)
 	}
 	if strings.IndexByte(p, 0) >= 0 || len(p) > maxPath {
 		return "", fmt.Errorf("the archive has an entry %.80q with %d bytes in its name: %w", name, len(p), fs.ErrInvalid)
+	}
+	if n := strings.Count(p, "/") + 1; n > maxDepth {
+		return "", fmt.Errorf("the archive has an entry %.80q with %d elements in its name, at most %d are taken: %w", name, n, maxDepth, fs.ErrInvalid)
 	}
 	return strings.Clone(p), nil // of a PAX header, which may have 1 MiB
 }

@@ -76,7 +76,9 @@ type tree struct {
 	root   *inode
 	links  map[linkKey]*inode
 	xattrs xattrWriter
-	names  int // links made
+	names  int   // links made
+	bytes  int64 // of these names and of links' targets
+	size   int64 // of the regular files
 	inodes uint32
 	newest uint32
 	// Of the entry added last, whose parent the next one mostly shares.
@@ -97,7 +99,7 @@ func entryError(name string, err error) error {
 func checkName(name string) error {
 	switch {
 	case name == "" || name == "." || name == ".." || strings.ContainsAny(name, "/\x00"):
-		return fmt.Errorf("the source lists %q, which is no file name", name)
+		return fmt.Errorf("the source lists %.80q, which is no file name", name)
 	case len(name) > maxName:
 		return fmt.Errorf("the name has %d bytes, SquashFS allows %d: %w", len(name), maxName, syscall.ENAMETOOLONG)
 	}
@@ -152,6 +154,9 @@ func (t *tree) link(d *inode, name string, ino *inode) error {
 	if t.names++; t.opts.MaxEntries >= 0 && t.names > t.opts.MaxEntries {
 		return fmt.Errorf("the tree has more names than Options.MaxEntries allows (%d)", t.opts.MaxEntries)
 	}
+	if err := t.hold(len(name)); err != nil {
+		return err
+	}
 	name = strings.Clone(name) // not the whole path
 	d.dir.entries = append(d.dir.entries, entry{name, ino})
 	if ino.kind == kindDir {
@@ -161,6 +166,14 @@ func (t *tree) link(d *inode, name string, ino *inode) error {
 		d.dir.sub[name] = ino
 	}
 	t.report.note(func(p *Progress) { p.Entries++ })
+	return nil
+}
+
+// hold counts bytes of names and targets, which stay in memory.
+func (t *tree) hold(n int) error {
+	if t.bytes += int64(n); t.opts.MaxNames >= 0 && t.bytes > t.opts.MaxNames {
+		return fmt.Errorf("the tree's names and links have more bytes than Options.MaxNames allows (%d)", t.opts.MaxNames)
+	}
 	return nil
 }
 
@@ -246,10 +259,17 @@ func (t *tree) fill(ino *inode, e *Entry) error {
 		if t.opts.MaxFileSize >= 0 && e.Size > t.opts.MaxFileSize {
 			return entryError(e.Path, fmt.Errorf("its %d bytes are more than Options.MaxFileSize allows (%d)", e.Size, t.opts.MaxFileSize))
 		}
+		if t.opts.MaxSize >= 0 && e.Size > t.opts.MaxSize-t.size {
+			return entryError(e.Path, fmt.Errorf("with its %d bytes the files have more than Options.MaxSize allows (%d)", e.Size, t.opts.MaxSize))
+		}
+		t.size += e.Size
 		ino.size = e.Size
 	case kindSymlink:
 		if e.Target == "" || len(e.Target) > maxTarget || strings.IndexByte(e.Target, 0) >= 0 {
 			return entryError(e.Path, fmt.Errorf("a symbolic link must hold 1 to %d bytes and no NUL, this one has %d", maxTarget, len(e.Target)))
+		}
+		if err := t.hold(len(e.Target)); err != nil {
+			return entryError(e.Path, err)
 		}
 		ino.target = e.Target
 	case kindBlock, kindChar:
