@@ -165,6 +165,8 @@ func TestVerifyFindsDamage(t *testing.T) {
 			i.put16(entry+2, 1-le.Uint16(i.b[i.header("adir")+8:]))
 		}, "stands in two places"},
 		{"symbolic link of 0 bytes", func(i *image) { i.put32(i.inode("elink")+20, 0) }, "symbolic link of 0 bytes"},
+		{"symbolic link with NUL", func(i *image) { i.b[i.inode("elink")+24+4] = 0 }, `a symbolic link to "adir\x00inner"`},
+		{"xattr with NUL", func(i *image) { i.b[bytes.LastIndex(i.b, []byte("comment"))+3] = 0 }, `a NUL in its name, "user.com\x00ent"`},
 		{"one listing for two directories", func(i *image) { copy(i.b[i.inode("bdir")+24:][:4], i.b[i.inode("adir")+24:]) }, "listings of two directories overlap"},
 		{"xattr of type 7", func(i *image) { i.put16(bytes.LastIndex(i.b, []byte("comment"))-4, 7) }, "extended attribute of type 7"},
 		{"xattr of 1 GiB", func(i *image) { i.put32(bytes.LastIndex(i.b, []byte("comment"))+7, 1<<30) }, "extended attribute of 1073741824 bytes"},

@@ -3,6 +3,7 @@ package squash
 import (
 	"encoding/binary"
 	"math"
+	"strings"
 )
 
 // tables checks that each metadata table is where its neighbours say, and that
@@ -144,7 +145,8 @@ func (v *verifier) export(path string, n *node) bool {
 	return v.require(ref == n.ref, path, int64(at), "the export table has inode %d at %#x, it is at %#x: NFS clients would get another file", n.number, ref, n.ref)
 }
 
-// xattrSize checks the size that a set of attributes is said to have.
+// xattrSize checks a set of attributes' names, and the size that it is said to
+// have.
 func (v *verifier) xattrSize(path string, n *node, attrs map[string][]byte) bool {
 	p, err := v.f.lookup(int64(v.f.sb.XattrStart)+xattrHeader, int64(n.xattr)*xattrEntry, "the xattr table")
 	if err != nil || len(p) < xattrEntry {
@@ -152,6 +154,9 @@ func (v *verifier) xattrSize(path string, n *node, attrs map[string][]byte) bool
 	}
 	says, long := int64(binary.LittleEndian.Uint32(p[12:])), int64(0)
 	for name, value := range attrs {
+		if !v.require(!strings.Contains(name, "\x00"), path, int64(v.f.sb.XattrStart), "an extended attribute with a NUL in its name, %q, which nobody can ask for", name) {
+			return false
+		}
 		long += int64(len(name)) + 1 + int64(len(value))
 	}
 	return v.require(says == long || long > math.MaxUint32, path, int64(v.f.sb.XattrStart), "set %d of extended attributes says to have %d bytes, it has %d", n.xattr, says, long)

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"path"
 	"slices"
+	"strings"
 )
 
 // tree checks every name and every inode.
@@ -188,7 +189,8 @@ func (v *verifier) inode(name string, n *node) bool {
 	}
 	switch n.kind {
 	case kindSymlink:
-		return v.require(n.size > 0 && n.size <= maxTarget, name, at, "a symbolic link of %d bytes; Linux allows 1 to %d", n.size, maxTarget)
+		return v.require(n.size > 0 && n.size <= maxTarget, name, at, "a symbolic link of %d bytes; Linux allows 1 to %d", n.size, maxTarget) &&
+			v.require(!strings.Contains(n.target, "\x00"), name, at, "a symbolic link to %q, of which Linux sees what is before the NUL", n.target)
 	case kindFile:
 		return v.file(name, n)
 	}
