@@ -52,6 +52,9 @@ time it has and which were not changed since (their ctime).
 --exclude-from takes the lists of LTSP and of mksquashfs -wildcards -ef.`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			if fi, err := os.Stat(args[1]); err == nil && fi.IsDir() {
+				return fmt.Errorf("%s: %w: this is a directory; name the image's file", args[1], fs.ErrInvalid)
+			}
 			if err := applyPurpose(cmd, &o, purpose); err != nil {
 				return err
 			}
