@@ -129,7 +129,11 @@ func variants() []variant {
 
 		{"zstd-window-of-a-block", true, zstdWith(nil, zstd.WithWindowSize(block), zstd.WithSingleSegment(false)), nil},
 		{"zstd-checksum", true, zstdWith(nil, zstd.WithEncoderCRC(true)), nil},
-		{"zstd-window-of-8-MiB", false, squash.Options{Compressor: custom{squash.Zstd{}, nil, window}}, nil},
+		{"zstd-window-of-8-MiB", false, squash.Options{Compressor: custom{squash.Zstd{}, nil, window(13 << 3)}}, nil},
+		{"zstd-window-of-a-block-length-unknown", true, squash.Options{Compressor: custom{squash.Zstd{}, nil, window(7 << 3)}}, nil},
+		{"zstd-window-of-9-8-of-a-block", false, squash.Options{Compressor: custom{squash.Zstd{}, nil, window(7<<3 | 1)}}, nil},
+		{"zstd-window-of-8-KiB", true, squash.Options{BlockSize: 4096, Compressor: custom{squash.Zstd{}, nil, window(3 << 3)}}, nil},
+		{"zstd-window-of-9-KiB", false, squash.Options{BlockSize: 4096, Compressor: custom{squash.Zstd{}, nil, window(3<<3 | 1)}}, nil},
 		{"zstd-two-frames", false, zstdWith(func(e *zstd.Encoder, dst, src []byte) []byte {
 			return e.EncodeAll(src[len(src)/2:], e.EncodeAll(src[:len(src)/2], dst))
 		}), nil},
@@ -211,31 +215,34 @@ func zstdWith(encode func(e *zstd.Encoder, dst, src []byte) []byte, opts ...zstd
 	}}}
 }
 
-// window makes frames of unknown length with a window of 8 MiB, of blocks of
-// data; such an image can be mounted.
-func window(dst, src []byte) ([]byte, error) {
-	if len(src) <= 8192 {
-		e, err := squash.Zstd{}.NewEncoder(8192)
+// window makes frames of unknown length that say to need a window of that code
+// (RFC 8878, 3.1.1.1.2), of blocks of text: such an image can be mounted.
+func window(code byte) encoder {
+	return func(dst, src []byte) ([]byte, error) {
+		if !bytes.Contains(src, []byte("line ")) {
+			e, err := squash.Zstd{}.NewEncoder(8192)
+			if err != nil {
+				return nil, err
+			}
+			return e.Encode(dst, src)
+		}
+		out := bytes.NewBuffer(dst)
+		w, err := zstd.NewWriter(out, zstd.WithWindowSize(4096))
 		if err != nil {
 			return nil, err
 		}
-		return e.Encode(dst, src)
-	}
-	out := bytes.NewBuffer(dst)
-	w, err := zstd.NewWriter(out, zstd.WithWindowSize(8<<20))
-	if err != nil {
-		return nil, err
-	}
-	for _, p := range [][]byte{src[:len(src)/2], src[len(src)/2:]} {
-		if _, err := w.Write(p); err != nil {
-			return nil, err
+		for _, p := range [][]byte{src[:len(src)/2], src[len(src)/2:]} {
+			if _, err := w.Write(p); err != nil {
+				return nil, err
+			}
+			if err := w.Flush(); err != nil {
+				return nil, err
+			}
 		}
-		if err := w.Flush(); err != nil {
-			return nil, err
-		}
+		err = w.Close()
+		out.Bytes()[len(dst)+5] = code
+		return out.Bytes(), err
 	}
-	err = w.Close()
-	return out.Bytes(), err
 }
 
 func dictionary(size uint32) []byte {
