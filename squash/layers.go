@@ -71,10 +71,11 @@ type merger struct {
 	ids    uint64
 
 	// Of the layer that is read.
-	local  map[string]*merged
-	missed map[int]*merged
-	bytes  int    // of the names and attributes in local
-	clear  string // a directory that nothing in local stands above
+	globals tarGlobals
+	local   map[string]*merged
+	missed  map[int]*merged
+	bytes   int    // of the names and attributes in local
+	clear   string // a directory that nothing in local stands above
 }
 
 // merged is a file of a layer that is no directory.
@@ -101,6 +102,7 @@ type request struct {
 
 func (m *merger) run() error {
 	for i := len(m.layers) - 1; i >= 0; i-- {
+		m.globals = tarGlobals{}
 		m.local, m.missed, m.bytes, m.clear = make(map[string]*merged), make(map[int]*merged), 0, "."
 		if err := m.scan(i, m.entry); err != nil {
 			return err
@@ -192,6 +194,10 @@ func (m *merger) scan(layer int, visit func(layer, ordinal int, h *tar.Header, r
 }
 
 func (m *merger) entry(layer, ordinal int, h *tar.Header, r io.Reader) error {
+	if h.Typeflag == tar.TypeXGlobalHeader {
+		return m.globals.set(h.PAXRecords)
+	}
+	m.globals.apply(h)
 	name, err := cleanName(h.Name)
 	if err != nil {
 		return err

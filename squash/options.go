@@ -38,7 +38,8 @@ type Options struct {
 
 	// Strict makes an error of what the image cannot hold as it is: a
 	// modification time before 1970 or after 2106-02-07, an extended attribute
-	// outside of user., trusted. and security., such as a POSIX ACL.
+	// outside of user., trusted. and security., such as a POSIX ACL, and the file
+	// flags of an archive.
 	// Otherwise these are moved to the nearest time and left out, counted in
 	// [Progress] and logged.
 	Strict bool

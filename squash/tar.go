@@ -12,18 +12,23 @@ import (
 	"math"
 	"net/url"
 	"path"
+	"strconv"
 	"strings"
+	"time"
 )
 
 // Tar is a tar archive as a [Source] that is read once, from start to end:
 // PAX and GNU formats, sparse files, extended attributes (SCHILY.xattr, which
-// GNU tar and Docker write, and LIBARCHIVE.xattr), hard links of any type. A
-// stream that is compressed with gzip or zstd is decompressed.
+// GNU tar and Docker write, LIBARCHIVE.xattr, and SELinux labels of tar
+// --selinux), hard links of any type, global headers that set uid, gid or mtime.
+// ACLs and file flags are counted as attributes that are left out. A stream
+// that is compressed with gzip or zstd is decompressed.
 //
 // Owners are the archive's numbers; names of users are not looked up. Names
 // lose a leading "/" and "./"; one that leads out of the tree by ".." is an
 // error, as is one below a symbolic link of the same archive, which programs
-// that unpack would follow. A name that comes again replaces the first.
+// that unpack would follow. A name that comes again replaces the first. A name
+// may have 256 elements, and 16 MiB may follow the archive's end.
 func Tar(r io.Reader) Source {
 	once := true
 	return tarSource{layers: []Layer{{Name: "the archive", Open: func() (io.ReadCloser, error) {
@@ -96,7 +101,7 @@ func tarEntry(h *tar.Header, name string) (e *Entry, file bool, err error) {
 	case tar.TypeFifo:
 		e.Mode |= fs.ModeNamedPipe
 	case tar.TypeLink:
-	case tar.TypeXGlobalHeader, 'V': // a comment, a volume's name
+	case 'V': // a volume's name
 		return nil, false, nil
 	default:
 		return nil, false, entryError(name, fmt.Errorf("the archive has an entry of type %q, which is no file: make the archive with tar --format=posix", h.Typeflag))
@@ -118,7 +123,87 @@ func tarEntry(h *tar.Header, name string) (e *Entry, file bool, err error) {
 	return e, true, nil
 }
 
-// tarXattrs reads the two ways in which archives carry extended attributes.
+// tarGlobals are the records of global headers that hold for the entries after
+// them unless these have records of their own.
+type tarGlobals struct {
+	uid, gid *int
+	mtime    *time.Time
+}
+
+// set takes a global header in. An empty value takes an earlier one back.
+func (g *tarGlobals) set(records map[string]string) error {
+	if records == nil { // as archive/tar has it when a value is malformed
+		return fmt.Errorf("the archive has a global header with a value that makes no sense: %w", fs.ErrInvalid)
+	}
+	for key, value := range records {
+		var err error
+		switch key {
+		case "uid":
+			g.uid, err = globalID(value)
+		case "gid":
+			g.gid, err = globalID(value)
+		case "mtime":
+			g.mtime, err = globalTime(value)
+		case "path", "linkpath", "size":
+			err = errors.ErrUnsupported
+		default:
+			for _, prefix := range []string{"GNU.sparse.", "SCHILY.xattr.", "SCHILY.acl.", "SCHILY.fflags", "LIBARCHIVE.xattr.", "RHT.security."} {
+				if strings.HasPrefix(key, prefix) {
+					err = errors.ErrUnsupported
+				}
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("the archive has a global header with %.80q=%.80q for all its entries: %w", key, value, err)
+		}
+	}
+	return nil
+}
+
+func globalID(s string) (*int, error) {
+	if s == "" {
+		return nil, nil
+	}
+	id, err := strconv.ParseUint(s, 10, 31)
+	n := int(id)
+	return &n, err
+}
+
+// globalTime reads seconds with a fraction.
+func globalTime(s string) (*time.Time, error) {
+	if s == "" {
+		return nil, nil
+	}
+	whole, fraction, _ := strings.Cut(s, ".")
+	sec, err := strconv.ParseInt(whole, 10, 64)
+	if err != nil {
+		return nil, err
+	}
+	nsec, err := strconv.ParseUint((fraction + "000000000")[:9], 10, 32)
+	if err != nil {
+		return nil, err
+	}
+	when := time.Unix(sec, int64(nsec))
+	if strings.HasPrefix(whole, "-") {
+		when = time.Unix(sec, -int64(nsec))
+	}
+	return &when, nil
+}
+
+// apply gives an entry what it does not say itself.
+func (g *tarGlobals) apply(h *tar.Header) {
+	if _, own := h.PAXRecords["uid"]; g.uid != nil && !own {
+		h.Uid = *g.uid
+	}
+	if _, own := h.PAXRecords["gid"]; g.gid != nil && !own {
+		h.Gid = *g.gid
+	}
+	if _, own := h.PAXRecords["mtime"]; g.mtime != nil && !own {
+		h.ModTime = *g.mtime
+	}
+}
+
+// tarXattrs reads the ways in which archives carry extended attributes.
 func tarXattrs(records map[string]string) (map[string][]byte, error) {
 	var attrs map[string][]byte
 	set := func(name string, value []byte) {
@@ -142,15 +227,22 @@ func tarXattrs(records map[string]string) (map[string][]byte, error) {
 		}
 		set(name, b)
 	}
+	// GNU tar's own way leaves out the NUL that Linux stores.
+	if label := records["RHT.security.selinux"]; label != "" {
+		set("security.selinux", []byte(label+"\x00"))
+	}
 	for key, value := range records {
 		if name, ok := strings.CutPrefix(key, "SCHILY.xattr."); ok {
 			set(name, []byte(value))
 		}
-		switch key { // so that they are counted among what cannot be kept
-		case "SCHILY.acl.access":
+		switch { // so that they are counted among what cannot be kept
+		case value == "":
+		case key == "SCHILY.acl.access":
 			set("system.posix_acl_access", []byte(value))
-		case "SCHILY.acl.default":
+		case key == "SCHILY.acl.default":
 			set("system.posix_acl_default", []byte(value))
+		case key == "SCHILY.fflags", strings.HasPrefix(key, "SCHILY.acl."):
+			set(strings.Clone(key), []byte(value))
 		}
 	}
 	return attrs, nil
