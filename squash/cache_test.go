@@ -47,7 +47,7 @@ func TestCacheBounds(t *testing.T) {
 	require.Greater(t, most, 20<<20, "it is used")
 
 	var c cache // as that of metadata: what is tiny counts, too
-	c.max = 2 << 20
+	c.max = f.metas.max
 	for i := range int64(20_000) {
 		_, err := c.get(i, func(e *cached) error { e.data = make([]byte, 1+i%2*8191); return nil })
 		require.NoError(t, err)
