@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/seed-3ec230fa/diskless/internal/zstd"
 	"github.com/seed-3ec230fa/diskless/squash"
 )
 
@@ -105,12 +106,36 @@ func TestSquash(t *testing.T) {
 		require.NoError(t, f.Close())
 	}
 	good("build", "--for", "memory", "--compressor", "gzip", "--block-size", "4096", tree, two)
+	text := t.TempDir()
+	var lines bytes.Buffer
+	for i := range 20_000 {
+		fmt.Fprintln(&lines, i*i%977, "words of a text", i)
+	}
+	require.NoError(t, os.WriteFile(filepath.Join(text, "text"), lines.Bytes(), 0o644))
+	for c, want := range map[string]squash.Compressor{"zstd": zstd.Level(1), "gzip": squash.Gzip{Level: 1}, "lz4": squash.LZ4{Level: 1}} {
+		o := squash.ForNetwork()
+		o.Compressor = want
+		var images [3][]byte
+		require.NoError(t, squash.BuildFile(t.Context(), two, squash.Dir(text), o))
+		for i, args := range [][]string{nil, {"--level", "1"}, {"--level", "2"}} {
+			if i > 0 {
+				good(append([]string{"build", "--compressor", c, text, two}, args...)...)
+			}
+			images[i], err = os.ReadFile(two)
+			require.NoError(t, err)
+		}
+		require.True(t, bytes.Equal(images[0], images[1]), c)
+		require.False(t, bytes.Equal(images[1], images[2]), c)
+	}
 	good("build", "--block-size", "4096", tree, two)
 	require.Regexp(t, `, \d+ bytes taken over\n$`, good("build", "--base", one, tree, two))
 	good("build", "--base", two, "--base-time", "2001-01-01T00:00:00Z", tree, two)
 
 	for text, args := range map[string][]string{
 		"no SquashFS image":            {"ls", archive},
+		"xz has no levels":             {"build", "--compressor", "xz", "--level", "6", tree, two},
+		"choose 1 to 9":                {"build", "--for", "speed", "--level", "10", tree, two},
+		"--level 0":                    {"build", "--level", "0", tree, two},
 		"name the image's file":        {"build", filepath.Join(dir, "none"), dir},
 		"choose zstd, gzip":            {"build", "--compressor", "rar", tree, two},
 		"no such file":                 {"build", filepath.Join(dir, "none"), two},

@@ -23,11 +23,12 @@ func squashBuildCommand() *cobra.Command {
 	var compressor, purpose, rulesFile, prepare, base, baseTime string
 	var excludeFiles []string
 	var excludeDefaults bool
+	var level int
 	cmd := &cobra.Command{
 		Use:   "build SOURCE IMAGE",
 		Short: "Build an image from a directory, an archive or a container image",
 		Long: `build makes the file IMAGE of SOURCE: a directory, a container image ("docker
-save", "podman save", an OCI layout), a tar archive ("-": from stdin), another
+save", "podman save", an OCI layout; not compressed), a tar archive ("-": from stdin), another
 SquashFS image. Archives need no root, owners and devices come from what they
 say. IMAGE appears complete or not at all, and the same source gives the same
 bytes. SOURCE_DATE_EPOCH in the environment sets all times.
@@ -60,6 +61,11 @@ time it has and which were not changed since (their ctime).
 			}
 			if o.Compressor == nil || cmd.Flags().Changed("compressor") {
 				if o.Compressor, err = compressorOf(compressor); err != nil {
+					return err
+				}
+			}
+			if cmd.Flags().Changed("level") {
+				if o.Compressor, err = withLevel(o.Compressor, level); err != nil {
 					return err
 				}
 			}
@@ -126,8 +132,9 @@ time it has and which were not changed since (their ctime).
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&purpose, "for", "network", "network (small reads are cheap), memory (sent whole, small), speed (built often), old-kernels (before 4.14);\nthe next three say otherwise")
+	f.StringVar(&purpose, "for", "network", "network (small reads are cheap), memory (sent whole, small), speed (built often), old-kernels (before 4.14);\n--compressor, --level, --block-size and --fragment-size say otherwise")
 	f.StringVar(&compressor, "compressor", "zstd", "zstd, gzip, lz4 or xz")
+	f.IntVar(&level, "level", 0, "of the compressor, 1 (fast) to 9 (small); zstd: to "+strconv.Itoa(zstd.MaxLevel)+"; xz has none (default what --for wants)")
 	f.IntVar(&o.BlockSize, "block-size", 0, "bytes, a power of two from 4096 to 1048576")
 	f.IntVar(&o.FragmentSize, "fragment-size", 0, "bytes of small files that share a block, up to the block size; -1: none do")
 	f.StringVar(&rulesFile, "rules", "", "a file of rules that change the tree")
@@ -213,4 +220,23 @@ func compressorOf(name string) (squash.Compressor, error) {
 		return squash.XZ{}, nil
 	}
 	return nil, fmt.Errorf("the compressor %q: %w: choose zstd, gzip, lz4 or xz", name, fs.ErrInvalid)
+}
+
+// withLevel is a compressor at a level, which it must know.
+func withLevel(c squash.Compressor, level int) (squash.Compressor, error) {
+	most := 9
+	switch c.(type) {
+	case squash.Gzip:
+		c = squash.Gzip{Level: level}
+	case squash.LZ4:
+		c = squash.LZ4{Level: level}
+	case squash.XZ:
+		return nil, fmt.Errorf("--level: %w: xz has no levels", fs.ErrInvalid)
+	default:
+		c, most = zstd.Level(level), zstd.MaxLevel
+	}
+	if level < 1 || level > most {
+		return nil, fmt.Errorf("--level %d: %w: choose 1 to %d", level, fs.ErrInvalid, most)
+	}
+	return c, nil
 }
