@@ -113,9 +113,11 @@ func Check(ctx context.Context, src squash.Source, opts *Options) ([]Finding, er
 type checker struct {
 	opts Options
 	*tree
-	initrds  map[string]*contents
-	swaps    []string // the swap files that something names
-	findings []Finding
+	initrds map[string]*contents
+	swaps   []string // the swap files that something names
+	// What the newest kernel's initrd was made by.
+	initramfsTools bool
+	findings       []Finding
 }
 
 func (c *checker) found(name, path string, s Severity, rules *squash.Rules, remedy, message string, args ...any) {
@@ -192,6 +194,7 @@ func (c *checker) initrd(k Kernel) {
 		c.found("initrd", k.Initrd, Advice, nil, "look into it with lsinitramfs or lsinitrd", "the initrd cannot be looked into: %v", in.err)
 		return
 	}
+	c.initramfsTools = in.names["functions"]
 	if builtin := c.get("lib/modules/" + k.Version + "/modules.builtin"); builtin != nil {
 		for line := range strings.Lines(builtin.text) {
 			in.note(strings.TrimSpace(line))

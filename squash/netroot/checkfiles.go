@@ -222,18 +222,6 @@ func (c *checker) hostname() {
 	}
 }
 
-func (c *checker) resolvConf() {
-	f := c.files["etc/resolv.conf"]
-	if f == nil || !f.Mode.IsRegular() || !strings.Contains(f.text, "nameserver") {
-		return
-	}
-	if c.get("lib/systemd/systemd-resolved") != nil || c.get("usr/lib/systemd/systemd-resolved") != nil {
-		c.found("resolv.conf", f.Path, Harmful, link(f.Path, "../run/systemd/resolve/stub-resolv.conf"), "make it the link that systemd-resolved wants", "it names the servers of the machine that built the tree")
-		return
-	}
-	c.found("resolv.conf", f.Path, Harmful, nil, "write the servers of the machines' network to it, or let what the initrd got by DHCP fill it", "it names the servers of the machine that built the tree")
-}
-
 // logs are what the builder has logged.
 func (c *checker) logs() {
 	var names []string

@@ -131,6 +131,9 @@ func (c *contents) note(full string) {
 		c.network = c.network || isNetworkDriver(full)
 		return
 	}
+	if full == "scripts/functions" { // as initramfs-tools has it
+		c.names["functions"] = true
+	}
 	switch base := path.Base(full); base {
 	case "nbd-client", "nfsmount", "mount.nfs", "nbd", "nfs", "overlay", "init-ltsp":
 		c.names[base] = true

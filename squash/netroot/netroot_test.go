@@ -9,7 +9,9 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -360,6 +362,66 @@ func TestCheckUnitsAndJobs(t *testing.T) {
 	}
 	_, err = f.Stat("var/large")
 	require.NoError(t, err)
+}
+
+// The name servers of the machine that built the tree go, and those that the
+// initramfs was given come, if any.
+func TestRemedyResolvConf(t *testing.T) {
+	tree := healthy()
+	tree["etc/resolv.conf"], tree["usr/lib/systemd/systemd"] = &fstest.MapFile{Data: []byte("nameserver 192.0.2.53\n"), Mode: 0o644}, &fstest.MapFile{}
+	list := check(t, tree, netroot.NBD)
+	require.Len(t, list, 1)
+	require.Nil(t, list[0].Rules, "nobody would fill it after another initramfs")
+	tree["boot/initrd.img-6.1.0-9-amd64"].Data = append(cpio("scripts/functions"), gzipped(good())...)
+	for _, root := range []netroot.Root{netroot.NBD, netroot.NFS} {
+		for _, f := range check(t, tree, root) {
+			require.Equal(t, f.Name == "shared-etc", f.Rules == nil, "%+v", f)
+		}
+	}
+	image := &memory{}
+	require.NoError(t, squash.Build(t.Context(), image, netroot.Remedies(check(t, tree, netroot.NBD)).Apply(squash.FromFS(tree)), nil))
+	f, err := squash.Open(bytes.NewReader(image.b))
+	require.NoError(t, err)
+	after, err := netroot.Check(t.Context(), f, nil)
+	require.NoError(t, err)
+	require.Empty(t, after)
+	target, err := f.ReadLink("etc/resolv.conf")
+	require.NoError(t, err)
+	require.Equal(t, "../run/resolv.conf", target)
+	built, err := f.ReadFile("etc/resolv.conf.built")
+	require.NoError(t, err)
+	require.Equal(t, "nameserver 192.0.2.53\n", string(built))
+	unit, err := f.ReadFile("etc/systemd/system/sysinit.target.wants/diskless-resolv.service") // through the link
+	require.NoError(t, err)
+
+	_, command, ok := strings.Cut(string(unit), "ExecStart=/bin/sh -c '")
+	require.True(t, ok)
+	command = strings.TrimSuffix(command, "'\n")
+	require.NotContains(t, command, "'")
+	require.NotContains(t, command, "%")
+	if runtime.GOOS == "windows" {
+		t.Skip("no /bin/sh")
+	}
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "resolv.conf.built"), built, 0o644))
+	command = strings.NewReplacer("$$", "$", "/run/", dir+"/", "/etc/", dir+"/").Replace(command)
+	for _, tt := range []struct {
+		env  []string
+		want string
+	}{
+		{[]string{"IPV4DNS0=10.0.0.1", "IPV4DNS1=0.0.0.0", "DNSDOMAIN=lab.example"}, "nameserver 10.0.0.1\nsearch lab.example\n"},
+		{[]string{"IPV4DNS0=10.0.0.1", "IPV4DNS1=10.0.0.2", "DNSDOMAIN="}, "nameserver 10.0.0.1\nnameserver 10.0.0.2\n"},
+		{[]string{"IPV4DNS0=0.0.0.0", "IPV4DNS1=0.0.0.0", "DNSDOMAIN=lab"}, "nameserver 192.0.2.53\n"},
+		{[]string{}, "nameserver 192.0.2.53\n"},
+	} {
+		cmd := exec.CommandContext(t.Context(), "/bin/sh", "-c", command)
+		cmd.Env = append([]string{"PATH=" + os.Getenv("PATH")}, tt.env...)
+		out, err := cmd.CombinedOutput()
+		require.NoError(t, err, string(out))
+		b, err := os.ReadFile(filepath.Join(dir, "resolv.conf"))
+		require.NoError(t, err)
+		require.Equal(t, tt.want, string(b))
+	}
 }
 
 // The links that rules make lead where systemd looks.
