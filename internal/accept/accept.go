@@ -220,11 +220,7 @@ func zstdWith(encode func(e *zstd.Encoder, dst, src []byte) []byte, opts ...zstd
 func window(code byte) encoder {
 	return func(dst, src []byte) ([]byte, error) {
 		if !bytes.Contains(src, []byte("line ")) {
-			e, err := squash.Zstd{}.NewEncoder(8192)
-			if err != nil {
-				return nil, err
-			}
-			return e.Encode(dst, src)
+			return append(dst, src...), nil
 		}
 		out := bytes.NewBuffer(dst)
 		w, err := zstd.NewWriter(out, zstd.WithWindowSize(4096))

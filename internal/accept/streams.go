@@ -28,11 +28,7 @@ func lz4Ends(literals int, copies ...int) squash.Options {
 	return squash.Options{Compressor: custom{fast, fast.Options(block), func(dst, src []byte) ([]byte, error) {
 		again := len(src) - len(bytes.TrimRight(src, string(src[len(src)-1:])))
 		if len(src) < block || again < 1000 {
-			e, err := fast.NewEncoder(block)
-			if err != nil {
-				return nil, err
-			}
-			return e.Encode(dst, src)
+			return append(dst, src...), nil
 		}
 		first, size := len(src)-again+1, again-1-literals
 		for _, n := range copies {
@@ -50,16 +46,12 @@ func lz4Ends(literals int, copies ...int) squash.Options {
 	}}}
 }
 
-// xzFilter makes streams with a filter for machine code, of data without any, so
-// that there is nothing to change; others have none.
+// xzFilter makes streams with a filter for machine code, of text, in which there
+// is nothing for it to change.
 func xzFilter(id byte) squash.Options {
 	return squash.Options{Compressor: custom{squash.XZ{}, nil, func(dst, src []byte) ([]byte, error) {
-		if len(src) <= 8192 || bytes.ContainsFunc(src, func(r rune) bool { return r != '\n' && (r < ' ' || r > 'z' || r >= '@' && r < 'a') }) {
-			e, err := squash.XZ{}.NewEncoder(len(src))
-			if err != nil {
-				return nil, err
-			}
-			return e.Encode(dst, src)
+		if !bytes.HasPrefix(src, []byte("line ")) {
+			return append(dst, src...), nil
 		}
 		var data bytes.Buffer
 		w, err := lzma.Writer2Config{DictCap: 64 << 10}.NewWriter2(&data)
