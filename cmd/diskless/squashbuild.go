@@ -28,10 +28,10 @@ func squashBuildCommand() *cobra.Command {
 		Use:   "build SOURCE IMAGE",
 		Short: "Build an image from a directory, an archive or a container image",
 		Long: `build makes the file IMAGE of SOURCE: a directory, a container image ("docker
-save", "podman save", an OCI layout; not compressed), a tar archive ("-": from stdin), another
-SquashFS image. Archives need no root, owners and devices come from what they
-say. IMAGE appears complete or not at all, and the same source gives the same
-bytes. SOURCE_DATE_EPOCH in the environment sets all times.
+save", "podman save", an OCI layout; not compressed), a tar archive ("-": from
+stdin), another SquashFS image. Archives need no root, owners and devices come
+from what they say. IMAGE appears complete or not at all, and the same source
+gives the same bytes. SOURCE_DATE_EPOCH in the environment sets all times.
 
 --rules changes the tree on the way, one rule a line:
 
