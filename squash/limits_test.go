@@ -11,6 +11,7 @@ import (
 	"testing/fstest"
 	"time"
 
+	"github.com/klauspost/compress/zstd"
 	"github.com/stretchr/testify/require"
 
 	"github.com/seed-3ec230fa/diskless/squash"
@@ -127,8 +128,14 @@ func TestAfterTheArchive(t *testing.T) {
 	b[len(b)-8] ^= 1
 	require.ErrorIs(t, buildError(t, squash.Tar(bytes.NewReader(b)), nil), gzip.ErrChecksum)
 
-	raw := io.MultiReader(bytes.NewReader(whole), failingReader{})
-	require.ErrorIs(t, buildError(t, squash.Tar(raw), nil), fs.ErrPermission)
+	// So does a reader that fails at its end, as one that checks a digest.
+	b[len(b)-8] ^= 1
+	enc, err := zstd.NewWriter(nil)
+	require.NoError(t, err)
+	for _, b := range [][]byte{whole, b, enc.EncodeAll(whole, nil)} {
+		raw := io.MultiReader(bytes.NewReader(b), failingReader{})
+		require.ErrorIs(t, buildError(t, squash.Tar(raw), nil), fs.ErrPermission)
+	}
 }
 
 type failingReader struct{}
