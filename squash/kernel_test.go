@@ -47,7 +47,7 @@ done 2>/dev/null`, "sh"}, names...)...)
 		name, sum, _ := strings.Cut(strings.TrimSpace(line), " ")
 		got[name] = sum
 	}
-	want := accept.Sum()
+	want, tree := accept.Sum(), accept.Tree()
 	for _, i := range images {
 		var found []error
 		for d, err := range squash.Verify(t.Context(), bytes.NewReader(i.Data), nil) {
@@ -67,7 +67,7 @@ done 2>/dev/null`, "sh"}, names...)...)
 		require.Empty(t, found, i.Name)
 		f, err := squash.Open(bytes.NewReader(i.Data))
 		require.NoError(t, err)
-		for name, file := range accept.Tree() {
+		for name, file := range tree {
 			require.True(t, bytes.Equal(file.Data, readAll(t, f, name)), "%s: %s", i.Name, name)
 		}
 	}
