@@ -164,7 +164,7 @@ func globalID(s string) (*int, error) {
 	if s == "" {
 		return nil, nil
 	}
-	id, err := strconv.ParseUint(s, 10, 31)
+	id, err := strconv.ParseUint(s, 10, 32)
 	n := int(id)
 	return &n, err
 }
