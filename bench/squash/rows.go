@@ -2,11 +2,7 @@
 
 package main
 
-import (
-	"strings"
-
-	"github.com/seed-3ec230fa/diskless/bench/internal/measure"
-)
+import "github.com/seed-3ec230fa/diskless/bench/internal/measure"
 
 // Who is measured. ours is pure Go, libzstd is ours with the C library's zstd.
 const (
@@ -46,10 +42,9 @@ func build(args string) func(*bench) ([]float64, error) {
 }
 
 // rebuild is ours, of a tree that has changed, with an image of what it was:
-// compressor, level, fragment size.
+// arguments as for build.
 func rebuild(args, tree, base, rule string) func(*bench) ([]float64, error) {
-	comp, fragment, _ := strings.Cut(args, "/")
-	return writes("$SELF ours rebuild " + comp + " 128K " + fragment + " $DIR/" + tree + " $OUT $DIR/" + base + ".image " + rule)
+	return writes("$SELF ours rebuild " + args + " $DIR/" + tree + " $OUT $DIR/" + base + ".image " + rule)
 }
 
 // goals are those of the four values that a writer has.
@@ -107,17 +102,17 @@ var rows = []row{
 		lines: written("our small preset, mksquashfs at its zstd default (15, 128 KiB)", append(than(0.59, mksquashfs), faster(0.167)...), nil, append(than(1, mksquashfs), faster(1)...))},
 	{id: "small-1M", run: runs{ours: build("memory 0 0 0"), libzstd: build("libzstd 8 1024K 0"), mksquashfs: mk("-comp zstd -Xcompression-level 9 -b 1M")},
 		lines: ofLibzstd(written("the same, mksquashfs at its quickest for that size (zstd 9, 1 MiB)", faster(0.833), nil, faster(1)))},
-	{id: "rebuild", run: runs{ours: rebuild("zstd 0/0", "changed", "base", "times"), libzstd: rebuild("libzstd 3/0", "changed", "base3", "times"), mksquashfs: mk("-comp zstd -Xcompression-level 3")},
+	{id: "rebuild", run: runs{ours: rebuild("zstd 0 128K 0", "changed", "base", "times"), libzstd: rebuild("libzstd 3 128K 0", "changed", "base3", "times"), mksquashfs: mk("-comp zstd -Xcompression-level 3")},
 		lines: written("1 % of the files changed, the others known by size and time; mksquashfs builds all, zstd 3", append(than(0.2, mksquashfs), faster(0.2)...), nil, nil)},
-	{id: "rebuild-content", run: runs{ours: rebuild("zstd 0/0", "changed", "base", "content"), libzstd: rebuild("libzstd 3/0", "changed", "base3", "content"), mksquashfs: mk("-comp zstd -Xcompression-level 3")},
+	{id: "rebuild-content", run: runs{ours: rebuild("zstd 0 128K 0", "changed", "base", "content"), libzstd: rebuild("libzstd 3 128K 0", "changed", "base3", "content"), mksquashfs: mk("-comp zstd -Xcompression-level 3")},
 		lines: written("the same, all files read and compared", nil, nil, nil)},
-	{id: "rebuild-15", run: runs{libzstd: rebuild("libzstd 15/0", "changed", "base15", "times"), mksquashfs: mk("-comp zstd")},
+	{id: "rebuild-15", run: runs{libzstd: rebuild("libzstd 15 128K 0", "changed", "base15", "times"), mksquashfs: mk("-comp zstd")},
 		lines: ofLibzstd(written("as rebuild, zstd 15", faster(0.0167), nil, nil))},
-	{id: "rebuild-packages-15", run: runs{libzstd: rebuild("libzstd 15/0", "updated", "base15", "times"), mksquashfs: mk("-comp zstd")},
+	{id: "rebuild-packages-15", run: runs{libzstd: rebuild("libzstd 15 128K 0", "updated", "base15", "times"), mksquashfs: mk("-comp zstd")},
 		lines: ofLibzstd(written("zstd 15, 1 % of the files changed: those of some packages", faster(0.0167), nil, nil))},
-	{id: "rebuild-net-15", run: runs{libzstd: rebuild("libzstd 15/32K", "changed", "net15", "times"), mksquashfs: mk("-comp zstd")},
+	{id: "rebuild-net-15", run: runs{libzstd: rebuild("libzstd 15 128K 32K", "changed", "net15", "times"), mksquashfs: mk("-comp zstd")},
 		lines: ofLibzstd(written("as rebuild-15, fragments of 32 KiB", faster(0.0167), nil, nil))},
-	{id: "rebuild-net-packages-15", run: runs{libzstd: rebuild("libzstd 15/32K", "updated", "net15", "times"), mksquashfs: mk("-comp zstd")},
+	{id: "rebuild-net-packages-15", run: runs{libzstd: rebuild("libzstd 15 128K 32K", "updated", "net15", "times"), mksquashfs: mk("-comp zstd")},
 		lines: ofLibzstd(written("as rebuild-packages-15, fragments of 32 KiB", faster(0.0167), nil, nil))},
 	fromContainer("container", "1"),
 	fromContainer("container-3", "3"),

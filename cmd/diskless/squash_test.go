@@ -155,4 +155,10 @@ func TestSquash(t *testing.T) {
 		require.Error(t, err)
 		require.Contains(t, errs, text)
 	}
+	for _, epoch := range []string{"-5", "99999999999", "today"} {
+		t.Setenv("SOURCE_DATE_EPOCH", epoch)
+		_, errs, err := run(t, "squash", "build", tree, two)
+		require.Error(t, err)
+		require.Regexp(t, "SOURCE_DATE_EPOCH: .*"+epoch, errs)
+	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -71,6 +72,9 @@ time it has and which were not changed since (their ctime).
 			}
 			if epoch := os.Getenv("SOURCE_DATE_EPOCH"); epoch != "" {
 				sec, err := strconv.ParseInt(epoch, 10, 64)
+				if err == nil && (sec < 0 || sec > math.MaxUint32) {
+					err = fmt.Errorf("%d: %w: the format has times from 1970 to 2106-02-07, in seconds since 1970", sec, fs.ErrInvalid)
+				}
 				if err != nil {
 					return fmt.Errorf("SOURCE_DATE_EPOCH: %w", err)
 				}

@@ -36,11 +36,9 @@ type file struct {
 // everything is listed, by one level or all.
 func wanted(name string) bool {
 	switch dir, base := path.Split(name); strings.TrimSuffix(dir, "/") {
-	case "", "boot", "etc/cron.hourly", "etc/cron.monthly", "etc/cron.yearly", "var/spool/cron", "var/spool/cron/crontabs", "sbin", "usr/sbin", "etc", "lib/modules", "usr/lib/modules", "tmp", "var/tmp", "media", "etc/ssh", "etc/cron.daily", "etc/cron.weekly", "etc/cron.d",
-		"etc/network", "etc/network/interfaces.d", "etc/NetworkManager/conf.d", "etc/systemd/network", "etc/netplan", "lib/systemd", "usr/lib/systemd", "var/lib/dbus":
+	case "", "boot", "sbin", "usr/sbin", "etc", "lib/modules", "usr/lib/modules", "tmp", "var/tmp", "media", "etc/ssh",
+		"etc/NetworkManager/conf.d", "etc/netplan", "lib/systemd", "usr/lib/systemd", "var/lib/dbus":
 		return true
-	case "etc/systemd/system", "lib/systemd/system", "usr/lib/systemd/system":
-		return isUnit(base)
 	case "var/lib/systemd":
 		return base == "random-seed"
 	case "etc/udev/rules.d":
@@ -51,7 +49,7 @@ func wanted(name string) bool {
 	if dir := path.Dir(name); strings.HasSuffix(dir, ".wants") && strings.HasSuffix(path.Dir(dir), "systemd/system") {
 		return strings.HasSuffix(name, ".timer")
 	}
-	return strings.HasPrefix(name, "var/log/") || strings.HasPrefix(name, "etc/systemd/network/") || path.Base(name) == "modules.builtin" && strings.Contains(name, "lib/modules/")
+	return textual(name) || strings.HasPrefix(name, "var/log/") || strings.HasPrefix(name, "etc/systemd/network/")
 }
 
 func isUnit(base string) bool {
@@ -62,7 +60,7 @@ func textual(name string) bool {
 	dir := path.Dir(name)
 	return isCrontab(name) || slices.Contains(jobDirs, dir) || slices.Contains(unitDirs, dir) && isUnit(name) ||
 		name == "etc/fstab" || name == "etc/machine-id" || name == "etc/hostname" || name == "etc/resolv.conf" || name == "var/lib/dbus/machine-id" ||
-		dir == "etc/network" || dir == "etc/network/interfaces.d" || dir == "etc/systemd/network" || path.Base(name) == "modules.builtin"
+		dir == "etc/network" || dir == "etc/network/interfaces.d" || dir == "etc/systemd/network" || path.Base(name) == "modules.builtin" && strings.Contains(name, "lib/modules/")
 }
 
 // read goes through a source once. see is called for kernels' initrds while
